@@ -1,0 +1,1 @@
+"""The Tillstream agent of one till."""

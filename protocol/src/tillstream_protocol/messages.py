@@ -1,0 +1,270 @@
+"""What tills and server say to each other: enrolment, batches, and the push channel. All of it is msgpack.
+
+Ids are bytes: till, epoch and offer 16, keys 32, key ids 8. Times are milliseconds since 1970.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, cast
+
+from msgspec import Meta, Struct
+
+from .codec import encode, message_decoder
+from .decisions import Decision
+from .errors import InvalidInput
+from .framing import HEADER_SIZE
+from .limits import DEFAULT, MAX_LONG_TEXT, MAX_SHORT, MAX_TEXT
+from .pack import MAX_PACK, SignedPack
+from .signing import SignKey, from_text, to_text, verify
+from .transaction import InstantMs
+
+CONTENT_TYPE = "application/msgpack"
+
+Id16 = Annotated[bytes, Meta(min_length=16, max_length=16)]
+KeyId = Annotated[bytes, Meta(min_length=8, max_length=8)]
+Key = Annotated[bytes, Meta(min_length=32, max_length=32)]
+SignatureBytes = Annotated[bytes, Meta(min_length=64, max_length=64)]
+Seq = Annotated[int, Meta(ge=0, lt=2**63)]
+Name = Annotated[str, Meta(min_length=1, max_length=MAX_SHORT)]
+Short = Annotated[str, Meta(max_length=MAX_TEXT)]
+
+
+# Enrolment
+
+
+class Token(Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    """An enrolment token: a secret, and the server's key by which the agent knows whom it joins."""
+
+    secret: Id16
+    server_key_id: KeyId
+
+    def text(self) -> str:
+        """The token as people carry it."""
+        return "ts1." + to_text(self.secret + self.server_key_id)
+
+    @classmethod
+    def parse(cls, text: str) -> Token:
+        """Read a token. Raises `InvalidInput`."""
+        prefix, _, value = text.strip().partition(".")
+        data = from_text(value) if prefix == "ts1" else b""
+        if len(data) != 24:
+            raise InvalidInput("this is not an enrolment token", field="token", hint="it begins with ts1.")
+        return cls(data[:16], data[16:])
+
+
+class Introduction(Struct, frozen=True, forbid_unknown_fields=True):
+    """The server's answer to `POST /till/v1/hello`: its keys, signed together with the agent's nonce."""
+
+    server_public_key: Key
+    box_public_key: Key
+    escrow_public_key: Key
+    protocol_from: int
+    protocol_to: int
+    signature: SignatureBytes
+
+
+class Hello(Struct, frozen=True, forbid_unknown_fields=True):
+    """What an agent sends first: a nonce, so that an old introduction cannot be played to it."""
+
+    nonce: Id16
+    protocol: int
+
+
+class EnrolRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """Joins a till. `proof` is the new device's signature over the token's secret."""
+
+    secret: Id16
+    device_public_key: Key
+    proof: SignatureBytes
+    protocol: int
+    agent_version: Short
+    platform: Short
+
+
+class EnrolReply(Struct, frozen=True, forbid_unknown_fields=True):
+    """Who the agent now is."""
+
+    till_id: Id16
+    retailer: Name
+    store: Name
+    till: Name
+    currency: Annotated[str, Meta(min_length=3, max_length=3)]
+    pack: SignedPack
+
+
+def introduction_bytes(nonce: bytes, server: bytes, box: bytes, escrow: bytes) -> bytes:
+    """What the server signs to introduce itself."""
+    return b"tillstream-hello-1" + nonce + server + box + escrow
+
+
+def proof_bytes(secret: bytes, device_public_key: bytes) -> bytes:
+    """What a new device signs to show that it holds its key."""
+    return b"tillstream-enrol-1" + secret + device_public_key
+
+
+# Batches
+
+
+class Batch(Struct, frozen=True, forbid_unknown_fields=True):
+    """Consecutive frames of one chunk, as they lie on disk."""
+
+    header: Annotated[bytes, Meta(min_length=HEADER_SIZE, max_length=HEADER_SIZE)]
+    frames: bytes
+    lane: Literal["live", "backlog"] = "live"
+
+
+class Range(Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    """Seqs from `first` to `last`, both included."""
+
+    first: Seq
+    last: Seq
+
+
+class DeadLetter(Struct, frozen=True, forbid_unknown_fields=True):
+    """A record that was received but could not be taken, and why."""
+
+    seq: Seq
+    code: Short
+    reason: Annotated[str, Meta(max_length=MAX_LONG_TEXT)]
+
+
+class Pace(Struct, frozen=True, forbid_unknown_fields=True):
+    """How fast to go on: the size of the next batch, and the pause before it."""
+
+    max_bytes: Annotated[int, Meta(ge=1024)]
+    pause_ms: Annotated[int, Meta(ge=0, le=3_600_000)]
+
+
+class BatchReply(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the server holds durably now. Dead letters are acknowledged too: they are the server's to keep."""
+
+    epoch: Id16
+    acked: tuple[Range, ...]
+    repeated: int
+    dead: tuple[DeadLetter, ...]
+    pace: Pace
+    server_ms: InstantMs
+
+
+# The push channel
+
+
+class Challenge(Struct, frozen=True, forbid_unknown_fields=True, tag="challenge"):
+    """Server → till, first: a nonce to sign, so that no clock is needed to know who calls."""
+
+    nonce: Id16
+    server_ms: InstantMs
+
+
+class Present(Struct, frozen=True, forbid_unknown_fields=True, tag="present"):
+    """Till → server, the answer. `last_push` is the highest push seq that the till holds durably."""
+
+    till_id: Id16
+    device_key_id: KeyId
+    signature: SignatureBytes
+    protocol: int
+    agent_version: Short
+    last_push: Seq
+    pack_version: Seq
+
+
+class OfferPush(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag="offer"):
+    """An offer that the server decided. `epoch` and `seq` name the record that caused it."""
+
+    decision: Decision
+    epoch: Id16
+    seq: Seq
+    basket: Annotated[str, Meta(max_length=128)] = ""
+
+
+class PackPush(Struct, frozen=True, forbid_unknown_fields=True, tag="pack"):
+    """A newer pack."""
+
+    pack: SignedPack
+
+
+class Revoked(Struct, frozen=True, forbid_unknown_fields=True, tag="revoked"):
+    """This till may no longer sync. Its queue stays where it is."""
+
+    reason: Short
+
+
+PushBody = OfferPush | PackPush | Revoked
+
+
+class Push(Struct, frozen=True, forbid_unknown_fields=True, tag="push"):
+    """Server → till. `seq` grows by till; after `expires_ms` the message is of no use."""
+
+    seq: Seq
+    expires_ms: InstantMs
+    body: PushBody
+
+
+class Receipt(Struct, frozen=True, forbid_unknown_fields=True, tag="receipt"):
+    """Till → server: every push up to `seq` is held durably or of no more use."""
+
+    seq: Seq
+
+
+class HookLatency(Struct, frozen=True, forbid_unknown_fields=True):
+    """Quantiles of the hook's answer times since the last heartbeat, in microseconds."""
+
+    p50: int
+    p99: int
+    max: int
+    count: int
+
+
+class Vitals(Struct, frozen=True, forbid_unknown_fields=True, tag="vitals"):
+    """How a till is. `position` is the next seq of `epoch`: a signed high-water mark."""
+
+    till_id: Id16
+    epoch: Id16
+    position: Seq
+    queued: int
+    oldest_queued_ms: int
+    """Age of the oldest record not yet acknowledged."""
+    hook: HookLatency
+    disk_free: int
+    clock_ms: InstantMs
+    agent_version: Short
+    last_error: Short
+
+
+class Heartbeat(Struct, frozen=True, forbid_unknown_fields=True, tag="heartbeat"):
+    """Till → server: encoded `Vitals` under the device's signature."""
+
+    vitals: bytes
+    signature: SignatureBytes
+
+
+ToTill = Challenge | Push
+ToServer = Present | Receipt | Heartbeat
+
+decode_hello = message_decoder(Hello, limit=4096)
+decode_introduction = message_decoder(Introduction, limit=4096)
+decode_enrol_request = message_decoder(EnrolRequest, limit=4096)
+decode_enrol_reply = message_decoder(EnrolReply, limit=MAX_PACK)
+decode_batch = message_decoder(Batch, limit=DEFAULT.batch_body)
+decode_batch_reply = message_decoder(BatchReply, limit=DEFAULT.batch_body)
+decode_to_till: Callable[[bytes], ToTill] = message_decoder(cast("Any", ToTill), limit=MAX_PACK)
+decode_to_server: Callable[[bytes], ToServer] = message_decoder(cast("Any", ToServer), limit=DEFAULT.push_message)
+decode_vitals = message_decoder(Vitals, limit=DEFAULT.push_message)
+
+
+def challenge_bytes(nonce: bytes, till_id: bytes) -> bytes:
+    """What a till signs to present itself."""
+    return b"tillstream-push-1" + nonce + till_id
+
+
+def sign_heartbeat(vitals: Vitals, device: SignKey) -> Heartbeat:
+    """A till's vitals under its signature."""
+    data = encode(vitals)
+    return Heartbeat(data, device.sign(b"tillstream-vitals-1" + data))
+
+
+def open_heartbeat(heartbeat: Heartbeat, device_public_key: bytes) -> Vitals:
+    """The vitals, if the device signed them. Raises `BadSignature` or `InvalidInput`."""
+    verify(device_public_key, b"tillstream-vitals-1" + heartbeat.vitals, heartbeat.signature)
+    return decode_vitals(heartbeat.vitals)

@@ -1,0 +1,270 @@
+"""The language of conditions: JSON in the JsonLogic shape, typed, and linear in cost.
+
+A condition is validated and compiled in one walk. Truth has three values, as in SQL, so that a second compiler into
+SQL can agree with this one: a variable that is not there is unknown, a comparison with it is unknown, and a rule
+applies only when its condition is true.
+
+Operators: `var`; `==`, `!=`; `<`, `<=`, `>`, `>=` (two or three operands, the latter a range); `and`, `or`, `!`;
+`in` (member of a list); `+`, `-`, `*` on numbers.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final, Literal
+
+from .errors import InvalidInput
+
+Scalar = str | int | float | bool
+Fact = Scalar | tuple[str, ...] | None
+Facts = Mapping[str, Fact]
+Compiled = Callable[[Facts], Fact]
+Type = Literal["number", "text", "truth", "list of text"]
+
+# A condition on the wire. Its type bounds its depth, as with `ext`: enough for five nested operations.
+_C9 = Scalar | None
+_C8 = Scalar | None | list[_C9] | dict[str, _C9]
+_C7 = Scalar | None | list[_C8] | dict[str, _C8]
+_C6 = Scalar | None | list[_C7] | dict[str, _C7]
+_C5 = Scalar | None | list[_C6] | dict[str, _C6]
+_C4 = Scalar | None | list[_C5] | dict[str, _C5]
+_C3 = Scalar | None | list[_C4] | dict[str, _C4]
+_C2 = Scalar | None | list[_C3] | dict[str, _C3]
+Condition = dict[str, Scalar | None | list[_C2] | dict[str, _C2]]
+
+MAX_NODES: Final = 500
+
+VARIABLES: Final[Mapping[str, Type]] = {
+    "sale.kind": "text",
+    "sale.total": "number",
+    "sale.currency": "text",
+    "sale.lines": "number",
+    "sale.skus": "list of text",
+    "sale.categories": "list of text",
+    "till.store": "text",
+    "till.retailer": "text",
+    "time.hour": "number",
+    "time.weekday": "number",
+    "member.known": "truth",
+    "member.visits": "number",
+    "member.spend": "number",
+    "member.days_since_last_visit": "number",
+    "member.categories": "list of text",
+}
+"""Every variable that a condition may name. Money is in minor units; weekday 0 is Monday."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    type: Type
+    run: Compiled
+
+
+def compile_condition(condition: object) -> Compiled:
+    """A function of the facts that gives True, False or None (unknown).
+
+    Raises `InvalidInput` naming the place, e.g. `condition.and[1].>=[0]`.
+    """
+    node = _Compiler().compile(condition, "condition")
+    _require(node, "truth", "condition")
+    return node.run
+
+
+def variables_of(condition: object) -> Iterator[str]:
+    """Every variable that a valid condition names, in order of appearance."""
+    if isinstance(condition, dict):
+        for name, operand in condition.items():
+            if name == "var" and isinstance(operand, str):
+                yield operand
+            else:
+                yield from variables_of(operand)
+    elif isinstance(condition, list):
+        for item in condition:
+            yield from variables_of(item)
+
+
+class _Compiler:
+    def __init__(self) -> None:
+        self._nodes = 0
+
+    def compile(self, term: object, path: str) -> _Node:
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            raise InvalidInput("the condition is too large", field=path, limit=f"{MAX_NODES} terms")
+        if isinstance(term, dict):
+            return self._operation(term, path)
+        if isinstance(term, list):
+            return _text_list(term, path)
+        return _literal(term, path)
+
+    def _operation(self, term: dict[object, object], path: str) -> _Node:
+        if len(term) != 1:
+            raise InvalidInput("an operation is an object with one key", field=path)
+        (name, operand), *_ = term.items()
+        if name == "var":
+            return _variable(operand, path)
+        build = _OPERATORS.get(name) if isinstance(name, str) else None
+        if build is None:
+            known = ", ".join(["var", *_OPERATORS])
+            raise InvalidInput(f"there is no operator {name!r}", field=path, limit=known)
+        terms = operand if isinstance(operand, list) else [operand]
+        place = f"{path}.{name}"
+        nodes = [self.compile(item, f"{place}[{index}]") for index, item in enumerate(terms)]
+        return build(nodes, place)
+
+
+def _literal(term: object, path: str) -> _Node:
+    if isinstance(term, bool):
+        return _Node("truth", lambda _: term)
+    if isinstance(term, (int, float)):
+        return _Node("number", lambda _: term)
+    if isinstance(term, str):
+        return _Node("text", lambda _: term)
+    raise InvalidInput(f"{term!r} is not a value", field=path, limit="text, number, true or false")
+
+
+def _text_list(term: list[object], path: str) -> _Node:
+    texts = tuple(item for item in term if isinstance(item, str))
+    if len(texts) != len(term):
+        raise InvalidInput("a list holds text only", field=path)
+    return _Node("list of text", lambda _: texts)
+
+
+def _variable(operand: object, path: str) -> _Node:
+    if not isinstance(operand, str) or operand not in VARIABLES:
+        raise InvalidInput(f"there is no variable {operand!r}", field=path, limit=", ".join(VARIABLES))
+    name = operand
+    return _Node(VARIABLES[name], lambda facts: facts.get(name))
+
+
+def _require(node: _Node, wanted: Type, path: str) -> None:
+    if node.type != wanted:
+        raise InvalidInput(f"a {node.type} stands where a {wanted} is needed", field=path)
+
+
+def _count(nodes: list[_Node], low: int, high: int, path: str) -> None:
+    if not low <= len(nodes) <= high:
+        limit = str(low) if low == high else f"{low} to {high}"
+        raise InvalidInput(f"{len(nodes)} operands", field=path, limit=limit)
+
+
+def _equality(negate: bool) -> Callable[[list[_Node], str], _Node]:
+    def build(nodes: list[_Node], path: str) -> _Node:
+        _count(nodes, 2, 2, path)
+        left, right = nodes
+        _require(right, left.type, f"{path}[1]")
+
+        def run(facts: Facts) -> Fact:
+            a, b = left.run(facts), right.run(facts)
+            return None if a is None or b is None else (a == b) is not negate
+
+        return _Node("truth", run)
+
+    return build
+
+
+def _comparison(compare: Callable[[float, float], bool]) -> Callable[[list[_Node], str], _Node]:
+    def build(nodes: list[_Node], path: str) -> _Node:
+        _count(nodes, 2, 3, path)
+        for index, node in enumerate(nodes):
+            _require(node, "number", f"{path}[{index}]")
+
+        def run(facts: Facts) -> Fact:
+            values = [node.run(facts) for node in nodes]
+            truth: bool | None = True
+            for a, b in pairwise(values):
+                if not isinstance(a, (int, float)) or not isinstance(b, (int, float)):
+                    truth = None
+                elif not compare(a, b):
+                    return False
+            return truth
+
+        return _Node("truth", run)
+
+    return build
+
+
+def _connective(decisive: bool) -> Callable[[list[_Node], str], _Node]:
+    """`or` is decided by the first true, `and` by the first false; else one unknown makes all unknown."""
+
+    def build(nodes: list[_Node], path: str) -> _Node:
+        _count(nodes, 1, MAX_NODES, path)
+        for index, node in enumerate(nodes):
+            _require(node, "truth", f"{path}[{index}]")
+
+        def run(facts: Facts) -> Fact:
+            result: bool | None = not decisive
+            for node in nodes:
+                value = node.run(facts)
+                if value is decisive:
+                    return decisive
+                if value is None:
+                    result = None
+            return result
+
+        return _Node("truth", run)
+
+    return build
+
+
+def _negation(nodes: list[_Node], path: str) -> _Node:
+    _count(nodes, 1, 1, path)
+    _require(nodes[0], "truth", f"{path}[0]")
+    inner = nodes[0].run
+
+    def run(facts: Facts) -> Fact:
+        value = inner(facts)
+        return None if value is None else not value
+
+    return _Node("truth", run)
+
+
+def _membership(nodes: list[_Node], path: str) -> _Node:
+    _count(nodes, 2, 2, path)
+    _require(nodes[0], "text", f"{path}[0]")
+    _require(nodes[1], "list of text", f"{path}[1]")
+    item, container = nodes
+
+    def run(facts: Facts) -> Fact:
+        value, values = item.run(facts), container.run(facts)
+        return value in values if isinstance(value, str) and isinstance(values, tuple) else None
+
+    return _Node("truth", run)
+
+
+def _arithmetic(apply: Callable[[float, float], float]) -> Callable[[list[_Node], str], _Node]:
+    def build(nodes: list[_Node], path: str) -> _Node:
+        _count(nodes, 2, 2, path)
+        for index, node in enumerate(nodes):
+            _require(node, "number", f"{path}[{index}]")
+        left, right = nodes
+
+        def run(facts: Facts) -> Fact:
+            a, b = left.run(facts), right.run(facts)
+            if not isinstance(a, (int, float)) or not isinstance(b, (int, float)):
+                return None
+            return apply(a, b)
+
+        return _Node("number", run)
+
+    return build
+
+
+_OPERATORS: Final[Mapping[str, Callable[[list[_Node], str], _Node]]] = {
+    "==": _equality(negate=False),
+    "!=": _equality(negate=True),
+    "<": _comparison(operator.lt),
+    "<=": _comparison(operator.le),
+    ">": _comparison(operator.gt),
+    ">=": _comparison(operator.ge),
+    "and": _connective(decisive=False),
+    "or": _connective(decisive=True),
+    "!": _negation,
+    "in": _membership,
+    "+": _arithmetic(operator.add),
+    "-": _arithmetic(operator.sub),
+    "*": _arithmetic(operator.mul),
+}

@@ -1,0 +1,372 @@
+"""The canonical transaction: one thing that a POS did, loss-free over every format we have seen.
+
+Money owed is in integer minor units of `currency` with `exponent` decimals. Unit prices, quantities and rates are
+decimal strings, because POS systems disagree on their precision. Header totals are verbatim, and a transaction that
+does not add up is kept: see `reconcile`. Unknown fields are refused by name; what has no field goes into `ext`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from .errors import InvalidInput
+from .limits import (
+    MAX_EXT_FIELDS,
+    MAX_LINES,
+    MAX_LONG_TEXT,
+    MAX_MINOR,
+    MAX_SHORT,
+    MAX_TENDERS,
+    MAX_TEXT,
+)
+
+Code = Annotated[str, Meta(min_length=1, max_length=MAX_SHORT)]
+Text = Annotated[str, Meta(max_length=MAX_TEXT)]
+LongText = Annotated[str, Meta(max_length=MAX_LONG_TEXT)]
+Minor = Annotated[int, Meta(ge=-MAX_MINOR, le=MAX_MINOR)]
+Currency = Annotated[str, Meta(min_length=3, max_length=3)]
+Decimal = Annotated[str, Meta(min_length=1, max_length=32)]
+"""A number as decimal digits with an optional sign and fraction; `check` refuses anything else."""
+InstantMs = Annotated[int, Meta(ge=-62_135_596_800_000, le=253_402_300_799_999)]
+"""Milliseconds since 1970-01-01T00:00Z, years 1 to 9999."""
+BusinessDate = Annotated[str, Meta(min_length=10, max_length=10)]
+
+# `ext` is open, but not bottomless: the depth is bounded by the type itself.
+_Scalar = str | int | float | bool | None
+_Ext3 = _Scalar | list[_Scalar] | dict[str, _Scalar]
+_Ext2 = _Scalar | list[_Ext3] | dict[str, _Ext3]
+_Ext1 = _Scalar | list[_Ext2] | dict[str, _Ext2]
+Ext = Annotated[dict[str, _Ext1], Meta(max_length=MAX_EXT_FIELDS)]
+"""Whatever has no field: up to four levels of lists and maps."""
+
+Kind = Literal[
+    "sale",
+    "return",
+    "exchange",
+    "void",
+    "suspend",
+    "resume",
+    "cancel",
+    "no_sale",
+    "paid_in",
+    "paid_out",
+    "sign_on",
+    "sign_off",
+    "open",
+    "close",
+]
+
+SELLING_KINDS: frozenset[str] = frozenset({"sale", "return", "exchange"})
+"""The kinds that move goods against money, and so count in sales figures."""
+
+
+class Source(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The POS that spoke, and what translated it."""
+
+    system: Code
+    version: Text = ""
+    adapter: Text = "canonical"
+    adapter_version: Text = "1"
+
+
+class Moment(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """An instant, the local offset it was read in, and where that offset came from."""
+
+    at: InstantMs
+    offset_minutes: Annotated[int, Meta(ge=-1080, le=1080)] = 0
+    offset_from: Literal["explicit", "store", "assumed"] = "assumed"
+    text: Text = ""
+    """The time as the POS wrote it."""
+
+
+class Link(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Another transaction that this one refers to. What is left out is the same as here."""
+
+    relation: Literal["original", "voids", "resumes", "previous_receipt"]
+    pos_id: Code
+    business_date: BusinessDate | None = None
+    store: Code | None = None
+    till: Code | None = None
+    receipt: Text | None = None
+
+
+class Tax(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One tax, on a line or on the whole. `rate` is in per cent."""
+
+    code: Code
+    amount: Minor
+    rate: Decimal | None = None
+    base: Minor | None = None
+    included: bool = False
+
+
+class Discount(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Money taken off; `amount` is positive when the customer pays less."""
+
+    amount: Minor
+    kind: Text = ""
+    promotion: Text | None = None
+    coupon: Text | None = None
+    name: Text | None = None
+    rate: Decimal | None = None
+    reason: Text | None = None
+
+
+class Line(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One line. `amount` is the extended amount after line discounts, as the POS counts it into its total."""
+
+    seq: Annotated[int, Meta(ge=0, le=1_000_000)]
+    amount: Minor
+    quantity: Decimal = "1"
+    type: Literal["item", "gift_card", "deposit", "fee", "tip", "rounding", "coupon", "discount", "text", "other"] = (
+        "item"
+    )
+    parent: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
+    sku: Code | None = None
+    gtin: Code | None = None
+    scan: Text | None = None
+    name: Text | None = None
+    hierarchy: Annotated[tuple[Text, ...], Meta(max_length=8)] = ()
+    """From the broadest group to the narrowest."""
+    unit: Text | None = None
+    regular_price: Decimal | None = None
+    price: Decimal | None = None
+    void: bool = False
+    reason: Text | None = None
+    discounts: Annotated[tuple[Discount, ...], Meta(max_length=100)] = ()
+    taxes: Annotated[tuple[Tax, ...], Meta(max_length=50)] = ()
+    ext: Ext | None = None
+
+
+class Tender(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One means of payment. `amount` is what it settled; `tendered` less `change` when cash was counted."""
+
+    type: Code
+    amount: Minor
+    tendered: Minor | None = None
+    change: Minor | None = None
+    tip: Minor | None = None
+    foreign_currency: Currency | None = None
+    foreign_amount: Minor | None = None
+    foreign_rate: Decimal | None = None
+    gift_card: Text | None = None
+    card: Text | None = None
+    """First six and last four digits at the most; anything longer is cut before the first write."""
+    reference: Text | None = None
+    refund: bool = False
+    ext: Ext | None = None
+
+
+class Totals(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The header's other totals, verbatim, each where the POS gives it."""
+
+    gross: Minor | None = None
+    net: Minor | None = None
+    discount: Minor | None = None
+    tax: Minor | None = None
+    tip: Minor | None = None
+    rounding: Minor | None = None
+    paid: Minor | None = None
+    change: Minor | None = None
+
+
+class Identifier(Struct, frozen=True, forbid_unknown_fields=True):
+    """One name of a customer, as given."""
+
+    scheme: Literal["loyalty", "phone", "email", "card", "device", "cookie", "account", "other"]
+    value: Annotated[str, Meta(min_length=1, max_length=MAX_TEXT)]
+
+
+class ConsentGiven(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A permission given with this sale. Level 0 is none, 4 is marketing."""
+
+    purpose: Code
+    level: Annotated[int, Meta(ge=0, le=4)]
+    notice: Text = ""
+    source: Literal["member", "cashier"] = "cashier"
+
+
+class PointsSaid(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What the POS itself says of points."""
+
+    earned: Decimal | None = None
+    used: Decimal | None = None
+    balance: Decimal | None = None
+
+
+class Customer(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The person, as the POS knows them. All of it but consents and points goes to the vault."""
+
+    identifiers: Annotated[tuple[Identifier, ...], Meta(max_length=16)] = ()
+    name: Text | None = None
+    personal: Annotated[dict[str, LongText], Meta(max_length=50)] | None = None
+    """Address, birthday, tax number …: whatever else names a person."""
+    consents: Annotated[tuple[ConsentGiven, ...], Meta(max_length=16)] = ()
+    points: PointsSaid | None = None
+
+
+class Fiscal(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What the law of the place adds: signatures, counters, device numbers."""
+
+    system: Code
+    device: Text = ""
+    counter: Text = ""
+    signature: LongText = ""
+    ext: Ext | None = None
+
+
+class Transaction(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag="transaction"):
+    """One transaction. Its idempotency key is (source.system, store, till, business_date, pos_id)."""
+
+    source: Source
+    kind: Kind
+    pos_id: Annotated[str, Meta(min_length=1, max_length=128)]
+    """The POS's own id, or its sequence number where it has none."""
+    business_date: BusinessDate
+    """`YYYY-MM-DD`; stored, never derived."""
+    end: Moment
+    begin: Moment | None = None
+    currency: Currency = ""
+    """ISO 4217; empty means the till's own."""
+    exponent: Annotated[int, Meta(ge=0, le=4)] = 2
+    total: Minor = 0
+    """The header total, verbatim: positive when the customer pays."""
+    totals: Totals | None = None
+    revision: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    """Higher replaces lower; equal revisions with another content replace in the order of capture."""
+    retailer: Annotated[str, Meta(max_length=MAX_SHORT)] = ""
+    store: Annotated[str, Meta(max_length=MAX_SHORT)] = ""
+    till: Annotated[str, Meta(max_length=MAX_SHORT)] = ""
+    """Retailer, store and till: empty means where the agent is enrolled."""
+    session: Text | None = None
+    z_number: Text | None = None
+    sequence: Text | None = None
+    receipt: Text | None = None
+    operator: Text | None = None
+    """The cashier's number in the POS, not a name."""
+    training: bool = False
+    test: bool = False
+    offline: bool = False
+    links: Annotated[tuple[Link, ...], Meta(max_length=50)] = ()
+    lines: Annotated[tuple[Line, ...], Meta(max_length=MAX_LINES)] = ()
+    discounts: Annotated[tuple[Discount, ...], Meta(max_length=100)] = ()
+    taxes: Annotated[tuple[Tax, ...], Meta(max_length=50)] = ()
+    tenders: Annotated[tuple[Tender, ...], Meta(max_length=MAX_TENDERS)] = ()
+    customer: Customer | None = None
+    reason: Text | None = None
+    note: LongText | None = None
+    fiscal: Fiscal | None = None
+    ext: Ext | None = None
+
+
+IdempotencyKey = tuple[str, str, str, str, str]
+
+_DECIMAL = r"[+-]?\d{1,18}(?:\.\d{1,12})?"
+_DECIMALS = re.compile(rf"(?:{_DECIMAL}(?:\x00|\Z))+")
+_ONE_DECIMAL = re.compile(_DECIMAL)
+_DATE = re.compile(r"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])")
+_CURRENCY = re.compile(r"[A-Z]{3}")
+
+
+def idempotency_key(transaction: Transaction) -> IdempotencyKey:
+    """What makes two deliveries the same sale; a change of content under one key is a revision."""
+    t = transaction
+    return (t.source.system, t.store, t.till, t.business_date, t.pos_id)
+
+
+def check(transaction: Transaction) -> None:
+    """Refuse what the types let through: malformed decimals, dates and currencies.
+
+    Raises `InvalidInput` naming the field.
+    """
+    decimals = list(_fast_decimals(transaction))
+    if decimals and _DECIMALS.fullmatch("\x00".join(decimals)) is None:
+        _refuse_decimal(transaction)
+    if _DATE.fullmatch(transaction.business_date) is None:
+        raise InvalidInput(f"{transaction.business_date!r} is not a date", field="business_date", limit="YYYY-MM-DD")
+    if _CURRENCY.fullmatch(transaction.currency) is None:
+        raise InvalidInput(
+            f"{transaction.currency!r} is not a currency", field="currency", limit="three letters A to Z"
+        )
+    for index, link in enumerate(transaction.links):
+        if link.business_date is not None and _DATE.fullmatch(link.business_date) is None:
+            field = f"links[{index}].business_date"
+            raise InvalidInput(f"{link.business_date!r} is not a date", field=field, limit="YYYY-MM-DD")
+
+
+def reconcile(transaction: Transaction) -> bool | None:
+    """Whether lines, order discounts, taxes on top and rounding add up to the header total.
+
+    None where there is nothing to add up. Never a reason to refuse: header totals are kept verbatim.
+    """
+    t = transaction
+    if t.kind not in SELLING_KINDS or not t.lines:
+        return None
+    total = sum(line.amount for line in t.lines if not line.void) - sum(d.amount for d in t.discounts)
+    line_taxes = sum(x.amount for line in t.lines if not line.void for x in line.taxes if not x.included)
+    total += line_taxes or sum(x.amount for x in t.taxes if not x.included)
+    extra = t.totals
+    if extra is not None:
+        total += (extra.rounding or 0) + (extra.tip or 0)
+    return total == t.total
+
+
+def _fast_decimals(t: Transaction) -> Iterator[str]:
+    for line in t.lines:
+        yield line.quantity
+        if line.price is not None:
+            yield line.price
+        if line.regular_price is not None:
+            yield line.regular_price
+        for discount in line.discounts:
+            if discount.rate is not None:
+                yield discount.rate
+        for tax in line.taxes:
+            if tax.rate is not None:
+                yield tax.rate
+    for _, value in _header_decimals(t):
+        yield value
+
+
+def _header_decimals(t: Transaction) -> Iterator[tuple[str, str]]:
+    for i, discount in enumerate(t.discounts):
+        if discount.rate is not None:
+            yield f"discounts[{i}].rate", discount.rate
+    for i, tax in enumerate(t.taxes):
+        if tax.rate is not None:
+            yield f"taxes[{i}].rate", tax.rate
+    for i, tender in enumerate(t.tenders):
+        if tender.foreign_rate is not None:
+            yield f"tenders[{i}].foreign_rate", tender.foreign_rate
+    points = t.customer.points if t.customer is not None else None
+    if points is not None:
+        for name in ("earned", "used", "balance"):
+            value: str | None = getattr(points, name)
+            if value is not None:
+                yield f"customer.points.{name}", value
+
+
+def _named_decimals(t: Transaction) -> Iterator[tuple[str, str]]:
+    for i, line in enumerate(t.lines):
+        for name in ("quantity", "price", "regular_price"):
+            value: str | None = getattr(line, name)
+            if value is not None:
+                yield f"lines[{i}].{name}", value
+        for j, discount in enumerate(line.discounts):
+            if discount.rate is not None:
+                yield f"lines[{i}].discounts[{j}].rate", discount.rate
+        for j, tax in enumerate(line.taxes):
+            if tax.rate is not None:
+                yield f"lines[{i}].taxes[{j}].rate", tax.rate
+    yield from _header_decimals(t)
+
+
+def _refuse_decimal(t: Transaction) -> None:
+    for field, value in _named_decimals(t):
+        if _ONE_DECIMAL.fullmatch(value) is None:
+            limit = "digits with an optional sign and fraction, as text"
+            raise InvalidInput(f"{value!r} is not a decimal number", field=field, limit=limit)
