@@ -11,7 +11,7 @@ def full_jitter(uniform: Callable[[], float], *, first: float = 0.5, cap: float 
     `uniform` gives numbers in [0, 1). The jitter is applied after the cap, so that tills that have waited long do
     not all return together. Source: M. Brooker, "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015).
     """
-    bound = first
+    bound = min(cap, first)
     while True:
         yield uniform() * bound
         bound = min(cap, bound * 2)

@@ -14,14 +14,17 @@ from typing import Any, TypeVar
 import msgpack
 import msgspec
 
-from .errors import InvalidInput, TooLarge
+from .errors import InvalidInput, TooLarge, shown
 from .events import Record
 
 T = TypeVar("T")
 
-_AT = re.compile(r"(?P<what>.*) - at `(?:key )?(?:in )?`?\$\.?(?P<path>[^`]*)`", re.DOTALL)
-_PATH_ONLY = re.compile(r"`\$\.?(?P<path>[^`]*)`")
-_LIMIT = re.compile(r"Expected (?P<limit>.+?)(?:, got .*)?$", re.DOTALL)
+_MOST_QUOTED = 200
+
+_AT = re.compile(r"(?P<what>.*) - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`", re.DOTALL)
+_LIMIT = re.compile(r"Expected (?P<limit>.+?)(?:, got .*)?", re.DOTALL)
+_UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(?P<name>.*)`", re.DOTALL)
 
 _encoder = msgspec.msgpack.Encoder()
 
@@ -48,7 +51,7 @@ def message_decoder(of: type[T], *, limit: int) -> Callable[[bytes], T]:
     """A decoder of msgpack messages from the network. It raises `InvalidInput` or `TooLarge`.
 
     msgpack bounds text, binary, arrays, maps and depth (its parser's stack) before anything becomes an object of
-    ours.
+    ours. Text never stands for bytes.
     """
 
     def loads(data: bytes) -> T:
@@ -58,11 +61,11 @@ def message_decoder(of: type[T], *, limit: int) -> Callable[[bytes], T]:
             strict_map_key=True,
             max_str_len=min(limit, 65_536),
             max_bin_len=limit,
-            max_array_len=20_000,
+            max_array_len=min(20_000, len(data)),  # room for every announced item is taken at once
             max_map_len=1_000,
             max_ext_len=0,
         )
-        return msgspec.convert(plain, of, strict=True)
+        return msgspec.convert(plain, of, strict=True, builtin_types=(bytes,))
 
     return _bounded(loads, limit, "msgpack")
 
@@ -75,10 +78,10 @@ def _bounded(loads: Callable[[bytes], T], limit: int, form: str) -> Callable[[by
             return loads(data)
         except msgspec.ValidationError as error:
             raise invalid(error) from error
-        except (ValueError, msgspec.DecodeError, msgpack.UnpackException) as error:
-            raise InvalidInput(f"not valid {form}: {error}", field="body") from error
-        except RecursionError as error:
+        except (RecursionError, msgpack.StackError) as error:
             raise InvalidInput(f"the {form} is nested too deeply", field="body") from error
+        except (ValueError, msgspec.DecodeError, msgpack.UnpackException) as error:
+            raise InvalidInput(f"not valid {form}: {_cut(str(error))}", field="body") from error
 
     return decode
 
@@ -86,18 +89,27 @@ def _bounded(loads: Callable[[bytes], T], limit: int, form: str) -> Callable[[by
 def invalid(error: msgspec.ValidationError) -> InvalidInput:
     """A decoder's complaint as an error that names field and limit."""
     text = str(error)
-    place = _AT.match(text)
+    place = _AT.fullmatch(text)
     what = place["what"] if place else text
     path = place["path"] if place else ""
-    unknown = re.search(r"unknown field `(?P<name>[^`]+)`", text)
-    if unknown:
-        path = f"{path}.{unknown['name']}" if path else unknown["name"]
-        return InvalidInput(
-            f"there is no field {unknown['name']!r}", field=path, hint="what has no field goes into `ext`"
-        )
-    missing = re.search(r"missing required field `(?P<name>[^`]+)`", text)
-    if missing:
-        path = f"{path}.{missing['name']}" if path else missing["name"]
-        return InvalidInput(f"{missing['name']!r} is missing", field=path)
-    expected = _LIMIT.match(what)
-    return InvalidInput(what, field=path or "body", limit=expected["limit"].replace("`", "") if expected else None)
+    for complaint, say in ((_UNKNOWN, _unknown), (_MISSING, _missing)):
+        named = complaint.fullmatch(what)
+        if named:
+            return say(named["name"], f"{path}." if path else "")
+    expected = _LIMIT.fullmatch(what)
+    limit = _cut(expected["limit"].replace("`", "")) if expected else None
+    return InvalidInput(_cut(what), field=_cut(path) or "body", limit=limit)
+
+
+def _unknown(name: str, place: str) -> InvalidInput:
+    return InvalidInput(
+        f"there is no field {shown(name)}", field=_cut(place + name), hint="what has no field goes into `ext`"
+    )
+
+
+def _missing(name: str, place: str) -> InvalidInput:
+    return InvalidInput(f"{name!r} is missing", field=place + name)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MOST_QUOTED else text[:_MOST_QUOTED] + "…"

@@ -13,10 +13,11 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from .effects import Effect, RefusalCode
+from .effects import Discount, Effect, RefusalCode
+from .errors import InvalidInput
 from .limits import MAX_OFFERS_SHOWN, MAX_SHORT, MAX_TEXT
 from .rules import Compiled, Condition, Facts, compile_condition, variables_of
-from .transaction import Code, InstantMs
+from .transaction import Code, Count, InstantMs
 
 Trigger = Literal["transaction", "member_identified"]
 
@@ -54,7 +55,7 @@ class Decision(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
 
     offer_id: Annotated[bytes, Meta(min_length=16, max_length=16)]
     campaign: Code
-    campaign_version: int
+    campaign_version: Count
     outcome: Literal["offered", "withheld", "refused"]
     decided_at: Literal["edge", "server"]
     decided_ms: InstantMs
@@ -91,11 +92,24 @@ class Occasion:
 
 
 def ready(campaign: Campaign) -> Rule:
-    """Compile a campaign. Raises `InvalidInput` naming the place in its condition."""
+    """Compile a campaign. Raises `InvalidInput` naming the place in its condition or effects."""
+    matches = compile_condition(campaign.condition)
+    for index, effect in enumerate(campaign.effects):
+        if isinstance(effect, Discount):
+            _check_discount(effect, f"effects[{index}]")
     edge = campaign.once_per == "record" and all(
         variable in EDGE_VARIABLES for variable in variables_of(campaign.condition)
     )
-    return Rule(campaign, compile_condition(campaign.condition), edge)
+    return Rule(campaign, matches, edge)
+
+
+def _check_discount(discount: Discount, field: str) -> None:
+    money = discount.amount is not None and discount.currency is not None
+    share = discount.basis_points is not None
+    if money == share or (share and discount.amount is not None):
+        raise InvalidInput(
+            "what the discount takes off is unclear", field=field, limit="amount and currency, or basis_points"
+        )
 
 
 EDGE_VARIABLES = frozenset(
@@ -130,19 +144,19 @@ DrawLease = Callable[[Campaign], bytes | None]
 
 
 def decide(
-    rules: Iterable[Rule], occasion: Occasion, *, draw: DrawLease, decided: Collection[bytes] = ()
+    rules: Iterable[Rule], occasion: Occasion, *, draw: DrawLease, decided: Collection[bytes] = (), made: int = 0
 ) -> list[Decision]:
     """Every decision due on an occasion, best first. Offer ids in `decided` are left alone.
 
-    At most three offers are made; a budget that is spent, or an occasion that is no longer fresh, gives a refusal
-    that says so.
+    At most three offers are made, less the `made` ones that the occasion already has; a budget that is spent, or an
+    occasion that is no longer fresh, gives a refusal that says so.
     """
     decisions: list[Decision] = []
-    offers = 0
+    offers = made
     for rule in sorted(rules, key=lambda r: (r.campaign.priority, r.campaign.id)):
-        if offers == MAX_OFFERS_SHOWN:
+        if offers >= MAX_OFFERS_SHOWN:
             break
-        name = _due(rule, occasion)
+        name = due(rule, occasion)
         if name is None or name in decided:
             continue
         decision = _settle(rule.campaign, name, occasion, draw)
@@ -151,8 +165,8 @@ def decide(
     return decisions
 
 
-def _due(rule: Rule, occasion: Occasion) -> bytes | None:
-    """The offer's id if the rule applies to the occasion."""
+def due(rule: Rule, occasion: Occasion) -> bytes | None:
+    """The id of the offer that a rule has for an occasion, or None where it does not apply."""
     campaign = rule.campaign
     if campaign.trigger != occasion.trigger or (occasion.side == "edge" and not rule.at_edge):
         return None

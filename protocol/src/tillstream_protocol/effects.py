@@ -19,7 +19,7 @@ class Discount(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
     text: Text
     scope: Literal["basket", "line"] = "basket"
     amount: Positive | None = None
-    currency: Annotated[str, Meta(pattern=r"^[A-Z]{3}$")] | None = None
+    currency: Annotated[str, Meta(pattern=r"^[A-Z]{3}$", max_length=3)] | None = None
     basis_points: Annotated[int, Meta(ge=1, le=10_000)] | None = None
     sku: Code | None = None
 

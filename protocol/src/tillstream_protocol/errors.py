@@ -5,6 +5,12 @@ from __future__ import annotations
 import msgspec
 
 
+def shown(value: object, most: int = 80) -> str:
+    """A value as an error may quote it: what a stranger sent is cut to `most` characters."""
+    text = repr(value[:most] if isinstance(value, (str, bytes)) else value)
+    return text if len(text) <= most + 3 else text[:most] + "…"
+
+
 class ErrorBody(msgspec.Struct, frozen=True, omit_defaults=True):
     """What an error looks like on the wire: JSON `{"error": {…}}` for people, msgpack for tills."""
 

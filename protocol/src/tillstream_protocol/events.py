@@ -7,8 +7,8 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta, Struct
 
 from .decisions import Decision
-from .limits import MAX_SHORT
-from .transaction import Code, Identifier, InstantMs, Text, Transaction
+from .limits import MAX_DECISIONS, MAX_SHORT
+from .transaction import Code, Count, Identifier, InstantMs, Text, Transaction
 from .versions import RECORD
 
 OfferId = Annotated[bytes, Meta(min_length=16, max_length=16)]
@@ -69,12 +69,12 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
 
     body: Body
     captured_at: InstantMs
-    version: int = RECORD
+    version: Count = RECORD
     clock_trusted: bool = True
-    decisions: tuple[Decision, ...] = ()
-    pack: int = 0
+    decisions: Annotated[tuple[Decision, ...], Meta(max_length=MAX_DECISIONS)] = ()
+    pack: Count = 0
     """The version of the pack that the till decided by; 0 is none."""
-    redactions: int = 0
+    redactions: Count = 0
     """Card numbers cut and secrets dropped before the first write."""
     reconciles: bool | None = None
     original: Original | None = None

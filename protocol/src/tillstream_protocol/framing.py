@@ -19,9 +19,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from .errors import Damaged
+from .errors import Damaged, InvalidInput, TooLarge
 from .limits import MAX_SPENDS
-from .sealing import NONCE_SIZE, TAG_SIZE
+from .sealing import KEY_ID_SIZE, NONCE_SIZE, SEALED_KEY_SIZE, TAG_SIZE, RecordSeal
 from .signing import SIGNATURE_SIZE, SignKey, verify
 from .versions import CHUNK_FORMAT
 
@@ -44,6 +44,11 @@ _ENTRY = struct.Struct(">16sB")
 
 MIN_FRAME: Final = _FRAME.size + NONCE_SIZE + TAG_SIZE + _CRC.size
 MAX_FRAME: Final = 2 * 1024 * 1024
+MAX_SEQ: Final = 2**63 - 1
+SCAN_ALLOWANCE: Final = 64
+"""How many times its own size a scan may checksum in vain."""
+_LEAST_CHARGED: Final = 1024 * 1024
+_CANDIDATE_COST: Final = 2048  # a failed look without a checksum takes about as long as checksumming this much
 
 
 class DamagedChunk(Damaged):
@@ -74,6 +79,7 @@ class ChunkHeader:
 
     def encode(self, device: SignKey) -> bytes:
         """One signed copy of `HEADER_SIZE` bytes."""
+        _require_sizes(self)
         fields = _HEADER.pack(
             _CHUNK_MAGIC,
             CHUNK_FORMAT,
@@ -105,7 +111,10 @@ class ChunkHeader:
         if magic != _CHUNK_MAGIC or version != CHUNK_FORMAT:
             raise DamagedChunk(f"chunk format {version} is not known", field="header.version", limit=str(CHUNK_FORMAT))
         till, epoch, *others = rest
-        return cls(till, epoch, chunk, *others)
+        header = cls(till, epoch, chunk, *others)
+        if max(header.parent_position, header.first_seq) > MAX_SEQ:
+            raise DamagedChunk("a position is impossible", field="header", limit=f"{MAX_SEQ}")
+        return header
 
     @classmethod
     def read(cls, data: bytes) -> tuple[ChunkHeader, bytes]:
@@ -115,6 +124,22 @@ class ChunkHeader:
             return cls.decode(first), first
         except DamagedChunk:
             return cls.decode(second), second
+
+
+def _require_sizes(header: ChunkHeader) -> None:
+    """`struct` would cut or pad a wrong key in silence, and the chunk could never be opened."""
+    for field, size in (
+        ("till", 16),
+        ("epoch", 16),
+        ("parent", 16),
+        ("device_key_id", KEY_ID_SIZE),
+        ("server_key_id", KEY_ID_SIZE),
+        ("server_sealed_key", SEALED_KEY_SIZE),
+        ("escrow_key_id", KEY_ID_SIZE),
+        ("escrow_sealed_key", SEALED_KEY_SIZE),
+    ):
+        if len(getattr(header, field)) != size:
+            raise InvalidInput("a name or key of the wrong size", field=f"header.{field}", limit=f"{size} bytes")
 
 
 def verify_header(encoded: bytes, device_public_key: bytes) -> None:
@@ -143,9 +168,13 @@ class ClearHeader:
     spends: tuple[Spend, ...] = ()
 
     def encode(self, sealed_size: int) -> bytes:
-        """The clear bytes of a frame whose ciphertext and tag take `sealed_size` bytes."""
+        """The clear bytes of a frame whose ciphertext and tag take `sealed_size` bytes. Raises `TooLarge`."""
+        if len(self.spends) > MAX_SPENDS:
+            raise TooLarge(f"{len(self.spends)} spends", field="spends", limit=str(MAX_SPENDS))
         size = clear_size(len(self.spends))
         length = size + NONCE_SIZE + sealed_size + _CRC.size
+        if length > MAX_FRAME:
+            raise TooLarge(f"a frame of {length} bytes", field="record", limit=f"{MAX_FRAME} bytes")
         head = _FRAME.pack(_FRAME_MAGIC, length, self.seq, self.kind, 0, len(self.spends), self.tag, self.previous)
         return head + b"".join(_SPEND.pack(spend.lease, spend.amount) for spend in self.spends)
 
@@ -155,14 +184,24 @@ def clear_size(spends: int) -> int:
     return _FRAME.size + spends * _SPEND.size
 
 
-def associated_data(till: bytes, epoch: bytes, chunk: int, clear: bytes) -> bytes:
-    """What a frame's ciphertext is bound to."""
-    return b"".join((till, epoch, chunk.to_bytes(4, "big"), clear))
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a frame belongs. What is sealed in one place opens in no other."""
+
+    till: bytes
+    epoch: bytes
+    chunk: int
+
+    def associated_data(self, clear: bytes) -> bytes:
+        """What a frame's ciphertext is bound to."""
+        return b"".join((self.till, self.epoch, self.chunk.to_bytes(4, "big"), clear))
 
 
-def join_frame(clear: bytes, nonce: bytes, sealed: bytes) -> bytes:
-    """A whole frame."""
-    body = clear + nonce + sealed
+def seal_frame(seal: RecordSeal, place: Place, header: ClearHeader, plain: bytes, nonce: bytes) -> bytes:
+    """A whole frame. Raises `TooLarge`."""
+    packed = seal.pack(plain)
+    clear = header.encode(len(packed) + TAG_SIZE)
+    body = clear + nonce + seal.seal(packed, place.associated_data(clear), nonce)
     return body + _CRC.pack(zlib.crc32(body))
 
 
@@ -191,19 +230,43 @@ class Gap:
     end: int
 
 
-def read_frame(data: bytes, start: int) -> Frame | None:
-    """The valid frame that begins at `start`, or None."""
-    if len(data) - start < MIN_FRAME or data[start : start + 4] != _FRAME_MAGIC:
+def open_frame(seal: RecordSeal, place: Place, frame: Frame) -> bytes:
+    """The record's plain bytes. Raises `CannotOpen` or `TooLarge`."""
+    return seal.open(frame.sealed, place.associated_data(frame.clear), frame.nonce)
+
+
+def measure_frame(data: bytes, start: int) -> tuple[int, int] | None:
+    """The end and the seq of the valid frame that begins at `start`, or None."""
+    claim = _claim(data, start)
+    if claim is None:
         return None
-    _, length, seq, kind, _flags, count, tag, previous = _FRAME.unpack_from(data, start)
-    end = start + length
-    size = clear_size(count)
-    if count > MAX_SPENDS or length > MAX_FRAME or end > len(data):
-        return None
-    if length < size + NONCE_SIZE + TAG_SIZE + _CRC.size:
-        return None
+    end, _ = claim
     if zlib.crc32(memoryview(data)[start : end - _CRC.size]) != _CRC.unpack_from(data, end - _CRC.size)[0]:
         return None
+    return claim
+
+
+def _claim(data: bytes, start: int) -> tuple[int, int] | None:
+    """The end and the seq that a possible frame at `start` claims, before its checksum is looked at."""
+    if len(data) - start < MIN_FRAME or data[start : start + 4] != _FRAME_MAGIC:
+        return None
+    _, length, seq, _kind, _flags, count, _tag, _previous = _FRAME.unpack_from(data, start)
+    end = start + length
+    if count > MAX_SPENDS or length > MAX_FRAME or end > len(data) or seq > MAX_SEQ:
+        return None
+    if length < clear_size(count) + NONCE_SIZE + TAG_SIZE + _CRC.size:
+        return None
+    return end, seq
+
+
+def read_frame(data: bytes, start: int) -> Frame | None:
+    """The valid frame that begins at `start`, or None."""
+    measured = measure_frame(data, start)
+    if measured is None:
+        return None
+    end, _ = measured
+    _, _length, seq, kind, _flags, count, tag, previous = _FRAME.unpack_from(data, start)
+    size = clear_size(count)
     spends = tuple(Spend(*_SPEND.unpack_from(data, start + _FRAME.size + i * _SPEND.size)) for i in range(count))
     body = start + size
     return Frame(
@@ -219,32 +282,54 @@ def read_frame(data: bytes, start: int) -> Frame | None:
 def scan(data: bytes, start: int = 0) -> Iterator[Frame | Gap]:
     """Every frame from `start` on, and every stretch between that holds none.
 
-    After damage it goes on at the next valid frame. A footer ends the scan.
+    After damage it goes on at the next valid frame. A footer that ends the data ends the scan. Bytes made to look
+    like the beginnings of many long frames would cost the square of their size: once candidates have been checksummed
+    in vain for `SCAN_ALLOWANCE` times the data's size, what follows is one gap.
     """
+    search = _Search(data)
     position = start
-    while position < len(data):
-        frame = read_frame(data, position)
+    while position < search.end:
+        frame = search.frame(position)
         if frame is not None:
             yield frame
             position = frame.end
-        elif data[position : position + 4] == _FOOTER_MAGIC and read_footer(data[position:]) is not None:
-            return
         else:
-            following = _next_start(data, position + 1)
+            following = search.following(position + 1)
             yield Gap(position, following)
             position = following
 
 
-def _next_start(data: bytes, position: int) -> int:
-    while True:
-        found = data.find(_FRAME_MAGIC[:3], position)  # frames and footers begin alike
-        if found < 0:
-            return len(data)
-        if read_frame(data, found) is not None:
-            return found
-        if data[found : found + 4] == _FOOTER_MAGIC and read_footer(data[found:]) is not None:
-            return found
-        position = found + 1
+class _Search:
+    """Looks for frames before a chunk's footer, and counts what failed candidates cost."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._allowance = SCAN_ALLOWANCE * max(len(data), _LEAST_CHARGED)
+        self.end = _footer_start(data)
+
+    def frame(self, position: int) -> Frame | None:
+        frame = read_frame(self._data, position)
+        if frame is None:
+            claim = _claim(self._data, position)
+            self._allowance -= _CANDIDATE_COST + (claim[0] - position if claim else 0)
+        return frame
+
+    def following(self, position: int) -> int:
+        """Where the next frame begins; the end where there is none."""
+        while self._allowance > 0:
+            position = self._data.find(_FRAME_MAGIC, position, self.end)
+            if position < 0:
+                break
+            if self.frame(position) is not None:
+                return position
+            position += 1
+        return self.end
+
+
+def _footer_start(data: bytes) -> int:
+    """Where the footer that ends `data` begins; the end of `data` where there is none."""
+    start = len(data) - footer_length(data)
+    return start if 0 <= start < len(data) and read_footer(data[start:]) is not None else len(data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,21 +366,26 @@ def footer_length(tail: bytes) -> int:
 
 def read_footer(data: bytes) -> Footer | None:
     """The footer that fills `data` to its end, or None."""
-    if len(data) < _FOOTER.size + 2 * _CRC.size:
+    if len(data) < _FOOTER.size + 2 * _CRC.size or footer_length(data) != len(data):
         return None
     magic, length, first_seq, count = _FOOTER.unpack_from(data)
-    body = data[: length - 2 * _CRC.size]
-    if magic != _FOOTER_MAGIC or length != len(data) or footer_length(data) != length:
+    body = data[: -2 * _CRC.size]
+    if magic != _FOOTER_MAGIC or length != len(data) or first_seq > MAX_SEQ:
         return None
     if zlib.crc32(body) != _CRC.unpack_from(data, len(body))[0]:
         return None
-    return Footer(first_seq, tuple(_read_entries(body, count)))
+    entries = _read_entries(body, count)
+    return None if entries is None else Footer(first_seq, entries)
 
 
-def _read_entries(body: bytes, count: int) -> Iterator[Entry]:
+def _read_entries(body: bytes, count: int) -> tuple[Entry, ...] | None:
+    """Exactly `count` entries that fill the body, or None."""
+    entries = []
     position = _FOOTER.size
-    for _ in range(count):
+    while position + _ENTRY.size <= len(body):
         tag, spends = _ENTRY.unpack_from(body, position)
-        position += _ENTRY.size
-        yield Entry(tag, tuple(Spend(*_SPEND.unpack_from(body, position + i * _SPEND.size)) for i in range(spends)))
-        position += spends * _SPEND.size
+        start, position = position + _ENTRY.size, position + _ENTRY.size + spends * _SPEND.size
+        if spends > MAX_SPENDS or position > len(body):
+            return None
+        entries.append(Entry(tag, tuple(Spend(*spend) for spend in _SPEND.iter_unpack(body[start:position]))))
+    return tuple(entries) if position == len(body) and len(entries) == count else None

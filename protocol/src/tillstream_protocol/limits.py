@@ -16,6 +16,7 @@ MAX_MINOR = 10**15
 MAX_EXT_FIELDS = 200
 MAX_SPENDS = 16
 MAX_OFFERS_SHOWN = 3
+MAX_DECISIONS = 5_000
 
 
 @dataclass(frozen=True, slots=True)

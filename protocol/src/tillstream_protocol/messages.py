@@ -17,7 +17,7 @@ from .framing import HEADER_SIZE
 from .limits import DEFAULT, MAX_LONG_TEXT, MAX_SHORT, MAX_TEXT
 from .pack import MAX_PACK, SignedPack
 from .signing import SignKey, from_text, to_text, verify
-from .transaction import InstantMs
+from .transaction import Count, InstantMs
 
 CONTENT_TYPE = "application/msgpack"
 
@@ -25,7 +25,7 @@ Id16 = Annotated[bytes, Meta(min_length=16, max_length=16)]
 KeyId = Annotated[bytes, Meta(min_length=8, max_length=8)]
 Key = Annotated[bytes, Meta(min_length=32, max_length=32)]
 SignatureBytes = Annotated[bytes, Meta(min_length=64, max_length=64)]
-Seq = Annotated[int, Meta(ge=0, lt=2**63)]
+Seq = Count
 Name = Annotated[str, Meta(min_length=1, max_length=MAX_SHORT)]
 Short = Annotated[str, Meta(max_length=MAX_TEXT)]
 
@@ -59,8 +59,8 @@ class Introduction(Struct, frozen=True, forbid_unknown_fields=True):
     server_public_key: Key
     box_public_key: Key
     escrow_public_key: Key
-    protocol_from: int
-    protocol_to: int
+    protocol_from: Count
+    protocol_to: Count
     signature: SignatureBytes
 
 
@@ -68,7 +68,7 @@ class Hello(Struct, frozen=True, forbid_unknown_fields=True):
     """What an agent sends first: a nonce, so that an old introduction cannot be played to it."""
 
     nonce: Id16
-    protocol: int
+    protocol: Count
 
 
 class EnrolRequest(Struct, frozen=True, forbid_unknown_fields=True):
@@ -77,7 +77,7 @@ class EnrolRequest(Struct, frozen=True, forbid_unknown_fields=True):
     secret: Id16
     device_public_key: Key
     proof: SignatureBytes
-    protocol: int
+    protocol: Count
     agent_version: Short
     platform: Short
 
@@ -132,7 +132,7 @@ class DeadLetter(Struct, frozen=True, forbid_unknown_fields=True):
 class Pace(Struct, frozen=True, forbid_unknown_fields=True):
     """How fast to go on: the size of the next batch, and the pause before it."""
 
-    max_bytes: Annotated[int, Meta(ge=1024)]
+    max_bytes: Annotated[int, Meta(ge=1024, le=2**31)]
     pause_ms: Annotated[int, Meta(ge=0, le=3_600_000)]
 
 
@@ -141,7 +141,7 @@ class BatchReply(Struct, frozen=True, forbid_unknown_fields=True):
 
     epoch: Id16
     acked: tuple[Range, ...]
-    repeated: int
+    repeated: Count
     dead: tuple[DeadLetter, ...]
     pace: Pace
     server_ms: InstantMs
@@ -163,7 +163,7 @@ class Present(Struct, frozen=True, forbid_unknown_fields=True, tag="present"):
     till_id: Id16
     device_key_id: KeyId
     signature: SignatureBytes
-    protocol: int
+    protocol: Count
     agent_version: Short
     last_push: Seq
     pack_version: Seq
@@ -210,10 +210,10 @@ class Receipt(Struct, frozen=True, forbid_unknown_fields=True, tag="receipt"):
 class HookLatency(Struct, frozen=True, forbid_unknown_fields=True):
     """Quantiles of the hook's answer times since the last heartbeat, in microseconds."""
 
-    p50: int
-    p99: int
-    max: int
-    count: int
+    p50: Count
+    p99: Count
+    max: Count
+    count: Count
 
 
 class Vitals(Struct, frozen=True, forbid_unknown_fields=True, tag="vitals"):
@@ -222,11 +222,11 @@ class Vitals(Struct, frozen=True, forbid_unknown_fields=True, tag="vitals"):
     till_id: Id16
     epoch: Id16
     position: Seq
-    queued: int
-    oldest_queued_ms: int
+    queued: Count
+    oldest_queued_ms: Count
     """Age of the oldest record not yet acknowledged."""
     hook: HookLatency
-    disk_free: int
+    disk_free: Count
     clock_ms: InstantMs
     agent_version: Short
     last_error: Short

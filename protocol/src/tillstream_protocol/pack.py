@@ -28,13 +28,13 @@ class Lease(Struct, frozen=True, forbid_unknown_fields=True):
 
     id: Annotated[bytes, Meta(min_length=16, max_length=16)]
     campaign: Code
-    units: Annotated[int, Meta(ge=1)]
+    units: Annotated[int, Meta(ge=1, le=1_000_000)]
 
 
 class Pack(Struct, frozen=True, forbid_unknown_fields=True):
     """What one till may decide by, from `issued_ms` until `expires_ms`. Versions only grow."""
 
-    version: Annotated[int, Meta(ge=1)]
+    version: Annotated[int, Meta(ge=1, le=2**63 - 1)]
     retailer: Annotated[str, Meta(max_length=MAX_SHORT)]
     store: Annotated[str, Meta(max_length=MAX_SHORT)]
     till: Annotated[bytes, Meta(min_length=16, max_length=16)]

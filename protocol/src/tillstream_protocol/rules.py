@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, Literal
 
-from .errors import InvalidInput
+from .errors import InvalidInput, shown
+from .transaction import Integer
 
 Scalar = str | int | float | bool
 Fact = Scalar | tuple[str, ...] | None
@@ -25,17 +26,22 @@ Compiled = Callable[[Facts], Fact]
 Type = Literal["number", "text", "truth", "list of text"]
 
 # A condition on the wire. Its type bounds its depth, as with `ext`: enough for five nested operations.
-_C9 = Scalar | None
-_C8 = Scalar | None | list[_C9] | dict[str, _C9]
-_C7 = Scalar | None | list[_C8] | dict[str, _C8]
-_C6 = Scalar | None | list[_C7] | dict[str, _C7]
-_C5 = Scalar | None | list[_C6] | dict[str, _C6]
-_C4 = Scalar | None | list[_C5] | dict[str, _C5]
-_C3 = Scalar | None | list[_C4] | dict[str, _C4]
-_C2 = Scalar | None | list[_C3] | dict[str, _C3]
-Condition = dict[str, Scalar | None | list[_C2] | dict[str, _C2]]
+_Scalar = str | Integer | float | bool | None
+_C9 = _Scalar
+_C8 = _Scalar | list[_C9] | dict[str, _C9]
+_C7 = _Scalar | list[_C8] | dict[str, _C8]
+_C6 = _Scalar | list[_C7] | dict[str, _C7]
+_C5 = _Scalar | list[_C6] | dict[str, _C6]
+_C4 = _Scalar | list[_C5] | dict[str, _C5]
+_C3 = _Scalar | list[_C4] | dict[str, _C4]
+_C2 = _Scalar | list[_C3] | dict[str, _C3]
+Condition = dict[str, _Scalar | list[_C2] | dict[str, _C2]]
 
 MAX_NODES: Final = 500
+MAX_LEVELS: Final = 9
+"""Objects and lists inside each other, as the type counts them."""
+MAX_NUMBER: Final = 2**53
+"""Up to here every integer is exact in a double too, so that all evaluators agree."""
 
 VARIABLES: Final[Mapping[str, Type]] = {
     "sale.kind": "text",
@@ -57,6 +63,10 @@ VARIABLES: Final[Mapping[str, Type]] = {
 """Every variable that a condition may name. Money is in minor units; weekday 0 is Monday."""
 
 
+_HUGE: Final = 1e300
+"""A result beyond this is unknown, so that no number can overflow or turn into something that is none."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Node:
     type: Type
@@ -68,7 +78,7 @@ def compile_condition(condition: object) -> Compiled:
 
     Raises `InvalidInput` naming the place, e.g. `condition.and[1].>=[0]`.
     """
-    node = _Compiler().compile(condition, "condition")
+    node = _Compiler().compile(condition, "condition", 1)
     _require(node, "truth", "condition")
     return node.run
 
@@ -90,17 +100,19 @@ class _Compiler:
     def __init__(self) -> None:
         self._nodes = 0
 
-    def compile(self, term: object, path: str) -> _Node:
+    def compile(self, term: object, path: str, level: int) -> _Node:
         self._nodes += 1
         if self._nodes > MAX_NODES:
             raise InvalidInput("the condition is too large", field=path, limit=f"{MAX_NODES} terms")
         if isinstance(term, dict):
-            return self._operation(term, path)
+            return self._operation(term, path, level)
         if isinstance(term, list):
+            _require_level(level, path)
             return _text_list(term, path)
         return _literal(term, path)
 
-    def _operation(self, term: dict[object, object], path: str) -> _Node:
+    def _operation(self, term: dict[object, object], path: str, level: int) -> _Node:
+        _require_level(level, path)
         if len(term) != 1:
             raise InvalidInput("an operation is an object with one key", field=path)
         (name, operand), *_ = term.items()
@@ -109,21 +121,29 @@ class _Compiler:
         build = _OPERATORS.get(name) if isinstance(name, str) else None
         if build is None:
             known = ", ".join(["var", *_OPERATORS])
-            raise InvalidInput(f"there is no operator {name!r}", field=path, limit=known)
-        terms = operand if isinstance(operand, list) else [operand]
+            raise InvalidInput(f"there is no operator {shown(name)}", field=path, limit=known)
         place = f"{path}.{name}"
-        nodes = [self.compile(item, f"{place}[{index}]") for index, item in enumerate(terms)]
+        terms, inner = (operand, level + 2) if isinstance(operand, list) else ([operand], level + 1)
+        _require_level(inner - 1, place)
+        nodes = [self.compile(item, f"{place}[{index}]", inner) for index, item in enumerate(terms)]
         return build(nodes, place)
+
+
+def _require_level(level: int, path: str) -> None:
+    if level > MAX_LEVELS:
+        raise InvalidInput("the condition is nested too deeply", field=path, limit=f"{MAX_LEVELS} levels")
 
 
 def _literal(term: object, path: str) -> _Node:
     if isinstance(term, bool):
         return _Node("truth", lambda _: term)
     if isinstance(term, (int, float)):
+        if not -MAX_NUMBER <= term <= MAX_NUMBER:
+            raise InvalidInput("this number is too large", field=path, limit="-2^53 to 2^53")
         return _Node("number", lambda _: term)
     if isinstance(term, str):
         return _Node("text", lambda _: term)
-    raise InvalidInput(f"{term!r} is not a value", field=path, limit="text, number, true or false")
+    raise InvalidInput(f"{shown(term)} is not a value", field=path, limit="text, number, true or false")
 
 
 def _text_list(term: list[object], path: str) -> _Node:
@@ -135,7 +155,7 @@ def _text_list(term: list[object], path: str) -> _Node:
 
 def _variable(operand: object, path: str) -> _Node:
     if not isinstance(operand, str) or operand not in VARIABLES:
-        raise InvalidInput(f"there is no variable {operand!r}", field=path, limit=", ".join(VARIABLES))
+        raise InvalidInput(f"there is no variable {shown(operand)}", field=path, limit=", ".join(VARIABLES))
     name = operand
     return _Node(VARIABLES[name], lambda facts: facts.get(name))
 
@@ -246,7 +266,8 @@ def _arithmetic(apply: Callable[[float, float], float]) -> Callable[[list[_Node]
             a, b = left.run(facts), right.run(facts)
             if not isinstance(a, (int, float)) or not isinstance(b, (int, float)):
                 return None
-            return apply(a, b)
+            result = apply(a, b)
+            return result if -_HUGE <= result <= _HUGE else None
 
         return _Node("number", run)
 

@@ -70,17 +70,21 @@ class RecordSeal:
         self._compress = zstandard.ZstdCompressor(level=1, write_content_size=True).compress
         self._decompress = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).decompress
 
-    def seal(self, plain: bytes, aad: bytes, nonce: bytes) -> bytes:
-        """Ciphertext and 16-byte tag. Raises `TooLarge`."""
+    def pack(self, plain: bytes) -> bytes:
+        """The record compressed, ready to seal: its size fixes the frame's length. Raises `TooLarge`."""
         if len(plain) > self._limit:
             raise TooLarge(f"a record of {len(plain)} bytes", field="record", limit=f"{self._limit} bytes")
-        return crypto_aead_xchacha20poly1305_ietf_encrypt(self._compress(plain), aad, nonce, self._key)
+        return self._compress(plain)
+
+    def seal(self, packed: bytes, aad: bytes, nonce: bytes) -> bytes:
+        """Ciphertext and 16-byte tag of a packed record."""
+        return crypto_aead_xchacha20poly1305_ietf_encrypt(packed, aad, nonce, self._key)
 
     def open(self, sealed: bytes, aad: bytes, nonce: bytes) -> bytes:
         """The record's plain bytes. Raises `CannotOpen` or `TooLarge`."""
         try:
             packed = crypto_aead_xchacha20poly1305_ietf_decrypt(sealed, aad, nonce, self._key)
-        except CryptoError as error:
+        except (CryptoError, ValueError) as error:  # shorter than a tag is a plain ValueError
             raise CannotOpen("the record was altered, or is out of its place") from error
         return self._unpack(packed)
 

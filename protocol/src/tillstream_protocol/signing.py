@@ -24,7 +24,7 @@ SIGNATURE_SIZE: Final = 64
 
 _INPUT = re.compile(
     r'sig1=(?P<params>\("@method" "@path" "content-digest"\)'
-    r';created=(?P<created>\d{1,12});keyid="(?P<key>[0-9a-f]{16})";alg="ed25519")'
+    r';created=(?P<created>[0-9]{1,12});keyid="(?P<key>[0-9a-f]{16})";alg="ed25519")'
 )
 _SIGNATURE = re.compile(r"sig1=:(?P<value>[A-Za-z0-9+/]{86}==):")
 

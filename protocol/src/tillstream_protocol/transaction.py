@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import date
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
@@ -28,6 +29,8 @@ Code = Annotated[str, Meta(min_length=1, max_length=MAX_SHORT)]
 Text = Annotated[str, Meta(max_length=MAX_TEXT)]
 LongText = Annotated[str, Meta(max_length=MAX_LONG_TEXT)]
 Minor = Annotated[int, Meta(ge=-MAX_MINOR, le=MAX_MINOR)]
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+"""What a signed 64-bit column holds; msgpack itself would let twice as much through."""
 Currency = Annotated[str, Meta(min_length=3, max_length=3)]
 Decimal = Annotated[str, Meta(min_length=1, max_length=32)]
 """A number as decimal digits with an optional sign and fraction; `check` refuses anything else."""
@@ -36,7 +39,8 @@ InstantMs = Annotated[int, Meta(ge=-62_135_596_800_000, le=253_402_300_799_999)]
 BusinessDate = Annotated[str, Meta(min_length=10, max_length=10)]
 
 # `ext` is open, but not bottomless: the depth is bounded by the type itself.
-_Scalar = str | int | float | bool | None
+Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+_Scalar = str | Integer | float | bool | None
 _Ext3 = _Scalar | list[_Scalar] | dict[str, _Scalar]
 _Ext2 = _Scalar | list[_Ext3] | dict[str, _Ext3]
 _Ext1 = _Scalar | list[_Ext2] | dict[str, _Ext2]
@@ -265,10 +269,10 @@ class Transaction(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
 
 IdempotencyKey = tuple[str, str, str, str, str]
 
-_DECIMAL = r"[+-]?\d{1,18}(?:\.\d{1,12})?"
+_DECIMAL = r"[+-]?[0-9]{1,18}(?:\.[0-9]{1,12})?"
 _DECIMALS = re.compile(rf"(?:{_DECIMAL}(?:\x00|\Z))+")
 _ONE_DECIMAL = re.compile(_DECIMAL)
-_DATE = re.compile(r"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _CURRENCY = re.compile(r"[A-Z]{3}")
 
 
@@ -284,18 +288,17 @@ def check(transaction: Transaction) -> None:
     Raises `InvalidInput` naming the field.
     """
     decimals = list(_fast_decimals(transaction))
-    if decimals and _DECIMALS.fullmatch("\x00".join(decimals)) is None:
+    joined = "\x00".join(decimals)
+    if decimals and (joined.count("\x00") >= len(decimals) or _DECIMALS.fullmatch(joined) is None):
         _refuse_decimal(transaction)
-    if _DATE.fullmatch(transaction.business_date) is None:
-        raise InvalidInput(f"{transaction.business_date!r} is not a date", field="business_date", limit="YYYY-MM-DD")
+    _require_date(transaction.business_date, "business_date")
     if _CURRENCY.fullmatch(transaction.currency) is None:
         raise InvalidInput(
             f"{transaction.currency!r} is not a currency", field="currency", limit="three letters A to Z"
         )
     for index, link in enumerate(transaction.links):
-        if link.business_date is not None and _DATE.fullmatch(link.business_date) is None:
-            field = f"links[{index}].business_date"
-            raise InvalidInput(f"{link.business_date!r} is not a date", field=field, limit="YYYY-MM-DD")
+        if link.business_date is not None:
+            _require_date(link.business_date, f"links[{index}].business_date")
 
 
 def reconcile(transaction: Transaction) -> bool | None:
@@ -363,6 +366,15 @@ def _named_decimals(t: Transaction) -> Iterator[tuple[str, str]]:
             if tax.rate is not None:
                 yield f"lines[{i}].taxes[{j}].rate", tax.rate
     yield from _header_decimals(t)
+
+
+def _require_date(text: str, field: str) -> None:
+    try:
+        valid = _DATE.fullmatch(text) is not None and bool(date.fromisoformat(text))
+    except ValueError:
+        valid = False
+    if not valid:
+        raise InvalidInput(f"{text!r} is not a date", field=field, limit="YYYY-MM-DD")
 
 
 def _refuse_decimal(t: Transaction) -> None:

@@ -1,0 +1,242 @@
+"""From what a door was given to a sealed record: the one path that every captured fact takes."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from tillstream_protocol.codec import encode
+from tillstream_protocol.decisions import Decision
+from tillstream_protocol.errors import InvalidInput
+from tillstream_protocol.events import (
+    KIND_NUMBERS,
+    MemberIdentified,
+    OfferAnswered,
+    OfferShown,
+    Original,
+    Record,
+)
+from tillstream_protocol.facts import (
+    identification_facts,
+    identification_occasion_key,
+    sale_facts,
+    sale_occasion_key,
+)
+from tillstream_protocol.framing import NO_TAG, Spend
+from tillstream_protocol.transaction import Transaction, check, idempotency_key, reconcile
+
+from .clock import Clock
+from .journal import Journal, JournalError, Name, Randomness, Seen
+from .offers.edge import Edge
+from .redaction import cut_bytes, cut_cards, cut_identifiers
+
+REMEMBERED: Final = 1_000
+"""How many recent records' decisions are kept, for POS systems that ask twice."""
+DISK_DEADLINE: Final = 2.0
+"""Seconds after which a caller that waits for the disk is told that it has to do without."""
+
+
+class NotOnDisk(JournalError):
+    """The record is captured and survives the process, but the disk has not confirmed it in time."""
+
+    code = "not_on_disk"
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """Where this till stands. `till_id` is 16 bytes."""
+
+    till_id: bytes
+    retailer: str
+    store: str
+    till: str
+    currency: str
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """A record's name, whether it was captured before, and what the till decided on it."""
+
+    name: Name
+    repeat: bool
+    decisions: tuple[Decision, ...]
+    redactions: int = 0
+
+
+class Capture:
+    """Validates, cuts card numbers, decides, seals, appends. Nothing here waits for anything."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        edge: Edge,
+        enrolment: Enrolment,
+        *,
+        tag_key: bytes,
+        clock: Clock,
+        randomness: Randomness,
+    ) -> None:
+        self._journal = journal
+        self._edge = edge
+        self._where = enrolment
+        self._tag_key = tag_key
+        self._check_key = randomness(32)
+        self._random = randomness
+        self._clock = clock
+        self._recent: OrderedDict[bytes, tuple[Decision, ...]] = OrderedDict()
+
+    def transaction(self, given: Transaction, original: Original | None = None) -> Captured:
+        """Capture a transaction. Empty retailer, store, till and currency become this till's.
+
+        Raises `InvalidInput` naming the field, `TooLarge`, or `JournalError`; then nothing was written.
+        """
+        placed = self._place(given)
+        check(placed)
+        content = encode(placed)
+        cut, redactions = cut_cards(placed, content)
+        if redactions:
+            content = encode(cut)
+        tag, seen = self._find(_sale_tag(self._tag_key, cut), content)
+        if seen is not None:
+            return Captured(seen.name, True, self._recent.get(tag, ()))
+        if original is not None:
+            data, more = cut_bytes(original.data)
+            redactions += more
+            original = Original(original.media_type, original.sha256, data)
+        decisions = self._edge.decide("transaction", cut.store, sale_facts(cut), sale_occasion_key(cut), self._journal)
+        return self._append(
+            Record(
+                body=cut,
+                captured_at=self._clock.now_ms(),
+                clock_trusted=self._edge.clock_trusted,
+                decisions=tuple(decisions),
+                pack=self._edge.pack_version,
+                redactions=redactions,
+                reconciles=reconcile(cut),
+                original=original,
+            ),
+            tag,
+            self._checksum(content),
+        )
+
+    def member_identified(self, given: MemberIdentified) -> Captured:
+        """Capture that somebody was identified. With an event id, a repeat is answered as one.
+
+        Raises as `transaction` does; `InvalidInput` also when card numbers were all that was given.
+        """
+        identifiers, redactions = cut_identifiers(given.identifiers)
+        if not identifiers:
+            raise InvalidInput("a card number does not identify a member", field="identifiers")
+        now = self._clock.now_ms()
+        at = now if given.at is None else given.at
+        event_id = given.event_id or self._random(16).hex()
+        store = given.store or self._where.store
+        event = msgspec.structs.replace(given, identifiers=identifiers, event_id=event_id, store=store, at=at)
+        tag = self._tag(b"identified", given.event_id.encode()) if given.event_id else NO_TAG
+        content = encode(given)
+        if tag != NO_TAG:
+            tag, seen = self._find(tag, content)
+            if seen is not None:
+                return Captured(seen.name, True, self._recent.get(tag, ()))
+        facts = identification_facts(event, retailer=self._where.retailer, store=store, at_ms=at)
+        key = identification_occasion_key(event)
+        record = Record(
+            body=event,
+            captured_at=now,
+            clock_trusted=self._edge.clock_trusted,
+            decisions=tuple(self._edge.decide("member_identified", store, facts, key, self._journal)),
+            pack=self._edge.pack_version,
+            redactions=redactions,
+        )
+        return self._append(record, tag, self._checksum(content))
+
+    def event(self, body: OfferShown | OfferAnswered) -> Captured:
+        """Capture what became of an offer. Raises `TooLarge` or `JournalError`."""
+        answer = body.answer if isinstance(body, OfferAnswered) else "shown"
+        tag = self._tag(b"offer", body.offer_id, answer.encode())
+        seen = self._journal.find(tag)
+        if seen is not None:
+            return Captured(seen.name, True, ())
+        return self._append(Record(body=body, captured_at=self._clock.now_ms()), tag, 0)
+
+    async def durable(self, captured: Captured, deadline: float = DISK_DEADLINE) -> None:
+        """Return when a captured record survives a power cut. Raises `NotOnDisk` after `deadline` seconds."""
+        try:
+            async with asyncio.timeout(deadline):
+                await self._journal.synced(captured.name)
+        except TimeoutError as error:
+            raise NotOnDisk(
+                "captured, but the disk has not confirmed it", limit=f"{deadline} s", hint="ask again with the same id"
+            ) from error
+
+    def _append(self, record: Record, tag: bytes, checksum: int) -> Captured:
+        spends = [Spend(d.lease, 1) for d in record.decisions if d.lease is not None]
+        kind = KIND_NUMBERS[type(record.body)]
+        name = self._journal.append(encode(record), kind=kind, tag=tag, check=checksum, spends=spends)
+        if record.decisions and tag != NO_TAG:
+            self._recent[tag] = record.decisions
+            if len(self._recent) > REMEMBERED:
+                self._recent.popitem(last=False)
+        return Captured(name, False, record.decisions, record.redactions)
+
+    def _place(self, given: Transaction) -> Transaction:
+        where = self._where
+        if given.retailer not in ("", where.retailer):
+            raise InvalidInput(
+                f"this till belongs to another retailer than {given.retailer!r}", field="retailer", limit=where.retailer
+            )
+        if given.retailer and given.store and given.till and given.currency:
+            return given
+        return msgspec.structs.replace(
+            given,
+            retailer=where.retailer,
+            store=given.store or where.store,
+            till=given.till or where.till,
+            currency=given.currency or where.currency,
+        )
+
+    def _find(self, tag: bytes, content: bytes) -> tuple[bytes, Seen | None]:
+        """The tag under which this content is known, or may become known.
+
+        The tag on disk leaves the customer out (see the decision record on tags), so while the process lives a
+        checksum of everything tells a repeat from a sale that came again with another member.
+        """
+        checksum: int | None = None
+        while (seen := self._journal.find(tag)) is not None:
+            if checksum is None:
+                checksum = self._checksum(content)
+            if seen.check is None or seen.check == checksum:
+                return tag, seen
+            tag = self._tag(b"again", tag)
+        return tag, None
+
+    def _checksum(self, content: bytes) -> int:
+        return int.from_bytes(hashlib.blake2b(content, digest_size=8, key=self._check_key).digest())
+
+    def _tag(self, *parts: bytes) -> bytes:
+        return _keyed(self._tag_key, parts)
+
+
+def _sale_tag(key: bytes, transaction: Transaction) -> bytes:
+    """The idempotency key and the content, less everything that could name somebody.
+
+    Whoever holds a stolen till, and knows a sale from its receipt, could otherwise try every telephone number.
+    """
+    t = transaction
+    people = len(t.customer.identifiers) if t.customer is not None else 0
+    bare = msgspec.structs.replace(t, customer=None, note=None, ext=None, fiscal=None, operator=None)
+    parts = [part.encode() for part in idempotency_key(t)]
+    return _keyed(key, [*parts, bytes([people]), encode(bare)])
+
+
+def _keyed(key: bytes, parts: list[bytes] | tuple[bytes, ...]) -> bytes:
+    digest = hashlib.blake2b(digest_size=16, key=key)
+    for part in parts:
+        digest.update(len(part).to_bytes(4, "big"))
+        digest.update(part)
+    return digest.digest()

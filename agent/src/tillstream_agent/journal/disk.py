@@ -1,0 +1,132 @@
+"""The disk as the journal sees it. What differs between platforms lies here, and so does what tests replace.
+
+Every method raises `OSError` as the operating system does; the journal translates.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Protocol
+
+_OPEN = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+
+
+class File(Protocol):
+    """One file, open for appending."""
+
+    def write(self, data: bytes) -> None:
+        """Append all of `data`; on an error an unknown part of it was appended."""
+
+    def cut(self, size: int) -> None:
+        """Cut the file to `size` bytes; the next write goes there."""
+
+    async def sync(self) -> None:
+        """Return when everything written before the call survives a power cut."""
+
+    def close(self) -> None:
+        """Close it. Never syncs."""
+
+
+class Disk(Protocol):
+    """One flat folder."""
+
+    def names(self) -> list[str]:
+        """Every file's name."""
+
+    def size(self, name: str) -> int:
+        """In bytes."""
+
+    def read(self, name: str, start: int, size: int) -> bytes:
+        """At most `size` bytes from `start` on."""
+
+    def create(self, name: str) -> File:
+        """A new, empty file; raises `FileExistsError`."""
+
+    def append_to(self, name: str) -> File:
+        """An existing file."""
+
+    def rename(self, name: str, to: str) -> None:
+        """Give a file another name in the folder."""
+
+    def unlink(self, name: str) -> None:
+        """Remove a file."""
+
+    def sync_folder(self) -> None:
+        """Make creations, renames and removals survive a power cut."""
+
+
+class _OsFile:
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def write(self, data: bytes) -> None:
+        written = os.write(self._fd, data)
+        while written < len(data):
+            written += os.write(self._fd, memoryview(data)[written:])
+
+    def cut(self, size: int) -> None:
+        os.ftruncate(self._fd, size)
+
+    async def sync(self) -> None:
+        await asyncio.to_thread(_sync_data, self._fd)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+class FolderDisk:
+    """A folder of the real file system, made for its owner only."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def names(self) -> list[str]:
+        """Every file's name."""
+        return [entry.name for entry in os.scandir(self._folder) if entry.is_file(follow_symlinks=False)]
+
+    def size(self, name: str) -> int:
+        """In bytes."""
+        return (self._folder / name).stat().st_size
+
+    def read(self, name: str, start: int, size: int) -> bytes:
+        """At most `size` bytes from `start` on."""
+        with (self._folder / name).open("rb", buffering=0) as file:
+            file.seek(start)
+            return file.read(size) or b""
+
+    def create(self, name: str) -> File:
+        """A new, empty file; raises `FileExistsError`."""
+        return _OsFile(os.open(self._folder / name, _OPEN | os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o600))
+
+    def append_to(self, name: str) -> File:
+        """An existing file."""
+        return _OsFile(os.open(self._folder / name, _OPEN | os.O_WRONLY | os.O_APPEND))
+
+    def rename(self, name: str, to: str) -> None:
+        """Give a file another name in the folder."""
+        (self._folder / name).rename(self._folder / to)
+
+    def unlink(self, name: str) -> None:
+        """Remove a file."""
+        (self._folder / name).unlink()
+
+    def sync_folder(self) -> None:
+        """Make creations, renames and removals survive a power cut; a no-op where folders cannot be synced."""
+        if sys.platform == "win32":
+            return
+        fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def _sync_data(fd: int) -> None:
+    if hasattr(os, "fdatasync"):
+        os.fdatasync(fd)
+    else:
+        os.fsync(fd)  # FlushFileBuffers on Windows

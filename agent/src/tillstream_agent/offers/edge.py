@@ -1,0 +1,84 @@
+"""The pack that the till decides by, and the deciding."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Protocol
+
+from tillstream_protocol.decisions import Campaign, Decision, Occasion, Rule, Trigger, decide, ready
+from tillstream_protocol.pack import ForeignPack, Lease, Pack, SignedPack, open_pack
+from tillstream_protocol.rules import Facts
+
+from ..clock import Clock
+
+
+class Spent(Protocol):
+    """What was drawn on leases so far, by lease id: the journal knows."""
+
+    @property
+    def spent(self) -> Mapping[bytes, int]:
+        """Units by lease."""
+        ...
+
+
+class Edge:
+    """Decides by the newest pack that the server signed for this till. Without one it decides nothing."""
+
+    def __init__(self, *, server_public_key: bytes, till_id: bytes, clock: Clock) -> None:
+        self._server = server_public_key
+        self._till = till_id
+        self._clock = clock
+        self._pack: Pack | None = None
+        self._rules: tuple[Rule, ...] = ()
+        self._leases: dict[str, list[Lease]] = {}
+        self.clock_trusted = True
+        """With a clock that cannot be trusted, offers that expire are off."""
+
+    @property
+    def pack_version(self) -> int:
+        """The version of the pack in use; 0 is none."""
+        return self._pack.version if self._pack is not None else 0
+
+    def accept(self, signed: SignedPack) -> bool:
+        """Use a pack from now on; False if the one in use is as new.
+
+        Raises `BadSignature`, `InvalidInput` or `ForeignPack`, and keeps the pack in use.
+        """
+        pack = open_pack(signed, self._server, self._till)
+        if self._pack is not None and (pack.version, pack.issued_ms) <= (self._pack.version, self._pack.issued_ms):
+            return False
+        rules = tuple(rule for rule in map(ready, pack.campaigns) if rule.at_edge)
+        if len(rules) != len(pack.campaigns):
+            raise ForeignPack("the pack has campaigns that a till cannot decide", field="campaigns")
+        leases: dict[str, list[Lease]] = {}
+        for lease in pack.leases:
+            leases.setdefault(lease.campaign, []).append(lease)
+        self._pack, self._rules, self._leases = pack, rules, leases
+        return True
+
+    def decide(self, trigger: Trigger, store: str, facts: Facts, key: bytes, journal: Spent) -> list[Decision]:
+        """What this till decides on an occasion. `key` is the occasion's, the same as at the server."""
+        now = self._clock.now_ms()
+        if self._pack is None or now >= self._pack.expires_ms or not self.clock_trusted:
+            return []
+        occasion = Occasion(
+            trigger=trigger,
+            store=store,
+            facts=facts,
+            record_key=key,
+            member_key=None,
+            now_ms=now,
+            age_ms=0,
+            side="edge",
+        )
+        drawn: Counter[bytes] = Counter()
+
+        def draw(campaign: Campaign) -> bytes | None:
+            for lease in self._leases.get(campaign.id, ()):
+                if journal.spent.get(lease.id, 0) + drawn[lease.id] < lease.units:
+                    drawn[lease.id] += 1
+                    return lease.id
+            return None
+
+        return decide(self._rules, occasion, draw=draw)

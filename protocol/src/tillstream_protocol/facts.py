@@ -1,0 +1,65 @@
+"""What a record says that conditions may ask for, the same at the till and at the server."""
+
+from __future__ import annotations
+
+from .events import MemberIdentified
+from .rules import Fact
+from .transaction import IdempotencyKey, Moment, Transaction, idempotency_key
+
+MINUTE_MS = 60_000
+HOUR_MS = 60 * MINUTE_MS
+_EPOCH_WEEKDAY = 3  # 1970-01-01 was a Thursday, and Monday is 0
+
+
+def sale_facts(transaction: Transaction) -> dict[str, Fact]:
+    """The facts of a transaction whose retailer, store and till are filled in."""
+    t = transaction
+    lines = [line for line in t.lines if not line.void]
+    return {
+        "sale.kind": t.kind,
+        "sale.total": t.total,
+        "sale.currency": t.currency,
+        "sale.lines": len(lines),
+        "sale.skus": tuple(line.sku for line in lines if line.sku is not None),
+        "sale.categories": tuple(dict.fromkeys(line.hierarchy[0] for line in lines if line.hierarchy)),
+        "till.store": t.store,
+        "till.retailer": t.retailer,
+        "member.known": t.customer is not None and bool(t.customer.identifiers),
+        **_time_facts(t.end.at, t.end.offset_minutes),
+    }
+
+
+def identification_facts(event: MemberIdentified, *, retailer: str, store: str, at_ms: int) -> dict[str, Fact]:
+    """The facts of an identification at `at_ms`. The hour is UTC: an event carries no offset."""
+    return {
+        "till.store": event.store or store,
+        "till.retailer": retailer,
+        "member.known": True,
+        **_time_facts(at_ms, 0),
+    }
+
+
+def sale_occasion_key(transaction: Transaction) -> bytes:
+    """The name of the occasion that a sale is. A revision is the same occasion, and makes no second offer."""
+    return occasion_key(idempotency_key(transaction))
+
+
+def occasion_key(key: IdempotencyKey) -> bytes:
+    """A sale's occasion by its idempotency key."""
+    return b"sale\0" + "\0".join(key).encode()
+
+
+def identification_occasion_key(event: MemberIdentified) -> bytes:
+    """The name of the occasion that an identification is; the agent gives every one an event id."""
+    return b"identified\0" + event.event_id.encode()
+
+
+def local_hour_ms(moment: Moment) -> int:
+    """The start of the local hour that a moment lies in, as if local time were UTC; milliseconds since 1970."""
+    local = moment.at + moment.offset_minutes * MINUTE_MS
+    return local - local % HOUR_MS
+
+
+def _time_facts(at_ms: int, offset_minutes: int) -> dict[str, Fact]:
+    hours = (at_ms + offset_minutes * MINUTE_MS) // HOUR_MS
+    return {"time.hour": hours % 24, "time.weekday": (hours // 24 + _EPOCH_WEEKDAY) % 7}

@@ -1,0 +1,81 @@
+"""A disk that fails when told to."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+from tillstream_agent.journal import File, FolderDisk
+
+
+class Trouble:
+    """What goes wrong from now on; each is an errno, or None for nothing."""
+
+    def __init__(self) -> None:
+        self.write: int | None = None
+        self.write_part = 0
+        """How many bytes of a failing write are written all the same."""
+        self.cut: int | None = None
+        self.sync: int | None = None
+        self.create: int | None = None
+        self.read: int | None = None
+        self.unlink: int | None = None
+        self.syncs = 0
+
+
+class TroubledFile:
+    """A file of a troubled disk."""
+
+    def __init__(self, file: File, trouble: Trouble) -> None:
+        self._file = file
+        self._trouble = trouble
+
+    def write(self, data: bytes) -> None:
+        if self._trouble.write is not None:
+            self._file.write(data[: self._trouble.write_part])
+            raise OSError(self._trouble.write, "planted")
+        self._file.write(data)
+
+    def cut(self, size: int) -> None:
+        _maybe(self._trouble.cut)
+        self._file.cut(size)
+
+    async def sync(self) -> None:
+        self._trouble.syncs += 1
+        _maybe(self._trouble.sync)
+        await self._file.sync()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class TroubledDisk(FolderDisk):
+    """A real folder behind `trouble`."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.trouble = Trouble()
+
+    def create(self, name: str) -> File:
+        _maybe(self.trouble.create)
+        return TroubledFile(super().create(name), self.trouble)
+
+    def append_to(self, name: str) -> File:
+        return TroubledFile(super().append_to(name), self.trouble)
+
+    def read(self, name: str, start: int, size: int) -> bytes:
+        _maybe(self.trouble.read)
+        return super().read(name, start, size)
+
+    def unlink(self, name: str) -> None:
+        _maybe(self.trouble.unlink)
+        super().unlink(name)
+
+
+def _maybe(code: int | None) -> None:
+    if code is not None:
+        raise OSError(code, "planted")
+
+
+FULL = errno.ENOSPC
+BROKEN = errno.EIO
