@@ -1,0 +1,1 @@
+"""The demo: real baskets replayed through real tills, and its figures proved against the source data."""
