@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from support.disks import BROKEN, FULL, TroubledDisk
 from support.tills import TestTill, crash
-
 from tillstream_agent.journal import JournalError, JournalFull, Name
 from tillstream_protocol.errors import TooLarge
 from tillstream_protocol.framing import FRAMES_START, NO_EPOCH, ChunkHeader, Spend

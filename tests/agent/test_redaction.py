@@ -1,0 +1,131 @@
+"""Card numbers never reach the disk whole; numbers of other things are left alone."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tillstream_agent.redaction import cut_bytes, cut_cards, is_card_number
+from tillstream_protocol.codec import encode
+from tillstream_protocol.transaction import (
+    Customer,
+    Identifier,
+    Line,
+    Moment,
+    Source,
+    Tender,
+    Transaction,
+)
+
+VISA = "4111111111111111"
+AMEX = "378282246310005"
+MASTER = "5555555555554444"
+MASTER_2 = "2223003122003222"
+
+SALE = Transaction(
+    source=Source("pos"),
+    kind="sale",
+    pos_id="1",
+    business_date="2026-01-01",
+    end=Moment(1_700_000_000_000),
+    currency="EUR",
+)
+
+
+def cut(**fields: object) -> tuple[Transaction, int]:
+    sale = msgspec.structs.replace(SALE, **fields)
+    return cut_cards(sale, encode(sale))
+
+
+@pytest.mark.parametrize("number", [VISA, AMEX, MASTER, MASTER_2, "6011111111111117", "3530111333300000"])
+def test_a_card_number_is_cut_to_first_six_and_last_four_wherever_text_is_free(number: str) -> None:
+    masked = number[:6] + "*" * (len(number) - 10) + number[-4:]
+    sale, count = cut(
+        note=f"paid with {number}.",
+        tenders=(Tender(type="card", amount=1, card=number, reference=f"x{number}"),),
+        lines=(Line(seq=0, amount=1, name=number),),
+        ext={"a": {"b": [number]}},
+    )
+    assert number not in encode(sale).decode("latin-1")
+    assert sale.note == f"paid with {masked}."
+    assert sale.tenders[0].card == masked
+    assert sale.tenders[0].reference == f"x{masked}"
+    assert sale.lines[0].name == masked
+    assert sale.ext == {"a": {"b": [masked]}}
+    assert count == 5
+
+
+def test_separators_do_not_hide_a_card_number() -> None:
+    sale, count = cut(note="4111 1111 1111 1111 / 4111-1111-1111-1111")
+    assert sale.note == "4111 11** **** 1111 / 4111-11**-****-1111"
+    assert count == 2
+
+
+def test_a_number_that_is_no_text_is_cut_too() -> None:
+    sale, count = cut(ext={"pan": int(VISA), "list": [int(VISA)]})
+    assert sale.ext == {"pan": "411111******1111", "list": ["411111******1111"]}
+    assert count == 2
+
+
+def test_verification_values_and_tracks_are_dropped() -> None:
+    track_1 = f"%B{VISA}^DOE/JANE^2512101?"
+    track_2 = f";{VISA}=25121010000?"
+    sale, count = cut(ext={"cvv": "123", "Track2": "x", "kept": "y"}, note=f"a{track_1}b{track_2}c")
+    assert sale.ext == {"kept": "y"}
+    assert sale.note == "abc"
+    assert count == 4
+
+
+def test_skus_gtins_and_the_pos_own_ids_are_never_touched() -> None:
+    before = cut(
+        pos_id=VISA,
+        sequence=VISA,
+        lines=(Line(seq=0, amount=1, sku=VISA, gtin=VISA, scan="4006381333931"),),
+    )
+    assert before[1] == 0
+    assert before[0].pos_id == VISA
+    assert before[0].lines[0].sku == VISA
+
+
+def test_a_scan_that_is_no_gtin_is_free_text() -> None:
+    sale, count = cut(lines=(Line(seq=0, amount=1, scan=VISA),))
+    assert sale.lines[0].scan == "411111******1111"
+    assert count == 1
+
+
+def test_a_card_number_given_as_identifier_is_left_out_since_cut_it_would_name_many() -> None:
+    sale, count = cut(
+        customer=Customer(identifiers=(Identifier("card", VISA), Identifier("loyalty", "4111111111111111")))
+    )
+    assert sale.customer is not None
+    assert sale.customer.identifiers == (Identifier("loyalty", VISA),)
+    assert count == 1
+
+
+def test_what_holds_no_card_number_comes_back_as_it_was() -> None:
+    sale = msgspec.structs.replace(SALE, note="order 1234567890123, phone 5551234567", ext={"n": 1234567890123})
+    same, count = cut_cards(sale, encode(sale))
+    assert same is sale
+    assert count == 0
+
+
+def test_in_original_bytes_the_digits_are_overwritten_in_place() -> None:
+    data, count = cut_bytes(f"<pan>{VISA}</pan>;{AMEX}=2512101?".encode())
+    assert data == b"<pan>411111******1111</pan>" + b"*" * 25
+    assert count == 2
+
+
+@given(st.text(alphabet="0123456789", min_size=12, max_size=18))
+def test_the_luhn_digit_decides(digits: str) -> None:
+    valid = [d for d in "0123456789" if is_card_number("4" + digits[:14].ljust(14, "0") + d)]
+    assert len(valid) == 1
+
+
+@given(st.text(alphabet="4152 -aé0", max_size=60), st.sampled_from([VISA, AMEX, MASTER]))
+def test_no_surrounding_text_hides_a_number_from_the_cheap_look(text: str, number: str) -> None:
+    note = f"{text}x{number}x{text}"
+    sale, count = cut(note=note)
+    assert count >= 1
+    assert number not in (sale.note or "")
