@@ -1,0 +1,109 @@
+# Everything a fresh machine needs is python3 (3.11 or newer) and make; `make help` lists the targets.
+# Variables: PYTHON, the interpreter that .venv is made with; ARGS, passed on to pytest, the demo or the benchmarks.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+ALONE := .venv-agent
+BIN := $(VENV)/bin
+UV := $(BIN)/uv --quiet
+INSTALL := $(UV) pip install --require-hashes
+PACKAGES := protocol agent server
+PROJECTS := pyproject.toml $(PACKAGES:%=%/pyproject.toml)
+CODE := $(wildcard $(PACKAGES) deploy tests benchmarks)
+# The parts in the order of their dependencies; what starts whole processes comes last.
+PARTS := $(filter-out tests/support/ tests/system/,$(wildcard tests/*/)) $(wildcard tests/system/)
+AGENT_SOURCES := $(shell find protocol/src agent/src -type f -not -path '*/__pycache__/*')
+
+say = @printf '\n== %s\n' "$(1)"
+# pytest ends with 5 when ARGS select nothing here: right for one part of several.
+pytest = $(1)/bin/python -m pytest $(2) $(ARGS) || [[ $$? == 5 && -n "$(strip $(ARGS))" ]]
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-13s %s\n", $$1, $$2 }'
+
+.PHONY: demo
+demo: $(VENV)/ready ## replay real baskets through real agents and prove the result; ARGS="--baskets 5000 --headless"
+	@PYTHONPATH=deploy $(BIN)/python -m demo $(ARGS)
+
+.PHONY: bench
+bench: $(VENV)/ready ## measure, side by side with what else there is; ARGS goes to the runner
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+.PHONY: test
+test: $(VENV)/ready ## every check and every test; ARGS goes to pytest
+	@$(MAKE) lint types imports test-alone
+	$(call say,Tests of every part)
+	@$(call pytest,$(VENV),$(PARTS))
+
+.PHONY: test-alone
+test-alone: $(ALONE)/ready ## the agent's tests where only the agent is installed
+	$(call say,The agent alone: its tests without any server dependency)
+	@$(call pytest,$(ALONE),tests/protocol tests/agent)
+
+.PHONY: lint
+lint: $(VENV)/ready ## formatting and lint
+	$(call say,Formatting and lint)
+	@$(BIN)/ruff format --check $(CODE)
+	@$(BIN)/ruff check $(CODE)
+
+.PHONY: types
+types: $(VENV)/ready ## mypy, strict
+	$(call say,Types)
+	@$(BIN)/mypy $(CODE)
+
+.PHONY: imports
+imports: $(VENV)/ready ## who may import whom
+	$(call say,Import contracts)
+	@$(BIN)/lint-imports
+
+.PHONY: format
+format: $(VENV)/ready ## rewrite the code in the house's format
+	@$(BIN)/ruff check --fix --exit-zero --quiet $(CODE)
+	@$(BIN)/ruff format $(CODE)
+
+.PHONY: requirements
+requirements: $(VENV)/ready ## pin again what pyproject.toml files ask for; ARGS=--upgrade takes newer versions
+	@$(call compile,bootstrap,- <<< 'uv>=0.13')
+	@$(call compile,dev,$(PACKAGES:%=%/pyproject.toml) --extra fast --group dev)
+	@$(call compile,test,--group test --constraint requirements/dev.txt)
+	@$(call compile,agent,agent/pyproject.toml --constraint requirements/dev.txt)
+	@$(call compile,server,server/pyproject.toml --constraint requirements/dev.txt)
+
+# Names, versions and hashes only: no address of an index, no path, and the workspace's own packages left out.
+compile = $(UV) pip compile $(2) --output-file requirements/$(1).txt --universal --python-version 3.11 \
+	--generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+	$(PACKAGES:%=--no-emit-package tillstream-%) $(ARGS) > /dev/null
+
+.PHONY: clean
+clean: ## remove the environments, caches and builds
+	rm -rf $(VENV) $(ALONE) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache uv.lock
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp in each environment says that it holds what the requirement files ask for.
+$(VENV)/ready: requirements/bootstrap.txt requirements/dev.txt $(PROJECTS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Tillstream needs Python 3.11 or newer; name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(call say,Setting up $(VENV))
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
+	@$(INSTALL) --python $(VENV) -r requirements/dev.txt
+	@$(UV) pip install --python $(VENV) --no-deps --no-build-isolation $(PACKAGES:%=-e %)
+	@touch $@
+
+$(ALONE)/ready: $(VENV)/ready requirements/agent.txt requirements/test.txt $(AGENT_SOURCES)
+	$(call say,Setting up $(ALONE) from the agent's wheels)
+	@[[ -x $(ALONE)/bin/python ]] || $(BIN)/python -m venv --without-pip $(ALONE)
+	@rm -rf build/alone
+	@for part in protocol agent; do $(UV) build --wheel --no-build-isolation --out-dir build/alone $$part; done
+	@$(UV) pip sync --require-hashes --python $(ALONE) requirements/agent.txt requirements/test.txt
+	@$(UV) pip install --python $(ALONE) --no-deps build/alone/*.whl
+	@touch $@

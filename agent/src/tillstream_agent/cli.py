@@ -1,0 +1,271 @@
+"""`tillstream-agent`: enroll, run, status, doctor, display.
+
+stdout is data, stderr is talk. Exit codes: 0 ok, 1 error, 2 usage, 3 not enrolled, 4 unreachable, 5 degraded,
+6 doctor found problems.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from secrets import SystemRandom
+from typing import Any, Final
+
+import msgspec
+
+from tillstream_protocol.errors import InvalidInput, TillstreamError
+from tillstream_protocol.messages import Token
+
+from . import __version__
+from .app import World, run
+from .clock import SystemClock
+from .config import Config, ConfigError, load
+from .doctor import Doctor, Finding
+from .folder import Folder, NotEnrolled, StateError, default_folder
+from .hooks.guard import display_key
+from .inspection import look
+from .status import Status
+from .sync.enrol import Enrolment
+from .sync.transport import Transport, Unreachable, server_address, tls_context
+
+OK: Final = 0
+ERROR: Final = 1
+USAGE: Final = 2
+NOT_ENROLLED: Final = 3
+UNREACHABLE: Final = 4
+DEGRADED: Final = 5
+PROBLEMS: Final = 6
+
+_OFFLINE: Final = frozenset({"unavailable", "unreachable", "closed", "confused"})
+"""Troubles that only say that the server is not heard."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line says. Returns the exit code."""
+    given = _parser().parse_args(arguments)
+    try:
+        command: Callable[[argparse.Namespace], int] = given.command
+        return command(given)
+    except TillstreamError as error:
+        _say(f"tillstream-agent: {_sentence(error)}")
+        return _exit_code(error)
+    except KeyboardInterrupt:
+        return ERROR
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ERROR
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tillstream-agent", description="The Tillstream agent of one till: captures, queues, syncs, shows offers."
+    )
+    parser.add_argument("--version", action="version", version=f"tillstream-agent {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    enroll = _command(commands, "enroll", _enroll, "join a server as one of its tills")
+    enroll.add_argument("--server", required=True, metavar="URL", help="the server's address, e.g. https://host:8700")
+    enroll.add_argument("--token", required=True, help="an enrolment token from head office")
+    enroll.add_argument("--replace", action="store_true", help="become another till; what is queued is kept")
+    enroll.add_argument("--json", action="store_true", help="print JSON")
+
+    agent = _command(commands, "run", _run, "be the agent, until SIGTERM or SIGINT")
+    agent.add_argument("--hook-port", metavar="PORT", help="the loopback port of the hook (8710); 0 takes any")
+    agent.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="how much to log (info)")
+    agent.add_argument("--no-uvloop", action="store_true", help="use Python's own event loop")
+
+    for name, command, text in (
+        ("status", _status, "how the agent is, running or not"),
+        ("doctor", _doctor, "look for trouble, with cause and fix"),
+    ):
+        _command(commands, name, command, text).add_argument("--json", action="store_true", help="print JSON")
+    _command(commands, "display", _display, "print the link that opens the cashier's page")
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    command: Callable[[argparse.Namespace], int],
+    text: str,
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=text)
+    parser.set_defaults(command=command)
+    parser.add_argument("--state", type=Path, metavar="DIR", help="the state folder ($TILLSTREAM_STATE)")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings in TOML")
+    return parser
+
+
+def _enroll(given: argparse.Namespace) -> int:
+    token = Token.parse(given.token)
+    address = server_address(given.server)
+    config = load(given.config)
+    folder = _folder(given)
+
+    async def join() -> None:
+        transport = Transport(address, tls=tls_context(address, config.sync_ca_file), timeout=config.sync_timeout_s)
+        try:
+            enrolment = Enrolment(folder, transport, SystemClock(), os.urandom, __version__)
+            identity = await enrolment.join(address, token, replace=given.replace)
+        finally:
+            await transport.close()
+        if given.json:
+            _print_json(
+                {
+                    "till_id": identity.till_id.hex(),
+                    "retailer": identity.retailer,
+                    "store": identity.store,
+                    "till": identity.till,
+                    "state": str(folder.path),
+                }
+            )
+        else:
+            print(f"enrolled as till {identity.till} of store {identity.store}, {identity.retailer}, in {folder.path}")
+
+    return _drive(join())
+
+
+def _run(given: argparse.Namespace) -> int:
+    flags = {"hook.port": given.hook_port, "log.level": given.log_level}
+    if given.no_uvloop:
+        flags["run.uvloop"] = False
+    config = load(given.config, flags=flags)
+    folder = _folder(given)
+    world = World(SystemClock(), os.urandom, SystemRandom().random, sys.stderr)
+
+    async def be_agent() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await run(folder, config, world, stop=stop)
+
+    return _drive(be_agent(), config)
+
+
+def _status(given: argparse.Namespace) -> int:
+    folder = _folder(given)
+
+    async def tell() -> int:
+        status = await look(folder, SystemClock())
+        _print_json(status) if given.json else print(_in_words(status))
+        return status_code(status)
+
+    return _drive(tell())
+
+
+def _doctor(given: argparse.Namespace) -> int:
+    config = load(given.config)
+    folder = _folder(given)
+
+    async def examine() -> int:
+        findings = await Doctor(folder, config, SystemClock(), os.urandom).examine()
+        if given.json:
+            _print_json({"findings": findings})
+        else:
+            for finding in findings:
+                print(_finding(finding))
+        if findings[0].check == "identity" and not folder.identity_file.exists():
+            return NOT_ENROLLED
+        return PROBLEMS if any(finding.verdict == "problem" for finding in findings) else OK
+
+    return _drive(examine())
+
+
+def _display(given: argparse.Namespace) -> int:
+    folder = _folder(given)
+    folder.identity()
+    try:
+        port = int(folder.port_file.read_text())
+    except (OSError, ValueError) as error:
+        raise StateError(f"no agent runs on {folder.path}", hint="start it: tillstream-agent run") from error
+    print(f"http://127.0.0.1:{port}/display?token={display_key(folder.hook_token())}")
+    return OK
+
+
+def _drive(main_coroutine: Coroutine[Any, Any, int | None], config: Config | None = None) -> int:
+    """Run a coroutine on uvloop where that is there and wanted, else on Python's own loop."""
+    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    if config is not None and config.uvloop:
+        try:
+            import uvloop
+
+            factory = uvloop.new_event_loop
+        except ImportError:
+            factory = None
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(main_coroutine) or OK
+
+
+def _folder(given: argparse.Namespace) -> Folder:
+    return Folder(given.state if given.state is not None else default_folder())
+
+
+def status_code(status: Status) -> int:
+    """0 when all is well, 4 when only the server is not heard, 5 when anything else is wrong."""
+    if not status.running or set(status.trouble) - _OFFLINE:
+        return DEGRADED
+    if not status.online:
+        return UNREACHABLE
+    return DEGRADED if status.trouble else OK
+
+
+def _in_words(status: Status) -> str:
+    rows = [
+        ("agent", f"{'running' if status.running else 'not running'}, version {status.agent_version}"),
+        ("till", f"{status.till} of store {status.store}, {status.retailer}"),
+        ("server", f"{status.server}{_link_words(status)}"),
+        ("queue", f"{status.queue.records} records, the oldest {status.queue.oldest_ms // 1000} s old"),
+    ]
+    if status.running and status.hook is not None:
+        rows.append(("hook", f"port {status.http_port}, p50 {status.hook.p50} µs, p99 {status.hook.p99} µs"))
+        rows.append(("pack", f"version {status.pack_version}"))
+    if status.trouble:
+        rows.append(("trouble", ", ".join(status.trouble)))
+    return "\n".join(f"{name:8} {text}" for name, text in rows)
+
+
+def _link_words(status: Status) -> str:
+    if not status.running:
+        return ""
+    return ", online" if status.online else ", offline"
+
+
+def _finding(finding: Finding) -> str:
+    mark = {"ok": "ok     ", "problem": "PROBLEM"}[finding.verdict]
+    if sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
+        mark = f"\x1b[{32 if finding.verdict == 'ok' else 31}m{mark}\x1b[0m"
+    text = f"{mark} {finding.check}: {finding.detail}"
+    if finding.verdict == "problem":
+        text += f"\n        cause: {finding.cause}\n        fix: {finding.fix}"
+    return text
+
+
+def _print_json(value: object) -> None:
+    print(msgspec.json.encode(value).decode())
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _sentence(error: TillstreamError) -> str:
+    return f"{error.message} ({error.hint})" if error.hint else error.message
+
+
+def _exit_code(error: TillstreamError) -> int:
+    codes: tuple[tuple[type[TillstreamError], int], ...] = (
+        (NotEnrolled, NOT_ENROLLED),
+        (Unreachable, UNREACHABLE),
+        (ConfigError, USAGE),
+        (InvalidInput, USAGE),
+    )
+    return next((code for kind, code in codes if isinstance(error, kind)), ERROR)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

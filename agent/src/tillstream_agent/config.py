@@ -1,0 +1,177 @@
+"""Settings: a TOML file, then the environment, then flags; the later wins.
+
+Each setting has one name (`hook.port`), which is its place in the TOML file, and gives its environment variable
+(`TILLSTREAM_HOOK_PORT`) and flag (`--hook-port`).
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from tillstream_protocol.errors import TillstreamError
+
+DEFAULT_PORT: Final = 8710
+
+
+class ConfigError(TillstreamError):
+    """A setting that cannot be meant. `field` names it and where it came from."""
+
+    code = "config"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Every setting of an agent. Times are in seconds, sizes in bytes."""
+
+    hook_port: int = DEFAULT_PORT
+    """0 takes any free port."""
+    hook_origins: tuple[str, ...] = ()
+    """Origins of web pages that may call the hook, e.g. `https://pos.example`."""
+    sync_heartbeat_s: float = 15.0
+    sync_timeout_s: float = 30.0
+    sync_ca_file: str = ""
+    """Certificates to trust instead of the system's, for a server with a private authority."""
+    journal_retain_s: float = 72 * 3600.0
+    journal_retain_bytes: int = 1024 * 1024 * 1024
+    log_level: str = "info"
+    uvloop: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    name: str
+    attribute: str
+    expects: str
+    parse: Callable[[Any], Any]
+    """From a TOML value or from text; raises ValueError, TypeError or KeyError."""
+
+    @property
+    def variable(self) -> str:
+        return "TILLSTREAM_" + self.name.upper().replace(".", "_")
+
+
+def _whole(low: int, high: int) -> Callable[[Any], int]:
+    def parse(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            raise TypeError
+        number = int(value)
+        if not low <= number <= high:
+            raise ValueError
+        return number
+
+    return parse
+
+
+def _number(low: float, high: float) -> Callable[[Any], float]:
+    def parse(value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise TypeError
+        number = float(value)
+        if not low <= number <= high:
+            raise ValueError
+        return number
+
+    return parse
+
+
+def _truth(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[str(value).lower()]
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _level(value: Any) -> str:
+    if value not in ("debug", "info", "warning", "error"):
+        raise ValueError
+    return str(value)
+
+
+def _origins(value: Any) -> tuple[str, ...]:
+    items = value.split(",") if isinstance(value, str) else value
+    return tuple(_origin(item) for item in items if item)
+
+
+def _origin(value: Any) -> str:
+    parts = urlsplit(_text(value).strip())
+    origin = f"{parts.scheme}://{parts.netloc}"
+    if parts.scheme not in ("http", "https") or not parts.hostname or origin != value.strip():
+        raise ValueError
+    return origin
+
+
+_SETTINGS: Final = (
+    _Setting("hook.port", "hook_port", "a whole number from 0 to 65535", _whole(0, 65_535)),
+    _Setting("hook.origins", "hook_origins", "origins such as https://pos.example", _origins),
+    _Setting("sync.heartbeat_s", "sync_heartbeat_s", "seconds from 1 to 3600", _number(1, 3600)),
+    _Setting("sync.timeout_s", "sync_timeout_s", "seconds from 1 to 600", _number(1, 600)),
+    _Setting("sync.ca_file", "sync_ca_file", "the path of a file of certificates", _text),
+    _Setting("journal.retain_s", "journal_retain_s", "seconds from 0 to 31536000", _number(0, 31_536_000)),
+    _Setting("journal.retain_bytes", "journal_retain_bytes", "bytes from 0 to 2**50", _whole(0, 2**50)),
+    _Setting("log.level", "log_level", "debug, info, warning or error", _level),
+    _Setting("run.uvloop", "uvloop", "true or false", _truth),
+)
+
+
+def load(
+    file: Path | None = None, environment: Mapping[str, str] | None = None, flags: Mapping[str, object] | None = None
+) -> Config:
+    """The settings from all three places. `flags` go by setting name, None for those not given.
+
+    Raises `ConfigError` naming the setting, its value and where it came from.
+    """
+    chosen: dict[str, object] = {}
+    given = _from_file(file) if file is not None else {}
+    variables = os.environ if environment is None else environment
+    for setting in _SETTINGS:
+        if setting.name in given:
+            chosen[setting.attribute] = _parse(setting, given.pop(setting.name), f"in {file}")
+        if setting.variable in variables:
+            chosen[setting.attribute] = _parse(setting, variables[setting.variable], f"in {setting.variable}")
+        flag = (flags or {}).get(setting.name)
+        if flag is not None:
+            chosen[setting.attribute] = _parse(setting, flag, "on the command line")
+    if given:
+        name = next(iter(given))
+        known = ", ".join(setting.name for setting in _SETTINGS)
+        raise ConfigError(f"there is no setting {name!r} (in {file})", field=name, hint=f"there are {known}")
+    return Config(**chosen)  # type: ignore[arg-type]
+
+
+def _parse(setting: _Setting, value: object, where: str) -> object:
+    try:
+        return setting.parse(value)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigError(
+            f"{setting.name} {where} is {value!r}, which is not {setting.expects}",
+            field=setting.name,
+            limit=setting.expects,
+        ) from error
+
+
+def _from_file(file: Path) -> dict[str, object]:
+    """The file's values by setting name. Tables nest one deep."""
+    try:
+        tables = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"the settings file {file} cannot be read: {error.strerror}", field="config") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the settings file {file} is not valid TOML: {error}", field="config") from error
+    values: dict[str, object] = {}
+    for table, content in tables.items():
+        if isinstance(content, dict):
+            values.update({f"{table}.{key}": value for key, value in content.items()})
+        else:
+            values[table] = content
+    return values

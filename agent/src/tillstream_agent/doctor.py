@@ -1,0 +1,237 @@
+"""Looks an agent over, and says for each trouble what causes it and what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from tillstream_protocol.codec import encode
+from tillstream_protocol.errors import TillstreamError
+from tillstream_protocol.messages import Hello, Introduction, decode_introduction, introduction_bytes
+from tillstream_protocol.signing import verify
+from tillstream_protocol.versions import PROTOCOL
+
+from .clock import Clock
+from .config import Config
+from .folder import Folder, Identity, NotEnrolled
+from .inspection import ask, read_stopped
+from .status import Status, disk_free
+from .sync.link import MAX_SKEW_MS
+from .sync.transport import Transport, server_address, tls_context
+
+Verdict = Literal["ok", "problem"]
+
+MIN_FREE: Final = 256 * 1024 * 1024
+MAX_SYNC_S: Final = 0.1
+MAX_HOOK_US: Final = 20_000
+MAX_QUEUE_AGE_MS: Final = 3_600_000
+_ROUNDS: Final = 5
+
+_TROUBLES: Final[dict[str, tuple[str, str]]] = {
+    "authentication": ("the server does not know this device", "ask head office, or enrol anew with --replace"),
+    "revoked": ("head office has revoked this till", "ask head office; what is queued is kept"),
+    "replaced": ("another agent speaks for this till", "look for a copy of this state folder on another machine"),
+    "poison": ("the server refuses a record as it is", "upgrade server or agent, and send the log to support"),
+    "version": ("server and agent speak different versions", "upgrade the older one"),
+    "journal_full": ("there is no room for the journal", "make room on the disk"),
+    "journal_unavailable": ("the journal could not be written", "check the disk, and the agent's log"),
+    "not_on_disk": ("the disk takes too long to confirm", "check the disk, and what else uses it"),
+}
+
+
+class Finding(Struct, frozen=True, omit_defaults=True):
+    """One thing looked at. A problem names its cause and what to do."""
+
+    check: str
+    verdict: Verdict
+    detail: str
+    cause: str = ""
+    fix: str = ""
+
+
+def _ok(check: str, detail: str) -> Finding:
+    return Finding(check, "ok", detail)
+
+
+def _problem(check: str, detail: str, cause: str, fix: str) -> Finding:
+    return Finding(check, "problem", detail, cause, fix)
+
+
+@dataclass(frozen=True, slots=True)
+class Doctor:
+    """Examines one state folder. `timer` measures seconds."""
+
+    folder: Folder
+    config: Config
+    clock: Clock
+    randomness: Callable[[int], bytes]
+    timer: Callable[[], float] = time.perf_counter
+
+    async def examine(self) -> list[Finding]:
+        """Everything, in order of what depends on what."""
+        try:
+            identity = self.folder.identity()
+        except TillstreamError as error:
+            fix = error.hint or "enrol anew with --replace"
+            cause = "this agent has joined no server" if isinstance(error, NotEnrolled) else "the file was altered"
+            return [_problem("identity", error.message, cause, fix)]
+        findings = [self._identity(identity), self._permissions(), self._disk_space(), await self._disk_speed()]
+        findings += [self._quarantine(), *await self._server(identity)]
+        return findings + await self._agent()
+
+    def _identity(self, identity: Identity) -> Finding:
+        try:
+            self.folder.device_key(identity)
+            self.folder.tag_key()
+            self.folder.hook_token()
+        except TillstreamError as error:
+            return _problem("identity", error.message, "a file of the state folder is gone", error.hint or "")
+        return _ok("identity", f"till {identity.till} of store {identity.store}, {identity.retailer}")
+
+    def _permissions(self) -> Finding:
+        f = self.folder
+        files = (f.identity_file, f.device_key_file, f.tag_key_file, f.token_file, f.database, f.socket)
+        wrong = [path.name for path in (f.path, *files) if path.exists() and _is_open(path)]
+        if wrong:
+            names = ", ".join(wrong)
+            fix = f"chown to the agent's user, chmod 700 {f.path}, chmod 600 the files"
+            return _problem("permissions", f"open to others, or another user's: {names}", "modes were changed", fix)
+        return _ok("permissions", "the state folder is its user's alone")
+
+    def _disk_space(self) -> Finding:
+        free = disk_free(self.folder.path)
+        if free is None or free < MIN_FREE:
+            detail = f"{(free or 0) // 2**20} MiB free"
+            return _problem("disk space", detail, "the disk is nearly full", "make room; captures stop when it is full")
+        return _ok("disk space", f"{free // 2**20} MiB free")
+
+    async def _disk_speed(self) -> Finding:
+        try:
+            slowest = await asyncio.to_thread(self._measure_sync)
+        except OSError as error:
+            return _problem(
+                "disk speed", f"cannot write: {error.strerror}", "the disk is full or read-only", "repair it"
+            )
+        detail = f"a sync takes up to {slowest * 1000:.1f} ms"
+        if slowest > MAX_SYNC_S:
+            return _problem("disk speed", detail, "a slow or worn disk, or one in heavy use", "use another disk")
+        return _ok("disk speed", detail)
+
+    def _measure_sync(self) -> float:
+        file = self.folder.path / f".doctor-{os.getpid()}"
+        slowest = 0.0
+        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            for _ in range(_ROUNDS):
+                os.write(handle, bytes(4096))
+                started = self.timer()
+                os.fsync(handle)
+                slowest = max(slowest, self.timer() - started)
+        finally:
+            os.close(handle)
+            file.unlink()
+        return slowest
+
+    def _quarantine(self) -> Finding:
+        damaged = sorted(file.name for file in self.folder.journal.glob("*.damaged"))
+        if damaged:
+            fix = "keep the files, and send them to support: the server may still open parts of them"
+            return _problem("journal", f"set aside: {', '.join(damaged)}", "the disk returned damaged bytes", fix)
+        return _ok("journal", "no damaged files")
+
+    async def _server(self, identity: Identity) -> list[Finding]:
+        try:
+            address = server_address(identity.server)
+            tls = tls_context(address, self.config.sync_ca_file)
+        except TillstreamError as error:
+            return [_problem("server", error.message, "the identity or the settings were altered", error.hint or "")]
+        transport = Transport(address, tls=tls, timeout=self.config.sync_timeout_s)
+        try:
+            return await self._greet(transport, identity)
+        finally:
+            await transport.close()
+
+    async def _greet(self, transport: Transport, identity: Identity) -> list[Finding]:
+        nonce = self.randomness(16)
+        started = self.timer()
+        try:
+            response = await transport.post("/till/v1/hello", encode(Hello(nonce, PROTOCOL)))
+            server = decode_introduction(response.require_ok())
+        except TillstreamError as error:
+            fix = "check network, name, firewall and certificate; capturing goes on meanwhile"
+            return [_problem("server", error.message, "the server is down, or something is between", fix)]
+        took = (self.timer() - started) * 1000
+        if not _is_ours(server, nonce, identity):
+            cause = "another server answers there, or its keys were made anew"
+            return [_problem("server", "the server is not the one that was joined", cause, "ask head office")]
+        kind = "plain HTTP on this machine" if identity.server.startswith("http:") else "TLS"
+        return [
+            _ok("server", f"{identity.server} answers in {took:.0f} ms over {kind}"),
+            self._time(response.server_ms),
+        ]
+
+    def _time(self, server_ms: int | None) -> Finding:
+        if server_ms is None:
+            return _ok("clock", "the server does not tell the time")
+        offset = self.clock.now_ms() - server_ms
+        if abs(offset) > MAX_SKEW_MS:
+            detail = f"{abs(offset) // 1000} s {'ahead of' if offset > 0 else 'behind'} the server"
+            cause = "the till's clock or the server's is wrong; offers that expire are off"
+            return _problem("clock", detail, cause, "set the clock, and keep it by NTP")
+        return _ok("clock", "within 5 minutes of the server's")
+
+    async def _agent(self) -> list[Finding]:
+        try:
+            if not self.folder.is_running():
+                status = await read_stopped(self.folder, self.clock)
+                fix = "start it: tillstream-agent run"
+                return [_problem("agent", "not running", "nobody has started it, or it ended", fix), _queue(status)]
+            started = self.timer()
+            status = await ask(self.folder)
+            took = self.timer() - started
+        except TillstreamError as error:
+            return [_problem("agent", error.message, "it hangs, or runs as another user", error.hint or "")]
+        return [_ok("agent", f"running, answers in {took * 1000:.1f} ms"), *_running(status)]
+
+
+def _is_open(path: Path) -> bool:
+    found = path.stat()
+    return bool(found.st_mode & 0o077) or found.st_uid != os.geteuid()
+
+
+def _is_ours(server: Introduction, nonce: bytes, identity: Identity) -> bool:
+    claim = introduction_bytes(nonce, server.server_public_key, server.box_public_key, server.escrow_public_key)
+    try:
+        verify(identity.server_public, claim, server.signature)
+    except TillstreamError:
+        return False
+    return server.box_public_key == identity.box_public
+
+
+def _running(status: Status) -> Iterator[Finding]:
+    for code in status.trouble:
+        if code in _TROUBLES:
+            yield _problem("sync" if status.capturing else "capture", code, *_TROUBLES[code])
+    hook = status.hook
+    if hook is not None and hook.count:
+        detail = f"p50 {hook.p50} µs, p99 {hook.p99} µs, longest {hook.max} µs, of {hook.count}"
+        if hook.p99 > MAX_HOOK_US:
+            yield _problem("hook", detail, "the till is short of processor time", "see what else runs on it")
+        else:
+            yield _ok("hook", detail)
+    yield _queue(status)
+
+
+def _queue(status: Status) -> Finding:
+    queue = status.queue
+    detail = f"{queue.records} records in {queue.bytes} bytes, the oldest {queue.oldest_ms // 1000} s old"
+    if queue.records and queue.oldest_ms > MAX_QUEUE_AGE_MS:
+        return _problem("queue", detail, "the server has not taken records for an hour", "see the other findings")
+    return _ok("queue", detail)

@@ -1,0 +1,195 @@
+"""What happened, said once: each method writes the log line and counts the metric.
+
+No line carries personal data: no identifiers, no bodies, no tokens. Captures are counted, not logged.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TextIO, cast
+
+import structlog
+from structlog.typing import FilteringBoundLogger
+
+from tillstream_protocol.errors import TillstreamError
+
+from .journal import JournalObserver
+from .metrics import AgentMetrics, LatencyWindow
+
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+def json_logger(stream: TextIO, level: str) -> FilteringBoundLogger:
+    """A logger that writes one JSON object a line."""
+    logger = structlog.wrap_logger(
+        structlog.WriteLogger(stream),
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.dict_tracebacks,
+            structlog.processors.JSONRenderer(),
+        ],
+    )
+    return cast("FilteringBoundLogger", logger)
+
+
+class Events:
+    """Everything worth telling about an agent's life."""
+
+    def __init__(self, log: FilteringBoundLogger, metrics: AgentMetrics, latency: LatencyWindow) -> None:
+        self._log = log
+        self._metrics = metrics
+        self._latency = latency
+        self.last_error = ""
+        """The code of the last trouble, for status and heartbeat."""
+        self.capture_trouble = ""
+        """Why the last capture could not be written, if it could not."""
+
+    def started(self, *, version: str, port: int, queued: int) -> None:
+        """The doors are open."""
+        self._log.info("started", version=version, port=port, queued=queued)
+
+    def stopping(self, *, queued: int) -> None:
+        """The agent was asked to end."""
+        self._log.info("stopping", queued=queued)
+
+    def captured(self, door: str, kind: str, ack: str, *, repeat: bool, seconds: float) -> None:
+        """A hook call was answered with a record's name, after `seconds`."""
+        metrics = self._metrics
+        if repeat:
+            metrics.repeats.inc()
+        else:
+            metrics.captures[door, kind, ack].inc()
+        self.capture_trouble = ""
+        metrics.hook_seconds.observe(seconds)
+        self._latency.add(seconds)
+
+    def decided(self, offers: int) -> None:
+        """The till itself made offers."""
+        self._metrics.offers_decided.inc(offers)
+
+    def redacted(self, count: int) -> None:
+        """Card numbers or secrets were cut out of what a POS sent."""
+        self._metrics.redactions.inc(count)
+
+    def refused(self, door: str, code: str, *, field: str | None = None) -> None:
+        """A hook call was not taken."""
+        self._metrics.refusal(code)
+        self._log.warning("hook_refused", door=door, code=code, field=field)
+
+    def capture_failed(self, door: str, error: TillstreamError) -> None:
+        """The journal could not take a record: the POS was told so."""
+        self.last_error = self.capture_trouble = error.code
+        self._metrics.refusal(error.code)
+        self._log.error("capture_failed", door=door, code=error.code, reason=error.message)
+
+    def crashed(self, where: str, error: BaseException) -> None:
+        """A defect: something failed that should not have."""
+        self.last_error = "defect"
+        self._metrics.refusal("error")
+        self._log.error("defect", where=where, error=type(error).__name__, exc_info=error)
+
+    def uploaded(self, lane: str, records: int, *, repeated: int, dead: int) -> None:
+        """The server acknowledged a batch."""
+        self._metrics.batch("acked")
+        self._metrics.acked_records.inc(records)
+        self._metrics.dead_letters.inc(dead)
+        if dead:
+            self.last_error = "dead_letter"
+            self._log.warning("dead_letters", lane=lane, records=records, dead=dead)
+        self._log.debug("uploaded", lane=lane, records=records, repeated=repeated, dead=dead)
+
+    def upload_failed(self, outcome: str, code: str, reason: str, *, retry_s: float) -> None:
+        """A batch was not acknowledged; it stays queued and is sent again."""
+        self.last_error = code
+        self._metrics.batch(outcome)
+        self._log.warning("upload_failed", outcome=outcome, code=code, reason=reason, retry_s=round(retry_s, 3))
+
+    def link_back(self, *, queued: int) -> None:
+        """The server is heard again after trouble."""
+        self._log.info("link_back", queued=queued)
+
+    def push_opened(self) -> None:
+        """The push channel is open."""
+        self._log.info("push_opened")
+
+    def push_closed(self, code: str, reason: str, *, retry_s: float) -> None:
+        """The push channel is down and will be tried again."""
+        self._log.warning("push_closed", code=code, reason=reason, retry_s=round(retry_s, 3))
+
+    def pushed(self, outcome: str) -> None:
+        """A pushed message was taken or dropped."""
+        self._metrics.push(outcome)
+        if outcome == "offer":
+            self._metrics.offers_received.inc()
+        self._log.debug("pushed", outcome=outcome)
+
+    def pack_taken(self, version: int) -> None:
+        """The till decides by a newer pack."""
+        self._metrics.push("pack")
+        self._log.info("pack_taken", version=version)
+
+    def push_refused(self, error: TillstreamError) -> None:
+        """A pushed message could not be taken, now or later."""
+        self.last_error = error.code
+        self._metrics.push("refused")
+        self._log.error("push_refused", code=error.code, reason=error.message)
+
+    def revoked(self, reason: str) -> None:
+        """The server no longer takes this till's batches. The queue stays."""
+        self.last_error = "revoked"
+        self._metrics.push("revoked")
+        self._log.error("revoked", reason=reason)
+
+    def shown(self) -> None:
+        """An offer reached a screen."""
+        self._metrics.offers_shown.inc()
+
+    def housekeeping_failed(self, what: str, error: TillstreamError) -> None:
+        """Something that is tried again later went wrong."""
+        self.last_error = error.code
+        self._log.warning("housekeeping_failed", what=what, code=error.code, reason=error.message)
+
+
+class JournalEvents(JournalObserver):
+    """What the journal tells, told on."""
+
+    def __init__(self, log: FilteringBoundLogger, metrics: AgentMetrics, events: Events) -> None:
+        self._log = log
+        self._metrics = metrics
+        self._events = events
+
+    def opened(self, chunk: int) -> None:
+        """A chunk was begun."""
+        self._log.debug("chunk_opened", chunk=chunk)
+
+    def synced(self, records: int, seconds: float) -> None:  # noqa: ARG002 (the observer's signature)
+        """A group of records reached the disk."""
+        self._metrics.sync_seconds.observe(seconds)
+
+    def sync_failed(self, chunk: int, reason: str) -> None:
+        """A chunk is no longer trusted; its unsynced records go into another."""
+        self._trouble("sync_failed", chunk=chunk, reason=reason)
+
+    def torn(self, chunk: int, size: int) -> None:
+        """A torn tail was cut at start: what was never acknowledged as on the disk."""
+        self._metrics.incident("torn")
+        self._log.warning("journal_torn", chunk=chunk, size=size)
+
+    def damaged(self, chunk: int, start: int, end: int) -> None:
+        """Bytes of a chunk hold no frame."""
+        self._trouble("damaged", chunk=chunk, start=start, end=end)
+
+    def set_aside(self, name: str, reason: str) -> None:
+        """A file that cannot be read was renamed, and kept."""
+        self._trouble("set_aside", file=name, reason=reason)
+
+    def discarded(self, chunk: int) -> None:
+        """An acknowledged chunk was unlinked after its time."""
+        self._log.debug("chunk_discarded", chunk=chunk)
+
+    def _trouble(self, what: str, **details: object) -> None:
+        self._events.last_error = f"journal_{what}"
+        self._metrics.incident(what)
+        self._log.error(f"journal_{what}", **details)

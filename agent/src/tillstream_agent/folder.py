@@ -1,0 +1,297 @@
+"""The state folder: who this agent is, its keys, and the lock that keeps it to one agent.
+
+    identity.json    whom it joined, as which till; written last and by rename, so it is there whole or not at all
+    device.key       the device's private signing key (32 raw bytes)
+    device.key.new   the one that an enrolment under way has told the server of
+    tag.key          the key of the idempotency tags in the journal (32 raw bytes); outlives every enrolment
+    hook-token       what a POS sends as `Authorization: Bearer`
+    hook.sock        the hook's Unix socket while an agent runs
+    hook.port        the port of the HTTP hook while an agent runs
+    journal/         the queue
+    state.db         small durable state (see state.py)
+    agent.lock       held while an agent runs
+
+The folder is the agent's user's alone (0700), and so is every file in it (0600): that is what keeps other users of
+the machine away from keys, token and socket.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from tillstream_protocol.errors import TillstreamError
+from tillstream_protocol.signing import SignKey, from_text, to_text
+
+SEED_SIZE: Final = 32
+
+
+class StateError(TillstreamError):
+    """The state folder cannot be used as it is."""
+
+    code = "state"
+
+
+class NotEnrolled(StateError):
+    """There is no identity in the folder."""
+
+    code = "not_enrolled"
+
+
+class AlreadyRunning(StateError):
+    """Another agent holds the folder."""
+
+    code = "already_running"
+
+
+class _IdentityFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`identity.json`. Keys are URL-safe base64, ids hex."""
+
+    server: str
+    till_id: str
+    retailer: str
+    store: str
+    till: str
+    currency: str
+    device_key_id: str
+    server_public: str
+    box_public: str
+    escrow_public: str
+    enrolled_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Whom the agent joined, and as which till. Ids and keys are bytes."""
+
+    server: str
+    """Scheme, host and port, without a path."""
+    till_id: bytes
+    retailer: str
+    store: str
+    till: str
+    currency: str
+    device_key_id: bytes
+    server_public: bytes
+    box_public: bytes
+    escrow_public: bytes
+    enrolled_ms: int
+
+    def encode(self) -> bytes:
+        """The content of `identity.json`."""
+        plain = _IdentityFile(
+            self.server,
+            self.till_id.hex(),
+            self.retailer,
+            self.store,
+            self.till,
+            self.currency,
+            self.device_key_id.hex(),
+            to_text(self.server_public),
+            to_text(self.box_public),
+            to_text(self.escrow_public),
+            self.enrolled_ms,
+        )
+        return msgspec.json.format(msgspec.json.encode(plain), indent=2) + b"\n"
+
+    @classmethod
+    def decode(cls, data: bytes) -> Identity:
+        """Read `identity.json`. Raises `ValueError` or `TillstreamError`."""
+        f = msgspec.json.decode(data, type=_IdentityFile)
+        return cls(
+            f.server,
+            bytes.fromhex(f.till_id),
+            f.retailer,
+            f.store,
+            f.till,
+            f.currency,
+            bytes.fromhex(f.device_key_id),
+            from_text(f.server_public),
+            from_text(f.box_public),
+            from_text(f.escrow_public),
+            f.enrolled_ms,
+        )
+
+
+class Folder:
+    """The state folder at `path`. Nothing is touched before it is asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.identity_file = path / "identity.json"
+        self.device_key_file = path / "device.key"
+        self.next_device_key_file = path / "device.key.new"
+        self.tag_key_file = path / "tag.key"
+        self.token_file = path / "hook-token"
+        self.socket = path / "hook.sock"
+        self.port_file = path / "hook.port"
+        self.journal = path / "journal"
+        self.database = path / "state.db"
+        self.lock_file = path / "agent.lock"
+
+    def create(self) -> None:
+        """Make the folder, for this user only. Raises `StateError`."""
+        with self._translated():
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self.path.stat().st_mode & 0o077:
+                self.path.chmod(0o700)
+
+    def identity(self) -> Identity:
+        """Who this agent is. Raises `NotEnrolled`, or `StateError` for a damaged file."""
+        try:
+            data = self.identity_file.read_bytes()
+        except FileNotFoundError as error:
+            raise NotEnrolled(
+                f"no till is enrolled in {self.path}",
+                hint="run `tillstream-agent enroll --server URL --token TOKEN`",
+            ) from error
+        except OSError as error:
+            raise self._unusable(error) from error
+        try:
+            return Identity.decode(data)
+        except (ValueError, TillstreamError) as error:
+            raise StateError(
+                f"{self.identity_file} is damaged", hint="restore it, or enrol anew with --replace"
+            ) from error
+
+    def device_key(self, identity: Identity) -> SignKey:
+        """The key that the identity names. Finishes an enrolment that was cut short after its last decisive step."""
+        for file in (self.device_key_file, self.next_device_key_file):
+            seed = self._secret(file)
+            if seed is None:
+                continue
+            key = SignKey(seed)
+            if key.key_id == identity.device_key_id:
+                if file == self.next_device_key_file:
+                    with self._translated():
+                        os.replace(file, self.device_key_file)  # noqa: PTH105
+                return key
+        raise StateError(
+            f"the device key in {self.path} is missing or not the enrolled one",
+            hint="restore device.key, or enrol anew with --replace",
+        )
+
+    def tag_key(self) -> bytes:
+        """The key of the journal's idempotency tags. Raises `StateError`."""
+        key = self._secret(self.tag_key_file)
+        if key is None:
+            raise StateError(f"{self.tag_key_file} is missing or damaged", hint="restore it from a backup")
+        return key
+
+    def hook_token(self) -> str:
+        """What a POS sends as bearer. Raises `StateError`."""
+        try:
+            token = self.token_file.read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise StateError(f"{self.token_file} cannot be read", hint="enrol first, as the agent's user") from error
+        if len(token) < 32:
+            raise StateError(f"{self.token_file} is damaged", hint="remove it and enrol anew with --replace")
+        return token
+
+    def next_seed(self, randomness: Callable[[int], bytes]) -> bytes:
+        """The seed of the device key to enrol with: that of an attempt without an answer, or a new one, on the disk."""
+        with self._translated():
+            seed = self._secret(self.next_device_key_file)
+            if seed is None:
+                seed = randomness(SEED_SIZE)
+                write_private(self.next_device_key_file, seed)
+        return seed
+
+    def drop_next_seed(self) -> None:
+        """The server will not have this key: take another one next time."""
+        with self._translated():
+            self.next_device_key_file.unlink(missing_ok=True)
+
+    def become(self, identity: Identity, randomness: Callable[[int], bytes]) -> None:
+        """Be `identity` from now on, by one decisive step: the rename of `identity.json`.
+
+        Its device key is the one of `next_seed`. Tag key and hook token of an earlier enrolment are kept, since
+        journal and POS rely on them.
+        """
+        with self._translated():
+            if self._secret(self.tag_key_file) is None:
+                write_private(self.tag_key_file, randomness(SEED_SIZE))
+            if not self.token_file.exists():
+                write_private(self.token_file, to_text(randomness(SEED_SIZE)).encode() + b"\n")
+            write_private(self.identity_file, identity.encode())
+            os.replace(self.next_device_key_file, self.device_key_file)  # noqa: PTH105
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder. Raises `AlreadyRunning`."""
+        with self._translated():
+            handle = os.open(self.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise AlreadyRunning(
+                    f"an agent already runs on {self.path}", hint="stop it first, or give another --state"
+                ) from error
+            yield
+        finally:
+            os.close(handle)
+
+    def is_running(self) -> bool:
+        """Whether an agent holds the folder now."""
+        try:
+            with self.locked():
+                return False
+        except AlreadyRunning:
+            return True
+
+    def _secret(self, file: Path) -> bytes | None:
+        with suppress(OSError):
+            data = file.read_bytes()
+            return data if len(data) == SEED_SIZE else None
+        return None
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: OSError) -> StateError:
+        return StateError(
+            f"the state folder {self.path} cannot be used: {error.strerror}",
+            hint="check its owner and mode, or give another --state",
+        )
+
+
+def default_folder(environment: dict[str, str] | os._Environ[str] = os.environ) -> Path:
+    """`$TILLSTREAM_STATE`, else the place that the platform's conventions give."""
+    given = environment.get("TILLSTREAM_STATE")
+    if given:
+        return Path(given)
+    base = environment.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "tillstream-agent"
+
+
+def write_private(file: Path, content: bytes) -> None:
+    """Write a file of mode 0600 so that it is there whole or as it was: temporary file, fsync, rename, fsync."""
+    temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, file)  # noqa: PTH105
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

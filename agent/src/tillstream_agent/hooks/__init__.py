@@ -1,0 +1,1 @@
+"""The doors through which a POS speaks to the agent."""

@@ -1,0 +1,115 @@
+"""Who may speak to the loopback hook.
+
+Any web page that the till's browser opens can reach a loopback port. So: an exact list of hosts (a rebound name is
+not on it), an exact list of origins, a bearer token, content types that no form can send, and no permissive
+cross-origin headers. The cashier's page gets in by a key of its own, which can do nothing but look.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from tillstream_protocol.errors import TillstreamError
+from tillstream_protocol.signing import to_text
+
+DISPLAY_COOKIE = "tillstream-display"
+JSON = "application/json"
+MSGPACK = "application/msgpack"
+
+
+class Forbidden(TillstreamError):
+    """The caller is not one that may speak here."""
+
+    code = "forbidden"
+
+
+class Unauthorized(TillstreamError):
+    """The caller did not show the token."""
+
+    code = "unauthorized"
+
+
+class UnsupportedMedia(TillstreamError):
+    """A content type or encoding that is not read here."""
+
+    code = "unsupported_media_type"
+
+
+class Headers(Protocol):
+    """A request's headers, case-insensitive, possibly repeated."""
+
+    def getall(self, key: str, default: list[str]) -> list[str]:
+        """Every value of a header."""
+        ...
+
+
+def display_key(hook_token: str) -> str:
+    """The key that opens the cashier's page, and only that. It stays the same as long as the hook's token does."""
+    return to_text(hmac.digest(hook_token.encode(), b"tillstream-display-1", hashlib.sha256))
+
+
+class Guard:
+    """Checks one door's requests. `port` is the one the door listens on."""
+
+    def __init__(self, token: str, port: int, origins: Iterable[str] = ()) -> None:
+        names = [f"{host}:{port}" for host in ("127.0.0.1", "localhost", "[::1]")]
+        self._hosts = frozenset(names)
+        self._origins = frozenset([*(f"http://{name}" for name in names), *origins])
+        self._bearer = f"Bearer {token}".encode()
+        self._token = token.encode()
+        self._display = display_key(token).encode()
+        self.display_cookie = to_text(hmac.digest(token.encode(), b"tillstream-cookie-1", hashlib.sha256))
+
+    def admit(self, headers: Headers) -> None:
+        """Raise `Forbidden` unless host and origin are allowed."""
+        hosts = headers.getall("Host", [])
+        if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
+            raise Forbidden("this host name is not served here", field="Host", hint="call 127.0.0.1 and the port")
+        for origin in headers.getall("Origin", []):
+            if origin not in self._origins:
+                hint = "add it to hook.origins if it is the POS's own"
+                raise Forbidden("pages of this origin may not call here", field="Origin", hint=hint)
+
+    def authenticate(self, headers: Headers) -> None:
+        """Raise `Unauthorized` unless the hook's token is shown."""
+        given = headers.getall("Authorization", [])
+        if len(given) != 1 or not _same(given[0], self._bearer):
+            raise Unauthorized("the hook's token is missing or wrong", field="Authorization", hint="see hook-token")
+
+    def opens_display(self, key: str) -> bool:
+        """Whether a link's key opens the cashier's page."""
+        return _same(key, self._display) or _same(key, self._token)
+
+    def authenticate_display(self, headers: Headers, cookies: Mapping[str, str]) -> None:
+        """Raise `Unauthorized` unless the page's cookie or the hook's token is shown."""
+        if not _same(cookies.get(DISPLAY_COOKIE, ""), self.display_cookie.encode()):
+            try:
+                self.authenticate(headers)
+            except Unauthorized as error:
+                hint = "open the link that `tillstream-agent display` prints"
+                raise Unauthorized("this page opens with its link", field="token", hint=hint) from error
+
+
+def media_type(headers: Headers) -> str:
+    """`JSON` or `MSGPACK`. Raises `UnsupportedMedia`."""
+    if headers.getall("Content-Encoding", []):
+        raise UnsupportedMedia("encoded bodies are not read here", field="Content-Encoding", hint="send it plain")
+    given = headers.getall("Content-Type", [])
+    kind = given[0].partition(";")[0].strip().lower() if len(given) == 1 else ""
+    if kind not in (JSON, MSGPACK):
+        limit = f"{JSON} or {MSGPACK}"
+        raise UnsupportedMedia("this content type is not read here", field="Content-Type", limit=limit)
+    return kind
+
+
+def wants_msgpack(headers: Headers) -> bool:
+    """Whether the caller asked for a reply in msgpack."""
+    return any(MSGPACK in value for value in headers.getall("Accept", []))
+
+
+def _same(given: str, expected: bytes) -> bool:
+    """Compare without telling by the time taken how much was right."""
+    return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), expected)

@@ -1,0 +1,240 @@
+"""The loopback HTTP door."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Awaitable, Callable
+from typing import Final, cast
+
+import msgspec
+from aiohttp import web
+
+from tillstream_protocol.codec import encode, json_decoder, msgpack_decoder
+from tillstream_protocol.errors import InvalidInput, TillstreamError, TooLarge
+from tillstream_protocol.events import MemberIdentified
+from tillstream_protocol.limits import Limits
+from tillstream_protocol.transaction import Transaction
+
+from ..clock import Clock
+from ..display.stream import Display
+from ..events import Events
+from ..journal import JournalError
+from ..metrics import AgentMetrics, Gauges
+from .guard import DISPLAY_COOKIE, JSON, MSGPACK, Forbidden, Guard, Unauthorized, UnsupportedMedia, media_type
+from .guard import wants_msgpack as wants
+from .requests import Ack, Answer, Desk, Refusal, Reply, status_of
+
+HOST: Final = "127.0.0.1"
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+_GUARD_STATUSES: Final[dict[type[TillstreamError], int]] = {Forbidden: 403, Unauthorized: 401, UnsupportedMedia: 415}
+_json: Final = msgspec.json.Encoder().encode
+
+
+class PortInUse(TillstreamError):
+    """Something else listens on the hook's port."""
+
+    code = "port_in_use"
+
+
+class NotFound(TillstreamError):
+    """There is nothing at this path, or not by this method."""
+
+    code = "not_found"
+
+
+class HttpDoor:
+    """Serves the hook, the metrics and the cashier's page on the loopback address."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        display: Display,
+        events: Events,
+        metrics: AgentMetrics,
+        clock: Clock,
+        *,
+        token: str,
+        origins: tuple[str, ...],
+        limits: Limits,
+        gauges: Callable[[], Gauges],
+    ) -> None:
+        self._desk = desk
+        self._display = display
+        self._events = events
+        self._metrics = metrics
+        self._clock = clock
+        self._token = token
+        self._origins = origins
+        self._gauges = gauges
+        self._limit = limits.hook_body
+        self._guard = Guard(token, 0)
+        self._transactions = {
+            JSON: json_decoder(Transaction, limit=self._limit),
+            MSGPACK: msgpack_decoder(Transaction, limit=self._limit),
+        }
+        self._members = {
+            JSON: json_decoder(MemberIdentified, limit=self._limit),
+            MSGPACK: msgpack_decoder(MemberIdentified, limit=self._limit),
+        }
+        self._runner: web.AppRunner | None = None
+
+    async def open(self, port: int) -> int:
+        """Listen on the loopback address; port 0 takes any. Returns the port. Raises `PortInUse`."""
+        runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=2.0, auto_decompress=False)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, HOST, port, reuse_address=True).start()
+        except OSError as error:
+            await runner.cleanup()
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                raise
+            reason = "is in use" if error.errno == errno.EADDRINUSE else "may not be used by this user"
+            raise PortInUse(f"port {port} {reason}", hint="give another with --hook-port") from error
+        self._runner = runner
+        bound = int(runner.addresses[0][1])
+        self._guard = Guard(self._token, bound, self._origins)
+        return bound
+
+    async def close(self) -> None:
+        """Stop listening, and end what is open."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    def _application(self) -> web.Application:
+        app = web.Application(client_max_size=self._limit, middlewares=[self._answer_errors])
+        app.add_routes(
+            [
+                web.post("/v1/transactions", self._for_pos(self._take_transaction)),
+                web.post("/v1/members/identify", self._for_pos(self._take_member)),
+                web.post("/v1/offers/{offer}/{answer:accepted|declined}", self._for_pos(self._take_answer)),
+                web.get("/v1/status", self._for_pos(self._give_status)),
+                web.get("/healthz", self._give_health),
+                web.get("/metrics", self._give_metrics),
+                web.get("/display", self._give_page),
+                web.get("/display/stream", self._for_screens(self._display.stream)),
+                web.get("/display/{name}", self._display.asset),
+            ]
+        )
+        app.on_shutdown.append(self._display.close)
+        return app
+
+    # Who may call
+
+    @web.middleware
+    async def _answer_errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            self._guard.admit(request.headers)
+            return await handler(request)
+        except TillstreamError as error:
+            return self._refuse(request, error)
+        except web.HTTPRequestEntityTooLarge:
+            return self._refuse(request, TooLarge("the body is too large", field="body", limit=f"{self._limit} bytes"))
+        except web.HTTPRedirection:
+            raise
+        except web.HTTPException as error:
+            return self._refuse(request, NotFound(f"{error.reason}: {request.method} here"), error.status)
+        except Exception as error:  # noqa: BLE001 (the border of the process: a defect must not end the door)
+            self._events.crashed("http", error)
+            return self._refuse(request, TillstreamError("the agent failed on this call"), counted=True)
+
+    def _for_pos(self, handler: Handler) -> Handler:
+        async def guarded(request: web.Request) -> web.StreamResponse:
+            self._guard.authenticate(request.headers)
+            return await handler(request)
+
+        return guarded
+
+    def _for_screens(self, handler: Handler) -> Handler:
+        async def guarded(request: web.Request) -> web.StreamResponse:
+            self._guard.authenticate_display(request.headers, request.cookies)
+            return await handler(request)
+
+        return guarded
+
+    # What they may call
+
+    async def _take_transaction(self, request: web.Request) -> web.Response:
+        started = self._clock.monotonic()
+        ack = _ack(request)
+        body = self._transactions[media_type(request.headers)](await request.read())
+        captured = self._desk.transaction(body)
+        if ack == "disk":
+            await self._desk.durable(captured)
+        return self._replied("transaction", request, self._desk.reply(captured, ack), started, repeat=captured.repeat)
+
+    async def _take_member(self, request: web.Request) -> web.Response:
+        started = self._clock.monotonic()
+        ack = _ack(request)
+        body = self._members[media_type(request.headers)](await request.read())
+        captured = self._desk.identify(body)
+        if ack == "disk":
+            await self._desk.durable(captured)
+        reply = self._desk.reply(captured, ack, always_effects=True)
+        return self._replied("member_identified", request, reply, started, repeat=captured.repeat)
+
+    async def _take_answer(self, request: web.Request) -> web.Response:
+        started = self._clock.monotonic()
+        ack = _ack(request)
+        answer = cast("Answer", request.match_info["answer"])
+        captured = self._desk.answer(request.match_info["offer"], answer)
+        if ack == "disk":
+            await self._desk.durable(captured)
+        return self._replied(
+            "offer_answered", request, self._desk.reply(captured, ack), started, repeat=captured.repeat
+        )
+
+    async def _give_status(self, request: web.Request) -> web.Response:
+        return _respond(request, 200, self._desk.status())
+
+    async def _give_health(self, _request: web.Request) -> web.Response:
+        health = self._desk.health()
+        return web.Response(status=200 if health.status != "failing" else 503, body=_json(health), content_type=JSON)
+
+    async def _give_metrics(self, _request: web.Request) -> web.Response:
+        text = await self._metrics.render(self._gauges())
+        return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+    async def _give_page(self, request: web.Request) -> web.Response:
+        key = request.query.get("token")
+        if key is None:
+            self._guard.authenticate_display(request.headers, request.cookies)
+            return await self._display.page(request)
+        if not self._guard.opens_display(key):
+            raise Unauthorized("this link does not open the page", field="token")
+        response = web.Response(status=303, headers={"Location": "/display", **_HEADERS})
+        response.set_cookie(
+            DISPLAY_COOKIE, self._guard.display_cookie, path="/display", httponly=True, samesite="Strict"
+        )
+        return response
+
+    # Answers
+
+    def _replied(self, kind: str, request: web.Request, reply: Reply, started: float, *, repeat: bool) -> web.Response:
+        response = _respond(request, 200 if repeat else 201, reply)
+        seconds = self._clock.monotonic() - started
+        self._events.captured("http", kind, reply.ack, repeat=repeat, seconds=seconds)
+        return response
+
+    def _refuse(
+        self, request: web.Request, error: TillstreamError, status: int | None = None, *, counted: bool = False
+    ) -> web.Response:
+        if isinstance(error, JournalError):
+            self._events.capture_failed("http", error)
+        elif not counted:
+            self._events.refused("http", error.code, field=error.field)
+        status = status or _GUARD_STATUSES.get(type(error)) or status_of(error)
+        return _respond(request, status, Refusal(error.body()))
+
+
+def _respond(request: web.Request, status: int, content: object) -> web.Response:
+    if wants(request.headers):
+        return web.Response(status=status, body=encode(content), content_type=MSGPACK, headers=_HEADERS)
+    return web.Response(status=status, body=_json(content), content_type=JSON, headers=_HEADERS)
+
+
+def _ack(request: web.Request) -> Ack:
+    given = request.query.get("ack", "os")
+    if given not in ("os", "disk"):
+        raise InvalidInput("this is no kind of acknowledgement", field="ack", limit="os or disk")
+    return cast("Ack", given)

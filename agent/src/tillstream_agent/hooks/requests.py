@@ -1,0 +1,221 @@
+"""What a POS may ask, and the desk that does it, the same behind every door.
+
+A call is answered from local state: journal, pack and board. Nothing here waits for the network.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, Final, Literal, Protocol
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from tillstream_protocol.decisions import Decision, Trigger
+from tillstream_protocol.effects import Effect
+from tillstream_protocol.errors import ErrorBody, InvalidInput, TillstreamError, TooLarge
+from tillstream_protocol.events import MemberIdentified, OfferAnswered
+from tillstream_protocol.transaction import Transaction
+
+from ..capture import Capture, Captured
+from ..display.board import REMEMBERED, Board
+from ..events import Events
+from ..journal import JournalError, JournalFull
+from ..status import Health, Status
+
+Ack = Literal["os", "disk"]
+Answer = Literal["accepted", "declined"]
+
+
+class UnknownOffer(TillstreamError):
+    """An answer to an offer that this till does not know of."""
+
+    code = "not_found"
+
+
+class Outcome(Struct, frozen=True, omit_defaults=True):
+    """One decision as a POS gets it: typed effects, or an explicit refusal."""
+
+    offer: str
+    campaign: str
+    version: int
+    outcome: str
+    decided_at: str
+    expires_ms: int
+    reason: str | None = None
+    lease: str | None = None
+    effects: tuple[Effect, ...] = ()
+
+
+class Reply(Struct, frozen=True):
+    """What was captured, and what the POS should do now. Ids are hex."""
+
+    till: str
+    epoch: str
+    seq: int
+    ack: Ack
+    effects: tuple[Outcome, ...] | UnsetType = UNSET
+
+
+class Refusal(Struct, frozen=True):
+    """Why a call was not taken."""
+
+    error: ErrorBody
+
+
+class AnswerBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """An answer on the socket; over HTTP it is in the path."""
+
+    offer: Annotated[str, Meta(max_length=64)]
+    answer: Answer
+
+
+class TransactionCall(Struct, frozen=True, forbid_unknown_fields=True, tag_field="call", tag="transactions"):
+    """`POST /v1/transactions` on the socket."""
+
+    body: Transaction
+    ack: Ack = "os"
+
+
+class IdentifyCall(Struct, frozen=True, forbid_unknown_fields=True, tag_field="call", tag="identify"):
+    """`POST /v1/members/identify` on the socket."""
+
+    body: MemberIdentified
+    ack: Ack = "os"
+
+
+class AnswerCall(Struct, frozen=True, forbid_unknown_fields=True, tag_field="call", tag="answer"):
+    """`POST /v1/offers/{offer}/{answer}` on the socket."""
+
+    body: AnswerBody
+    ack: Ack = "os"
+
+
+class StatusCall(Struct, frozen=True, forbid_unknown_fields=True, tag_field="call", tag="status"):
+    """`GET /v1/status` on the socket."""
+
+
+Call = TransactionCall | IdentifyCall | AnswerCall | StatusCall
+
+_STATUSES: Final[tuple[tuple[type[TillstreamError], int], ...]] = (
+    (TooLarge, 413),
+    (InvalidInput, 400),
+    (UnknownOffer, 404),
+    (JournalFull, 507),
+    (JournalError, 503),
+)
+
+
+def status_of(error: TillstreamError) -> int:
+    """The HTTP status that says whose fault an error is."""
+    return next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
+
+
+class Reports(Protocol):
+    """How the agent is."""
+
+    def status(self) -> Status:
+        """For store IT."""
+        ...
+
+    def health(self) -> Health:
+        """For the POS."""
+        ...
+
+
+class Desk:
+    """Takes typed calls and answers them.
+
+    Capturing returns at the `os` ack; a caller who asked for `disk` awaits `durable` before it replies.
+    """
+
+    def __init__(self, capture: Capture, board: Board, events: Events, *, till_id: bytes, reports: Reports) -> None:
+        self._capture = capture
+        self._till = till_id.hex()
+        self._board = board
+        self._events = events
+        self.status = reports.status
+        self.health = reports.health
+        self._answers: dict[bytes, tuple[Answer, Captured]] = {}
+        self._settled: list[bytes] = []
+
+    def transaction(self, body: Transaction) -> Captured:
+        """Capture a transaction. Raises `InvalidInput` and `JournalError`."""
+        captured = self._capture.transaction(body)
+        if not captured.repeat:
+            self._occasion(captured, body.pos_id, "transaction")
+        return captured
+
+    def identify(self, body: MemberIdentified) -> Captured:
+        """Capture that a member was identified. Raises `InvalidInput` and `JournalError`."""
+        captured = self._capture.member_identified(body)
+        if not captured.repeat:
+            self._occasion(captured, body.basket, "member_identified")
+        return captured
+
+    def answer(self, offer: str, answer: Answer) -> Captured:
+        """Capture what a customer said to an offer. The same answer again is a repeat.
+
+        Raises `InvalidInput`, `UnknownOffer` and `JournalError`.
+        """
+        offer_id = _offer_id(offer)
+        given = self._answers.get(offer_id)
+        if given is not None and given[0] == answer:
+            return replace(given[1], repeat=True)
+        card = self._board.find(offer_id)
+        if card is None:
+            raise UnknownOffer("this till knows of no such offer", field="offer", hint="use the id from `effects`")
+        captured = self._capture.event(OfferAnswered(offer_id, card.campaign, answer))
+        self._answers[offer_id] = (answer, captured)
+        if len(self._answers) > REMEMBERED:
+            del self._answers[next(iter(self._answers))]
+        self._board.answered(offer_id)
+        self._settled.append(offer_id)
+        return captured
+
+    def take_answered(self) -> list[bytes]:
+        """The offers answered since the last call, which need not be kept any longer."""
+        settled, self._settled = self._settled, []
+        return settled
+
+    def reply(self, captured: Captured, ack: Ack, *, always_effects: bool = False) -> Reply:
+        """The reply to a capture. A POS that only reports sales sees effects only when there are any."""
+        effects = tuple(_outcome(d) for d in captured.decisions if d.outcome != "withheld")
+        name = captured.name
+        return Reply(self._till, name.epoch.hex(), name.seq, ack, effects if effects or always_effects else UNSET)
+
+    async def durable(self, captured: Captured) -> None:
+        """Return when a captured record survives a power cut."""
+        await self._capture.durable(captured)
+
+    def _occasion(self, captured: Captured, basket: str, trigger: Trigger) -> None:
+        decisions = captured.decisions
+        self._board.begin((captured.name.epoch, captured.name.seq), basket, trigger, decisions)
+        if captured.redactions:
+            self._events.redacted(captured.redactions)
+        if decisions:
+            self._events.decided(sum(decision.outcome == "offered" for decision in decisions))
+
+
+def _outcome(d: Decision) -> Outcome:
+    lease = d.lease.hex() if d.lease is not None else None
+    return Outcome(
+        d.offer_id.hex(),
+        d.campaign,
+        d.campaign_version,
+        d.outcome,
+        d.decided_at,
+        d.expires_ms,
+        d.reason,
+        lease,
+        d.effects,
+    )
+
+
+def _offer_id(text: str) -> bytes:
+    try:
+        offer_id = bytes.fromhex(text)
+    except ValueError:
+        offer_id = b""
+    if len(offer_id) != 16 or len(text) != 32:
+        raise InvalidInput("this is not the id of an offer", field="offer", limit="32 hex digits")
+    return offer_id

@@ -1,0 +1,84 @@
+"""What the agent does beside the path of a sale: keeping acknowledgements, sweeping old chunks, forgetting offers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from tillstream_protocol.errors import TillstreamError
+
+from .clock import Clock
+from .events import Events
+from .journal import Journal
+from .state import State
+
+SAVE_EVERY_S: Final = 1.0
+SWEEP_EVERY_S: Final = 60.0
+RESTART_AFTER_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Housekeeping:
+    """Keeps state and journal tidy. What fails is told of and tried again."""
+
+    journal: Journal
+    state: State
+    clock: Clock
+    events: Events
+    acknowledged: asyncio.Event
+    take_answered: Callable[[], list[bytes]]
+
+    async def keep_acknowledgements(self) -> None:
+        """Save what the server holds soon after it said so, at most once a second: a repeat costs little."""
+        while True:
+            await self.acknowledged.wait()
+            self.acknowledged.clear()
+            await self._attempt("keep acknowledgements", self._save_acked)
+            await asyncio.sleep(SAVE_EVERY_S)
+
+    async def sweep_for_ever(self) -> None:
+        """Unlink what is over its time, now and every minute."""
+        while True:
+            await self.sweep()
+            await asyncio.sleep(SWEEP_EVERY_S)
+
+    async def sweep(self) -> None:
+        """One round."""
+        await self._attempt("sweep the journal", self._sweep_journal)
+        await self._attempt("forget offers", self._forget_offers)
+
+    async def finish(self) -> None:
+        """Save everything, at the end."""
+        await self._attempt("keep acknowledgements", self._save_acked)
+        await self._attempt("forget offers", self._forget_offers)
+
+    async def _save_acked(self) -> None:
+        await self.state.save_acked(self.journal.acked())
+
+    async def _sweep_journal(self) -> None:
+        """Spends in a chunk are kept before it goes: a lease must not become whole again."""
+        swept = self.journal.sweep()
+        if swept.chunks:
+            await self.state.save_settled(swept.spends)
+            self.journal.discard(swept)
+
+    async def _forget_offers(self) -> None:
+        await self.state.drop_offers(answered=self.take_answered(), expired_before_ms=self.clock.now_ms())
+
+    async def _attempt(self, what: str, do: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await do()
+        except TillstreamError as error:
+            self.events.housekeeping_failed(what, error)
+
+
+async def keep_running(name: str, run: Callable[[], Awaitable[None]], events: Events) -> None:
+    """Run something that never ends by itself, and begin anew after a defect: capturing must not end with it."""
+    while True:
+        try:
+            await run()
+        except Exception as error:  # noqa: BLE001 (a defect in one part must not end the others)
+            events.crashed(name, error)
+        await asyncio.sleep(RESTART_AFTER_S)

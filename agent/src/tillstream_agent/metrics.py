@@ -1,0 +1,179 @@
+"""What the agent counts. No label names a till, a member, an article or a cashier.
+
+Every series is there with its zero from the start, so that a rate over a first event is right.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from tillstream_protocol.messages import HookLatency
+
+DOORS: Final = ("http", "socket")
+KINDS: Final = ("transaction", "member_identified", "offer_answered")
+ACKS: Final = ("os", "disk")
+REFUSALS: Final = (
+    "error",
+    "forbidden",
+    "invalid_input",
+    "journal_full",
+    "journal_unavailable",
+    "not_found",
+    "not_on_disk",
+    "too_large",
+    "unauthorized",
+    "unsupported_media_type",
+)
+UPLOADS: Final = ("acked", "authentication", "confused", "refused", "revoked", "too_large", "unavailable", "version")
+INCIDENTS: Final = ("damaged", "set_aside", "sync_failed", "torn")
+PUSHES: Final = ("expired", "offer", "pack", "refused", "repeat", "revoked")
+
+_BUCKETS: Final = (
+    0.00005,
+    0.0001,
+    0.0002,
+    0.0003,
+    0.0005,
+    0.001,
+    0.002,
+    0.003,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.5,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Gauges:
+    """What is read when somebody asks, instead of being kept up to date in the hot path."""
+
+    queued_records: int
+    queued_bytes: int
+    oldest_ms: int
+    chunks: int
+    connected: bool
+    pack_version: int
+
+
+class AgentMetrics:
+    """The agent's counters on a registry of their own."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        counter = self._counter
+        self._captures = counter("captures", "Records captured", ("door", "kind", "ack"))
+        self.captures = {
+            (door, kind, ack): self._captures.labels(door, kind, ack)
+            for door in DOORS
+            for kind in KINDS
+            for ack in ACKS
+        }
+        self.repeats = counter("capture_repeats", "Captures that were answered as repeats")
+        self._refusals = counter("refusals", "Hook calls refused, by reason", ("reason",), REFUSALS)
+        self.redactions = counter("redactions", "Card numbers cut and secrets dropped before the first write")
+        self.hook_seconds = Histogram(
+            "tillstream_agent_hook_seconds", "Time to answer a hook", registry=registry, buckets=_BUCKETS
+        )
+        self._batches = counter("sync_batches", "Batches sent, by outcome", ("outcome",), UPLOADS)
+        self.acked_records = counter("acked_records", "Records that the server acknowledged")
+        self.dead_letters = counter("dead_letters", "Records that the server could not take")
+        self._pushes = counter("pushes", "Messages pushed by the server, by what became of them", ("outcome",), PUSHES)
+        self.offers_received = counter("offers_received", "Offers received from the server")
+        self.offers_decided = counter("offers_decided", "Offers decided at the till")
+        self.offers_shown = counter("offers_shown", "Offers that reached a screen")
+        self._incidents = counter("journal_incidents", "What the journal had to deal with", ("what",), INCIDENTS)
+        self.sync_seconds = Histogram(
+            "tillstream_agent_journal_sync_seconds", "Time to bring a group of records to the disk", registry=registry
+        )
+        self._gauges = _GaugeCollector()
+        registry.register(self._gauges)
+
+    def _counter(self, name: str, text: str, labels: tuple[str, ...] = (), values: Iterable[str] = ()) -> Counter:
+        counter = Counter(f"tillstream_agent_{name}", text, labels, registry=self._registry)
+        for value in values:
+            counter.labels(value)
+        return counter
+
+    def refusal(self, reason: str) -> None:
+        """Count a refused call; an unknown reason counts as `error`, so that labels stay few."""
+        self._refusals.labels(reason if reason in REFUSALS else "error").inc()
+
+    def batch(self, outcome: str) -> None:
+        """Count a batch by its outcome, one of `UPLOADS`."""
+        self._batches.labels(outcome).inc()
+
+    def incident(self, what: str) -> None:
+        """Count a journal's trouble, one of `INCIDENTS`."""
+        self._incidents.labels(what).inc()
+
+    def push(self, outcome: str) -> None:
+        """Count a pushed message by its outcome, one of `PUSHES`."""
+        self._pushes.labels(outcome).inc()
+
+    async def render(self, gauges: Gauges) -> bytes:
+        """The text that Prometheus scrapes, made beside the event loop."""
+        self._gauges.now = gauges
+        return await asyncio.to_thread(generate_latest, self._registry)
+
+
+class _GaugeCollector(Collector):
+    def __init__(self) -> None:
+        self.now = Gauges(0, 0, 0, 0, connected=False, pack_version=0)
+
+    def collect(self) -> Iterator[Metric]:
+        now = self.now
+        for name, text, value in (
+            ("queue_records", "Records not yet acknowledged by the server", now.queued_records),
+            ("queue_bytes", "Bytes not yet acknowledged by the server", now.queued_bytes),
+            ("queue_oldest_seconds", "Age of the oldest record not yet acknowledged", now.oldest_ms / 1000),
+            ("journal_chunks", "Chunk files on the disk", now.chunks),
+            ("push_connected", "1 while the push channel is open", int(now.connected)),
+            ("pack_version", "Version of the pack that the till decides by", now.pack_version),
+        ):
+            yield GaugeMetricFamily(f"tillstream_agent_{name}", text, value=value)
+
+
+class LatencyWindow:
+    """The hook's answer times since the last look, for the heartbeat. Holds at most `capacity` of them."""
+
+    def __init__(self, capacity: int = 16_384) -> None:
+        self._capacity = capacity
+        self._values: list[float] = []
+        self._count = 0
+
+    def add(self, seconds: float) -> None:
+        """Note one answer time. When full, the oldest go first."""
+        if len(self._values) < self._capacity:
+            self._values.append(seconds)
+        else:
+            self._values[self._count % self._capacity] = seconds
+        self._count += 1
+
+    def read(self) -> HookLatency:
+        """Quantiles in microseconds of what is in the window."""
+        values = sorted(self._values)
+        if not values:
+            return HookLatency(0, 0, 0, 0)
+        return HookLatency(_micros(values, 0.5), _micros(values, 0.99), _micros(values, 1.0), self._count)
+
+    def take(self) -> HookLatency:
+        """The same, and begin anew."""
+        latency = self.read()
+        self._values.clear()
+        self._count = 0
+        return latency
+
+
+def _micros(ordered: list[float], quantile: float) -> int:
+    """The nearest-rank quantile, in microseconds."""
+    return round(ordered[min(len(ordered) - 1, int(quantile * len(ordered)))] * 1e6)

@@ -1,0 +1,74 @@
+"""What is known of the link to the server, from both the uploads and the push channel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from ..clock import Clock
+
+MAX_SKEW_MS: Final = 5 * 60_000
+"""A clock further off than this is not trusted with offers that expire."""
+
+
+class Link:
+    """Heard or not heard, and what is wrong. `changed` is called when `online` or `clock_trusted` may have changed."""
+
+    def __init__(self, clock: Clock, changed: Callable[[Link], None]) -> None:
+        self._clock = clock
+        self._changed = changed
+        self._heard = False
+        self.push_connected = False
+        self.upload_trouble = ""
+        self.push_trouble = ""
+        self.last_contact_ms: int | None = None
+        self.clock_offset_ms: int | None = None
+
+    @property
+    def online(self) -> bool:
+        """Whether the server was reached when it was last tried."""
+        return self.push_connected or self._heard
+
+    @property
+    def clock_trusted(self) -> bool:
+        """Whether the till's clock agrees with the server's, as far as is known."""
+        return self.clock_offset_ms is None or abs(self.clock_offset_ms) <= MAX_SKEW_MS
+
+    @property
+    def trouble(self) -> tuple[str, ...]:
+        """Codes of what keeps the link from working, each once."""
+        return tuple(dict.fromkeys(code for code in (self.upload_trouble, self.push_trouble) if code))
+
+    def told_time(self, server_ms: int) -> None:
+        """The server said what time it is, just now."""
+        self.clock_offset_ms = self._clock.now_ms() - server_ms
+        self._contact()
+
+    def upload_done(self, trouble: str = "") -> None:
+        """A batch was acknowledged; `trouble` is what is wrong all the same."""
+        self.upload_trouble = trouble
+        self._heard = True
+        self._contact()
+
+    def upload_failed(self, code: str, *, heard: bool) -> None:
+        """A batch was not acknowledged; `heard` says whether the server itself refused it."""
+        self.upload_trouble = code
+        self._heard = heard
+        self._changed(self)
+
+    def push_opened(self) -> None:
+        """The push channel works."""
+        self.push_connected = True
+        self.push_trouble = ""
+        self._contact()
+
+    def push_closed(self, code: str) -> None:
+        """The push channel is down."""
+        self.push_connected = False
+        self._heard = False
+        self.push_trouble = code
+        self._changed(self)
+
+    def _contact(self) -> None:
+        self.last_contact_ms = self._clock.now_ms()
+        self._changed(self)

@@ -1,0 +1,236 @@
+"""Builds the parts of the server and connects them; nothing else does.
+
+init     a data folder: keys, databases, and the escrow key for the operator to take away
+opened   all parts on one data folder, whose only writer this process then is
+serve    the same, with tills, head office and the admin socket let in, until told to stop
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import web as aioweb
+
+from tillstream_protocol.errors import TillstreamError
+
+from . import admin, keys, web
+from .api.handlers import Api
+from .auth import Randomness
+from .campaigns.book import CampaignBook
+from .campaigns.packs import Packs
+from .campaigns.triggers import Triggers
+from .clock import Clock
+from .config import Config
+from .customers.vault import Vault, create_keys
+from .devices import Devices
+from .events import Events
+from .folder import FORMAT, Folder, Settings
+from .gateway.batches import Intake
+from .gateway.deliveries import Deliveries
+from .gateway.enrol import Enrolment
+from .gateway.flow import Flow
+from .gateway.hub import Hub
+from .gateway.notes import Notes
+from .gateway.push import PushChannel
+from .keys import ServerKeys
+from .ledger.database import Database, migrate
+from .office import Office
+from .pipeline.process import Pipeline
+from .pipeline.rebuild import rebuild
+
+SHUTDOWN_SECONDS: Final = 5.0
+
+
+class CannotListen(TillstreamError):
+    """The address is taken or not ours, or the certificate cannot be used."""
+
+    code = "cannot_listen"
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the server takes from outside, so that tests can pass in their own."""
+
+    clock: Clock
+    random: Randomness
+    events: Events
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The connected parts of a server."""
+
+    database: Database
+    vault: Vault
+    keys: ServerKeys
+    devices: Devices
+    hub: Hub
+    notes: Notes
+    deliveries: Deliveries
+    office: Office
+    enrolment: Enrolment
+    intake: Intake
+    channel: PushChannel
+
+    def routes(self, events: Events) -> list[aioweb.RouteDef]:
+        """Every door of the server."""
+        return [
+            aioweb.post("/till/v1/hello", self.enrolment.hello),
+            aioweb.post("/till/v1/enrol", self.enrolment.enrol),
+            aioweb.post("/till/v1/batches", self.intake.post),
+            aioweb.get("/till/v1/push", self.channel.connect),
+            *Api(self.database, self.office).routes(),
+            *web.Desk(self.database, events).routes(),
+        ]
+
+
+async def init(folder: Folder, currency: str, random: Randomness) -> ServerKeys:
+    """Make a data folder. Raises `FolderError` or `KeysUnusable`; a half-made one is never taken for a whole."""
+    settings = Settings(FORMAT, currency)
+    folder.prepare()
+    with folder.writing():
+        server, escrow_private = keys.create(folder.keys, random)
+        await migrate(folder.ledger)
+        await create_keys(folder.vault_keys)
+        _write_escrow(folder, escrow_private)
+        folder.finish(settings)
+    return server
+
+
+@asynccontextmanager
+async def opened(folder: Folder, config: Config, around: Surroundings) -> AsyncIterator[Parts]:
+    """Every part, on a data folder that is held for writing meanwhile. Raises `TillstreamError`."""
+    settings = folder.settings()
+    server = keys.load(folder.keys)
+    with folder.writing():
+        await migrate(folder.ledger)
+        database = await Database.open(folder.ledger)
+        try:
+            vault_keys = await Database.open(folder.vault_keys)
+            try:
+                yield await _connect(database, vault_keys, server, settings, config, around)
+            finally:
+                await vault_keys.close()
+        finally:
+            await database.close()
+
+
+async def serve(
+    folder: Folder, config: Config, around: Surroundings, *, ready: Callable[[str], None], stop: asyncio.Event
+) -> None:
+    """Serve until `stop` is set; `ready` is told the address that was bound. Raises `TillstreamError`."""
+    events = around.events
+    async with opened(folder, config, around) as parts, admin.listening(folder, parts.office, events):
+        app = web.application(parts.routes(events), events)
+
+        async def say_goodbye(_: aioweb.Application) -> None:
+            parts.hub.close()
+
+        app.on_shutdown.append(say_goodbye)
+        runner = aioweb.AppRunner(
+            app, access_log=None, handle_signals=False, auto_decompress=False, shutdown_timeout=SHUTDOWN_SECONDS
+        )
+        await runner.setup()
+        background = [asyncio.create_task(parts.notes.run()), asyncio.create_task(parts.deliveries.run())]
+        try:
+            address = await _listen(runner, config)
+            events.serving(address, tls=bool(config.tls_certificate))
+            ready(address)
+            await stop.wait()
+            events.stopping()
+        finally:
+            await runner.cleanup()
+            await _end(background)
+            await parts.notes.flush()
+
+
+async def _connect(
+    database: Database,
+    vault_keys: Database,
+    server: ServerKeys,
+    settings: Settings,
+    config: Config,
+    around: Surroundings,
+) -> Parts:
+    clock, random, events = around.clock, around.random, around.events
+    book = CampaignBook()
+    async with database.read() as conn:
+        await book.load(conn)
+    packs = Packs(book, server.sign, random)
+    vault = Vault(vault_keys, server.vault_key, clock, random)
+    pipeline = Pipeline(database, vault, server, Triggers(book, packs), clock, random)
+
+    devices, hub = Devices(database, settings.currency), Hub()
+    notes = Notes(database, clock, events)
+    deliveries = Deliveries(database, book, packs, hub, clock, events, refresh_seconds=config.pack_refresh_seconds)
+    flow = Flow(max_bytes=config.batch_bytes, max_waiting=config.batches_waiting, clock=clock, metrics=events.metrics)
+    intake = Intake(database, devices, pipeline, hub, flow, clock, events)
+    enrolment = Enrolment(database, devices, packs, deliveries, server, settings.currency, clock, random, events)
+    channel = PushChannel(
+        database, devices, hub, notes, deliveries, clock, random, events, ping_seconds=config.ping_seconds
+    )
+    office = Office(
+        database,
+        devices,
+        book,
+        deliveries,
+        intake,
+        hub,
+        lambda: rebuild(database),
+        server,
+        clock,
+        random,
+        events,
+    )
+    return Parts(database, vault, server, devices, hub, notes, deliveries, office, enrolment, intake, channel)
+
+
+async def _listen(runner: aioweb.AppRunner, config: Config) -> str:
+    """Bind and give the address as a URL. Raises `CannotListen`."""
+    site = aioweb.TCPSite(runner, config.host, config.port, ssl_context=_tls(config))
+    try:
+        await site.start()
+    except OSError as error:
+        where = f"{config.host}:{config.port}"
+        if error.errno == errno.EADDRINUSE:
+            hint = "stop what listens there, or choose another port with --port"
+            raise CannotListen(f"the port {where} is in use", field="port", hint=hint) from error
+        raise CannotListen(f"cannot listen on {where}: {error.strerror}", field="host") from error
+    host, port, *_ = runner.addresses[0]
+    scheme = "https" if config.tls_certificate else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def _tls(config: Config) -> ssl.SSLContext | None:
+    if not config.tls_certificate:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(config.tls_certificate, config.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise CannotListen(f"cannot use {config.tls_certificate}: {error}", field="tls_certificate") from error
+    return context
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    for task in tasks:
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def _write_escrow(folder: Folder, private: bytes) -> None:
+    descriptor = os.open(folder.escrow_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(private.hex().encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,302 @@
+"""`tillstream-server`: stdout is data, stderr is talk.
+
+Exit codes: 0 ok, 1 an error that is said in one sentence, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import re
+import secrets
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from prometheus_client import CollectorRegistry
+
+from tillstream_protocol.codec import invalid
+from tillstream_protocol.errors import TillstreamError
+
+from . import admin, app, config, office
+from .app import Surroundings
+from .auth import PERMISSIONS
+from .clock import SystemClock
+from .config import Config
+from .events import Events, json_logger
+from .folder import Folder, check_currency
+from .ledger import export
+from .metrics import Metrics
+from .office import Office
+from .reading import reading
+
+OK: Final = 0
+ERROR: Final = 1
+USAGE: Final = 2
+
+Action = Callable[[argparse.Namespace], Coroutine[Any, Any, int]]
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+_TTL: Final = re.compile(r"(\d{1,9})(s|m|h|d)")
+_UNIT_MS: Final = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and give its exit code."""
+    given = _parser().parse_args(argv)
+    try:
+        return _run(given.action(given), given)
+    except TillstreamError as error:
+        print(f"tillstream-server: {_sentence(error)}", file=sys.stderr)
+        return ERROR
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # whoever read our data has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ERROR
+
+
+def _run(action: Coroutine[Any, Any, int], given: argparse.Namespace) -> int:
+    factory = _loop_factory(getattr(given, "uvloop", None) is not False)
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(action)
+
+
+def _loop_factory(wanted: bool) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's loops where it is installed; it makes every request cheaper and changes nothing else."""
+    if not wanted:
+        return None
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        return uvloop.new_event_loop
+    return None
+
+
+def _sentence(error: TillstreamError) -> str:
+    place = f" ({error.field})" if error.field else ""
+    limit = f"; allowed: {error.limit}" if error.limit else ""
+    hint = f"; {error.hint}" if error.hint else ""
+    return f"{error.message}{place}{limit}{hint}"
+
+
+# Commands
+
+
+async def _init(given: argparse.Namespace) -> int:
+    folder = Folder(given.data)
+    keys = await app.init(folder, check_currency(given.currency), secrets.token_bytes)
+    _say(f"{folder.root} is ready. Take {folder.escrow_file} away now, to a safe place off this machine:")
+    _say("with it, and only with it, what tills have sealed can be opened should the server's own keys be lost.")
+    facts = {
+        "data": str(folder.root),
+        "server_key_id": keys.sign.key_id.hex(),
+        "escrow_private_key": str(folder.escrow_file),
+    }
+    _print(facts, given.json)
+    return OK
+
+
+async def _serve(given: argparse.Namespace) -> int:
+    folder = Folder(given.data)
+    settings = _config(folder, given)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+    def ready(address: str) -> None:
+        print(msgspec.json.encode({"listening": address}).decode(), flush=True)
+
+    await app.serve(folder, settings, _surroundings(), ready=ready, stop=stop)
+    return OK
+
+
+async def _export(given: argparse.Namespace) -> int:
+    folder = Folder(given.data)
+    folder.settings()
+    async with reading(folder.ledger) as conn:
+        async for row in export.rows(conn, after=given.after, retailer=given.retailer):
+            sys.stdout.buffer.write(export.line(row) + b"\n")
+    sys.stdout.buffer.flush()
+    return OK
+
+
+def _order(of: type[office.Command], show: str = "") -> Action:
+    """An action that has a command carried out and prints its result; `show` names its list, if it is one.
+
+    The command's fields are the arguments of the same names.
+    """
+
+    async def action(given: argparse.Namespace) -> int:
+        folder = Folder(given.data)
+        folder.settings()
+        values = {name: value for name in of.__struct_fields__ if (value := getattr(given, name, None)) is not None}
+        try:
+            command: office.Command = msgspec.convert(values, of)
+        except msgspec.ValidationError as error:
+            raise invalid(error) from error
+        result: dict[str, object] = msgspec.json.decode(await admin.order(folder, command, _office_opener(given)))
+        rows = result.get(show)
+        if given.json or not isinstance(rows, list):
+            _print(result, given.json)
+        else:
+            for row in rows:
+                print(_line(row))
+        return OK
+
+    return action
+
+
+def _office_opener(given: argparse.Namespace) -> Callable[[Folder], AbstractAsyncContextManager[Office]]:
+    @asynccontextmanager
+    async def open_office(folder: Folder) -> AsyncIterator[Office]:
+        async with app.opened(folder, _config(folder, given), _surroundings()) as parts:
+            yield parts.office
+
+    return open_office
+
+
+def _config(folder: Folder, given: argparse.Namespace) -> Config:
+    flags = {name: getattr(given, name, None) for name in Config.__struct_fields__}
+    return config.load(folder.config_file, os.environ, flags)
+
+
+def _surroundings() -> Surroundings:
+    events = Events(Metrics(CollectorRegistry()), json_logger())
+    return Surroundings(SystemClock(), secrets.token_bytes, events)
+
+
+def _print(facts: Mapping[str, object], as_json: bool) -> None:
+    if as_json:
+        print(msgspec.json.encode(facts).decode())
+        return
+    for name, value in facts.items():
+        print(f"{name}: {_text(value)}")
+
+
+def _line(row: object) -> str:
+    if not isinstance(row, dict):
+        return _text(row)
+    return "  ".join(f"{name}={_text(value)}" for name, value in row.items() if value is not None)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+# Arguments
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="tillstream-server", description="The Tillstream server.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    one = _leaf(commands, "init", "make a data folder", _init)
+    one.add_argument("--currency", default="USD", help="of transactions that name none (default USD)")
+    _add_serve(commands)
+    _add_access(commands)
+    _add_campaigns(commands)
+    _add_fleet(commands)
+    _add_ledger(commands)
+    return parser
+
+
+def _add_serve(commands: Commands) -> None:
+    one = _leaf(commands, "serve", "serve tills and head office", _serve)
+    one.add_argument("--host", help="address to listen on (default 127.0.0.1)")
+    one.add_argument("--port", type=int, help="port to listen on, 0 for any free one (default 8700)")
+    one.add_argument("--tls-certificate", metavar="FILE", help="PEM; without it the server speaks plain HTTP")
+    one.add_argument("--tls-key", metavar="FILE", help="PEM")
+    one.add_argument("--no-uvloop", dest="uvloop", action="store_false", default=None, help="use asyncio's own loop")
+
+
+def _add_access(commands: Commands) -> None:
+    token = _group(commands, "token", "let tills in")
+    one = _leaf(token, "create", "make an enrolment token", _order(office.TokenCreate))
+    one.add_argument("--retailer", required=True)
+    one.add_argument("--store", required=True)
+    one.add_argument("--till", help="only this till, or its replacement (default: the store's next tills)")
+    one.add_argument("--uses", type=int, help="how many agents it lets in (default 1)")
+    one.add_argument("--ttl", dest="ttl_ms", type=_duration, metavar="TIME", help="30m, 24h, 7d … (default 24h)")
+    key = _group(commands, "key", "let head office in")
+    one = _leaf(key, "create", "make a key for the API", _order(office.KeyCreate))
+    one.add_argument("--role", required=True, choices=sorted(PERMISSIONS))
+
+
+def _add_campaigns(commands: Commands) -> None:
+    campaign = _group(commands, "campaign", "put campaigns in force")
+    one = _leaf(campaign, "put", "put a campaign in force", _order(office.CampaignPut))
+    one.add_argument("--retailer", required=True)
+    one.add_argument("document", metavar="FILE", type=_file, help="the campaign as JSON; - reads standard input")
+    one = _leaf(campaign, "end", "take a campaign out of force", _order(office.CampaignEnd))
+    one.add_argument("--retailer", required=True)
+    one.add_argument("campaign", metavar="ID")
+    one = _leaf(campaign, "list", "list every version", _order(office.CampaignList, "campaigns"))
+    one.add_argument("--retailer")
+
+
+def _add_fleet(commands: Commands) -> None:
+    till = _group(commands, "till", "look after tills")
+    one = _leaf(till, "list", "list tills", _order(office.TillList, "tills"))
+    one.add_argument("--retailer")
+    one.add_argument("--after", metavar="ID", help="the `next` of the page before")
+    one.add_argument("--limit", type=int, help="at most 1000")
+    _till(_leaf(till, "revoke", "turn a till away", _order(office.TillRevoke)))
+    _till(_leaf(till, "allow-again", "let a revoked till in again", _order(office.TillAllowAgain)))
+    held = _group(commands, "quarantine", "what revoked tills sent")
+    _leaf(held, "list", "list it by till", _order(office.QuarantineList, "quarantine"))
+    _till(_leaf(held, "release", "take a till's batches after all", _order(office.QuarantineRelease)))
+
+
+def _add_ledger(commands: Commands) -> None:
+    _leaf(commands, "rebuild", "fold the ledger into every projection again", _order(office.Rebuild))
+    letters = _group(commands, "dead-letters", "records that could not be taken")
+    one = _leaf(letters, "list", "list the newest", _order(office.DeadLettersList, "dead_letters"))
+    one.add_argument("--limit", type=int, help="at most 10000")
+    ledger = _group(commands, "ledger", "the ledger itself")
+    one = _leaf(ledger, "export", "write it as JSON lines", _export)
+    one.add_argument("--retailer")
+    one.add_argument("--after", type=int, default=0, metavar="ID", help="only records with a higher id")
+
+
+def _group(commands: Commands, name: str, text: str) -> Commands:
+    group = commands.add_parser(name, help=text, description=text)
+    return group.add_subparsers(required=True, metavar="COMMAND")
+
+
+def _leaf(commands: Commands, name: str, text: str, action: Action) -> argparse.ArgumentParser:
+    leaf = commands.add_parser(name, help=text, description=text)
+    leaf.set_defaults(action=action)
+    leaf.add_argument("--data", required=True, type=Path, metavar="DIR", help="the server's data folder")
+    leaf.add_argument("--json", action="store_true", help="print the result as JSON")
+    return leaf
+
+
+def _till(parser: argparse.ArgumentParser) -> None:
+    for name in ("retailer", "store", "till"):
+        parser.add_argument(f"--{name}", required=True)
+
+
+def _duration(text: str) -> int:
+    found = _TTL.fullmatch(text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time like 30m, 24h or 7d")
+    return int(found[1]) * _UNIT_MS[found[2]]
+
+
+def _file(name: str) -> str:
+    try:
+        return sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise argparse.ArgumentTypeError(f"cannot read {name}: {error}") from error

@@ -1,0 +1,148 @@
+"""Says what happened: one method an event, which counts it and writes one log line.
+
+Log lines are JSON on stderr. They name tills and reasons; never a person, a body, a token or a key.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Mapping
+from typing import TextIO
+
+import structlog
+from structlog.typing import FilteringBoundLogger
+
+from .metrics import Metrics
+
+
+def json_logger(stream: TextIO | None = None) -> FilteringBoundLogger:
+    """A logger of JSON lines; stderr unless told otherwise."""
+    logger: FilteringBoundLogger = structlog.wrap_logger(
+        structlog.WriteLogger(stream or sys.stderr),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger("info"),
+    )
+    return logger
+
+
+class Events:
+    """What the server has to say."""
+
+    def __init__(self, metrics: Metrics, log: FilteringBoundLogger) -> None:
+        self.metrics = metrics
+        self._log = log
+
+    # The process
+
+    def serving(self, address: str, tls: bool) -> None:
+        """The server takes requests."""
+        self._log.info("serving", address=address, tls=tls)
+
+    def stopping(self) -> None:
+        """The server was told to stop."""
+        self._log.info("stopping")
+
+    def unexpected(self, where: str, error: BaseException) -> None:
+        """A fault of ours. The message is left out: it may quote what somebody sent."""
+        self.metrics.failures.inc()
+        frames = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-6:]]
+        self._log.error("unexpected_error", where=where, type=type(error).__name__, at=frames)
+
+    def commanded(self, command: str) -> None:
+        """Somebody on this machine gave a command."""
+        self._log.info("command", command=command)
+
+    # Enrolment
+
+    def enrolled(self, retailer: str, store: str, till: str, *, repeated: bool) -> None:
+        """An agent joined a till, or asked again for the answer it missed."""
+        self.metrics.enrolments.labels("repeated" if repeated else "joined").inc()
+        self._log.info("enrolled", retailer=retailer, store=store, till=till, repeated=repeated)
+
+    def enrolment_refused(self, outcome: str, reason: str) -> None:
+        """An agent was not let in."""
+        self.metrics.enrolments.labels(outcome).inc()
+        self._log.warning("enrolment_refused", outcome=outcome, reason=reason)
+
+    # Batches
+
+    def batch_taken(self, lane: str, counts: Mapping[str, int], seconds: float) -> None:
+        """A batch is committed."""
+        self.metrics.batches.labels("accepted").inc()
+        self.metrics.batch_seconds.observe(seconds)
+        for outcome, count in counts.items():
+            self.metrics.records.labels(outcome).inc(count)
+        noteworthy = {outcome: count for outcome, count in counts.items() if outcome in ("dead", "conflict") and count}
+        if noteworthy:
+            self._log.warning("records_set_aside", lane=lane, **noteworthy)
+
+    def batch_refused(self, outcome: str, reason: str) -> None:
+        """A batch was not taken."""
+        self.metrics.batches.labels(outcome).inc()
+        self._log.warning("batch_refused", outcome=outcome, reason=reason)
+
+    def conflict(self, till_id: bytes, epoch: bytes, seq: int) -> None:
+        """One name came with two contents: a clone, or a till gone wrong."""
+        self._log.error("conflict", till=till_id.hex(), epoch=epoch.hex(), seq=seq)
+
+    def forked(self, till_id: bytes, epoch: bytes) -> None:
+        """A second epoch follows the same place as this one: a cloned till or a restored image."""
+        self.metrics.forks.inc()
+        self._log.error("forked", till=till_id.hex(), epoch=epoch.hex())
+
+    def released(self, batches: int) -> None:
+        """Quarantined batches went through the pipeline after all."""
+        self._log.info("quarantine_released", batches=batches)
+
+    # The push channel
+
+    def push_opened(self, till_id: bytes, agent_version: str) -> None:
+        """A till is on the push channel."""
+        self.metrics.push_sessions.inc()
+        self._log.info("push_opened", till=till_id.hex(), agent_version=agent_version)
+
+    def push_ended(self, till_id: bytes, outcome: str) -> None:
+        """A till left the push channel."""
+        self.metrics.push_sessions.dec()
+        self.metrics.push_ends.labels(outcome).inc()
+        self._log.info("push_ended", till=till_id.hex(), outcome=outcome)
+
+    def push_refused(self, reason: str) -> None:
+        """Somebody was not let onto the push channel."""
+        self.metrics.push_ends.labels("refused").inc()
+        self._log.warning("push_refused", reason=reason)
+
+    def push_misspoken(self, till_id: bytes, reason: str) -> None:
+        """A till said something that the channel does not carry."""
+        self._log.warning("push_misspoken", till=till_id.hex(), reason=reason)
+
+    def pushed(self) -> None:
+        """A message was written to a till."""
+        self.metrics.pushes.inc()
+
+    def receipt(self) -> None:
+        """A till holds what it was pushed."""
+        self.metrics.receipts.inc()
+
+    def heartbeat(self) -> None:
+        """A till said how it is."""
+        self.metrics.heartbeats.inc()
+
+    def pack_issued(self, count: int = 1) -> None:
+        """Packs were signed."""
+        self.metrics.packs.inc(count)
+
+    # Campaigns and the fleet
+
+    def campaign_changed(self, retailer: str, campaign: str, change: str) -> None:
+        """Head office put or ended a campaign."""
+        self._log.info("campaign", retailer=retailer, campaign=campaign, change=change)
+
+    def till_changed(self, retailer: str, store: str, till: str, change: str) -> None:
+        """A till was revoked or let in again."""
+        self._log.warning("till", retailer=retailer, store=store, till=till, change=change)

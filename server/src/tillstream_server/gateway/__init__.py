@@ -1,0 +1,1 @@
+"""What tills talk to: enrolment, batches, and the push channel."""

@@ -1,0 +1,94 @@
+"""One till on the push channel, without sockets: bytes in, events and bytes out.
+
+    challenge sent ── present ──▶ presented ── admit ──▶ open ── close
+                                     │
+                                     └─ a bad signature, a wrong version, any other message: refused
+
+In `open`, pushes leave in the order of their seq, each once, none after its expiry. A push whose seq does not follow
+the last one is not sent: the caller reads what is between from the outbox first, so that nothing is skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from tillstream_protocol import messages, versions
+from tillstream_protocol.codec import encode
+from tillstream_protocol.errors import InvalidInput
+from tillstream_protocol.signing import verify
+
+from ..devices import Device
+
+State = Literal["challenged", "presented", "open"]
+
+
+class OutOfTurn(InvalidInput):
+    """A message that has no place at this point of the session."""
+
+    code = "out_of_turn"
+
+
+class PushSession:
+    """The server's side. `last_sent` is the highest push seq the till has, or has been sent."""
+
+    def __init__(self, nonce: bytes, server_ms: int) -> None:
+        self.state: State = "challenged"
+        self.last_sent = 0
+        self.greeting = encode(messages.Challenge(nonce, server_ms))
+        self._nonce = nonce
+        self._present: messages.Present | None = None
+        self._device: Device | None = None
+
+    def present(self, data: bytes) -> messages.Present:
+        """The till's first message. Raises `InvalidInput`, `OutOfTurn` or `VersionMismatch`."""
+        message = messages.decode_to_server(data)
+        if self.state != "challenged" or not isinstance(message, messages.Present):
+            raise OutOfTurn("the first message is a present, and the only one")
+        versions.require_spoken(message.protocol)
+        self.state = "presented"
+        self._present = message
+        return message
+
+    def admit(self, device: Device) -> None:
+        """Open the session for the device that presented itself. Raises `BadSignature` or `OutOfTurn`."""
+        present = self._present
+        if self.state != "presented" or present is None:
+            raise OutOfTurn("nobody has presented themself")
+        if device.till_id != present.till_id:
+            raise OutOfTurn("this device speaks for another till", field="till_id")
+        verify(device.public_key, messages.challenge_bytes(self._nonce, present.till_id), present.signature)
+        self.state = "open"
+        self.last_sent = present.last_push
+        self._device = device
+
+    def receive(self, data: bytes) -> messages.Receipt | messages.Vitals:
+        """What an admitted till says. Raises `InvalidInput`, `BadSignature` or `OutOfTurn`."""
+        message = messages.decode_to_server(data)
+        device = self._device
+        if device is None or isinstance(message, messages.Present):
+            raise OutOfTurn("a present has no place here")
+        if isinstance(message, messages.Receipt):
+            if message.seq > self.last_sent:
+                raise OutOfTurn("a receipt for what was not sent", field="seq", limit=str(self.last_sent))
+            return message
+        vitals = messages.open_heartbeat(message, device.public_key)
+        if vitals.till_id != device.till_id:
+            raise OutOfTurn("a heartbeat of another till", field="till_id")
+        return vitals
+
+    def follows(self, pushes: Sequence[messages.Push]) -> bool:
+        """Whether nothing can lie between what was sent and these."""
+        expected = self.last_sent
+        for push in pushes:
+            if push.seq > expected + 1:
+                return False
+            expected = max(expected, push.seq)
+        return True
+
+    def send(self, push: messages.Push, now_ms: int) -> bytes | None:
+        """The push as bytes, or None when it was sent before or is of no more use."""
+        if self.state != "open" or push.seq <= self.last_sent:
+            return None
+        self.last_sent = push.seq
+        return encode(push) if push.expires_ms > now_ms else None

@@ -1,0 +1,222 @@
+"""One SQLite file: exactly one writing connection, and readers that cannot write.
+
+SQLite up to 3.51.2 can corrupt a WAL file that two connections write or checkpoint at the same time. So one
+connection writes and checkpoints, one transaction after the other; the readers are `query_only` and never
+checkpoint. `synchronous` is FULL: a transaction that has committed survives a power cut.
+
+Errors of driver and SQLAlchemy end here: `write` and `read` raise `LedgerFault` or `LedgerBusy`, whose messages hold
+no values.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, event
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
+
+from tillstream_protocol.errors import TillstreamError
+
+READERS: Final = 4
+CHECKPOINT_PAGES: Final = 4_000
+"""The WAL is folded back when it passes about 16 MiB."""
+CACHE_KIB: Final = 64 * 1024
+BUSY_MS: Final = 5_000
+
+_MIGRATIONS: Final = Path(__file__).parent / "migrations"
+
+
+class LedgerFault(TillstreamError):
+    """The database refused or failed; nothing of the transaction was written."""
+
+    code = "ledger_fault"
+    retryable = True
+
+
+class LedgerBusy(LedgerFault):
+    """Another process holds the database's lock."""
+
+    code = "ledger_busy"
+
+
+class LedgerVersion(TillstreamError):
+    """A database that is missing, older or newer than this server."""
+
+    code = "ledger_version"
+
+
+class Database:
+    """Transactions on one SQLite file. `open` makes one; `close` ends it."""
+
+    def __init__(self, path: Path, writer: AsyncEngine, readers: AsyncEngine, conn: AsyncConnection) -> None:
+        self.path = path
+        self._writer = writer
+        self._readers = readers
+        self._conn = conn
+        self._turn = asyncio.Lock()
+
+    @classmethod
+    async def open(cls, path: Path, *, readers: int = READERS) -> Database:
+        """Open an existing file. Raises `LedgerVersion` where there is none, or `LedgerFault`."""
+        if not path.is_file():
+            raise LedgerVersion(f"there is no database at {path}", field="data", hint="run `tillstream-server init`")
+        writer = _engine(path, "BEGIN IMMEDIATE", _writer_pragmas(), 1)
+        try:
+            conn = await writer.connect()
+        except SQLAlchemyError as error:
+            await writer.dispose()
+            raise _translated(error) from error
+        return cls(path, writer, _engine(path, "BEGIN", _reader_pragmas(), readers), conn)
+
+    async def close(self) -> None:
+        """Wait for the transaction under way, and close every connection."""
+        async with self._turn:
+            await self._conn.close()
+            await self._readers.dispose()
+            await self._writer.dispose()
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """The writing connection, inside one transaction: it commits at the end, or rolls back on an error."""
+        async with self._turn:
+            try:
+                async with self._conn.begin():
+                    yield self._conn
+            except SQLAlchemyError as error:
+                raise _translated(error) from error
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A connection that cannot write, on one snapshot of the database."""
+        try:
+            async with self._readers.connect() as conn:
+                yield conn
+        except SQLAlchemyError as error:
+            raise _translated(error) from error
+
+
+async def migrate(path: Path) -> None:
+    """Bring the file's schema up to this version, making the file if there is none.
+
+    Raises `LedgerVersion` for a database that a newer server has written.
+    """
+    await asyncio.to_thread(_migrate, path)
+
+
+async def create(path: Path, metadata: MetaData) -> None:
+    """Make a file with these tables, where they are missing: for small databases beside the ledger."""
+
+    def run() -> None:
+        with _on_file(path) as conn:
+            metadata.create_all(conn)
+
+    await asyncio.to_thread(run)
+
+
+async def is_current(conn: AsyncConnection) -> bool:
+    """Whether the database has exactly the schema of this version."""
+    head = ScriptDirectory.from_config(_alembic()).get_current_head()
+    return await conn.run_sync(lambda sync: MigrationContext.configure(sync).get_current_revision()) == head
+
+
+def _migrate(path: Path) -> None:
+    config = _alembic()
+    try:
+        with _on_file(path) as conn:
+            config.attributes["connection"] = conn
+            command.upgrade(config, "head")
+    except CommandError as error:
+        raise LedgerVersion(
+            f"{path} was written by another version of the server", field="data", hint="upgrade the server"
+        ) from error
+
+
+@contextmanager
+def _on_file(path: Path) -> Iterator[Connection]:
+    """One transaction on a file that nothing else has open; the file is made for its owner alone."""
+    engine = create_engine(URL.create("sqlite", database=str(path)), poolclass=NullPool)
+    _prepare(engine, "BEGIN IMMEDIATE", _writer_pragmas())
+    try:
+        path.touch(mode=0o600)
+        with engine.begin() as conn:
+            yield conn
+    except OSError as error:
+        raise LedgerFault(f"cannot make {path}: {error.strerror}", field="data") from error
+    except SQLAlchemyError as error:
+        raise _translated(error) from error
+    finally:
+        engine.dispose()
+
+
+def _alembic() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _engine(path: Path, begin: str, pragmas: tuple[str, ...], size: int) -> AsyncEngine:
+    engine = create_async_engine(
+        URL.create("sqlite+aiosqlite", database=str(path)),
+        poolclass=AsyncAdaptedQueuePool,
+        pool_size=size,
+        max_overflow=0,
+        hide_parameters=True,
+    )
+    _prepare(engine.sync_engine, begin, pragmas)
+    return engine
+
+
+def _prepare(engine: Engine, begin: str, pragmas: tuple[str, ...]) -> None:
+    """Take the start of transactions from the driver, which would begin them late and deferred."""
+
+    def connected(connection: Any, _record: object) -> None:
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in pragmas:
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    def begun(connection: Any) -> None:
+        connection.exec_driver_sql(begin)
+
+    event.listen(engine, "connect", connected)
+    event.listen(engine, "begin", begun)
+
+
+def _writer_pragmas() -> tuple[str, ...]:
+    return (
+        f"busy_timeout={BUSY_MS}",
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        f"wal_autocheckpoint={CHECKPOINT_PAGES}",
+        f"cache_size=-{CACHE_KIB}",
+        "temp_store=MEMORY",
+    )
+
+
+def _reader_pragmas() -> tuple[str, ...]:
+    return (f"busy_timeout={BUSY_MS}", "query_only=ON", "wal_autocheckpoint=0", "temp_store=MEMORY")
+
+
+def _translated(error: SQLAlchemyError) -> LedgerFault:
+    cause = error.orig if isinstance(error, DBAPIError) else None
+    name = getattr(cause, "sqlite_errorname", None) or type(error).__name__
+    if isinstance(error, OperationalError) and name in ("SQLITE_BUSY", "SQLITE_LOCKED"):
+        return LedgerBusy("another process is writing to the database", hint="stop the other server")
+    if isinstance(cause, sqlite3.Error):
+        return LedgerFault(f"the database failed: {name}", hint="see the server's log and the disk's free space")
+    return LedgerFault(f"the database failed: {name}")

@@ -1,0 +1,464 @@
+"""Every table of the ledger's database. Ids and hashes are BLOBs, times are milliseconds since 1970.
+
+Three sorts of table lie here. *Facts* are appended and never changed: `ledger`, `duplicate`, `companion`, `link`,
+`decision` (but for its delivery times), `received`. *Projections* can be dropped and folded again from the facts:
+`sale`, `voiding`, `sales_by_hour`, `products_by_day`, `member_stats`, `member_category`. The rest is what the server
+has to remember to serve its tills. Nothing here names a person: identifiers lie sealed in `vault_item`, under keys
+that lie in another file, and every hash is keyed.
+
+Tables whose key is not their row number are stored by that key (`WITHOUT ROWID`), which saves the second tree.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import (
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.sql.schema import SchemaItem
+
+metadata: Final = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _text(name: str, *items: SchemaItem, null: bool = False) -> Column[str]:
+    return Column(name, Text, *items, nullable=null)
+
+
+def _blob(name: str, *items: SchemaItem, null: bool = False) -> Column[bytes]:
+    return Column(name, LargeBinary, *items, nullable=null)
+
+
+def _int(name: str, *items: SchemaItem, null: bool = False, default: int | None = None) -> Column[int]:
+    server_default = None if default is None else text(str(default))
+    return Column(name, Integer, *items, nullable=null, server_default=server_default)
+
+
+def _flag(name: str, *, null: bool = False) -> Column[int]:
+    return Column(name, SmallInteger, nullable=null)
+
+
+def _keyed(name: str, *items: SchemaItem) -> Table:
+    """A table that is stored by its primary key."""
+    return Table(name, metadata, *items, sqlite_with_rowid=False)
+
+
+# Places, devices and permissions
+
+store = _keyed(
+    "store", _text("retailer"), _text("store"), _int("created_ms"), PrimaryKeyConstraint("retailer", "store")
+)
+
+till = Table(
+    "till",
+    metadata,
+    _blob("till_id"),
+    _text("retailer"),
+    _text("store"),
+    _text("till"),
+    _int("created_ms"),
+    _int("revoked_ms", null=True),
+    _int("push_seq", default=0),
+    PrimaryKeyConstraint("till_id"),
+    UniqueConstraint("retailer", "store", "till"),
+)
+
+device = Table(
+    "device",
+    metadata,
+    _blob("key_id"),
+    _blob("till_id", ForeignKey("till.till_id")),
+    _blob("public_key"),
+    _int("created_ms"),
+    _int("revoked_ms", null=True),
+    _text("agent_version"),
+    _text("platform"),
+    PrimaryKeyConstraint("key_id"),
+    Index(None, "till_id"),
+)
+
+token = Table(
+    "token",
+    metadata,
+    _blob("token_hash"),
+    _text("retailer"),
+    _text("store"),
+    _text("till", null=True),
+    _int("uses_left"),
+    _int("expires_ms"),
+    _int("created_ms"),
+    PrimaryKeyConstraint("token_hash"),
+)
+
+api_key = Table(
+    "api_key",
+    metadata,
+    _blob("key_hash"),
+    _text("role"),
+    _int("created_ms"),
+    PrimaryKeyConstraint("key_hash"),
+)
+
+till_status = Table(
+    "till_status",
+    metadata,
+    _blob("till_id", ForeignKey("till.till_id")),
+    _blob("epoch"),
+    _int("position"),
+    _int("queued"),
+    _int("oldest_queued_ms"),
+    _int("hook_p50"),
+    _int("hook_p99"),
+    _int("hook_max"),
+    _int("disk_free"),
+    _int("clock_ms"),
+    _text("agent_version"),
+    _text("last_error"),
+    _int("seen_ms"),
+    PrimaryKeyConstraint("till_id"),
+)
+
+# What was received
+
+epoch = Table(
+    "epoch",
+    metadata,
+    _blob("till_id"),
+    _blob("epoch"),
+    _blob("parent"),
+    _int("parent_position"),
+    _int("first_seen_ms"),
+    PrimaryKeyConstraint("till_id", "epoch"),
+    Index(None, "till_id", "parent", "parent_position"),
+)
+
+received = _keyed(
+    "received",
+    _blob("till_id"),
+    _blob("epoch"),
+    _int("first_seq"),
+    _int("last_seq"),
+    PrimaryKeyConstraint("till_id", "epoch", "first_seq"),
+)
+
+ledger = Table(
+    "ledger",
+    metadata,
+    _int("id"),
+    _text("retailer"),
+    _text("store"),
+    _blob("till_id"),
+    _blob("epoch"),
+    _int("seq"),
+    _int("kind"),
+    _text("body_type"),
+    _int("at_ms"),
+    _text("business_date", null=True),
+    _int("captured_ms"),
+    _int("received_ms"),
+    _blob("idem", null=True),
+    _blob("content"),
+    _blob("digest"),
+    _int("revision"),
+    _blob("subject", null=True),
+    _text("currency", null=True),
+    _int("amount_minor", null=True),
+    _flag("training"),
+    _blob("body"),
+    _flag("reconciles", null=True),
+    PrimaryKeyConstraint("id"),
+    UniqueConstraint("till_id", "epoch", "seq"),
+    Index(
+        "uq_ledger_retailer_idem_content",
+        "retailer",
+        "idem",
+        "content",
+        unique=True,
+        sqlite_where=text("idem IS NOT NULL"),
+    ),
+)
+"""`kind` is the frame's kind number and `body_type` the body's tag; `body` is what `ledger.bodies` reads. `idem`,
+`content` and `digest` are keyed hashes of the idempotency key, the canonical content and the opened record.
+`training` is 1 for training and test transactions, which are in no projection."""
+
+duplicate = _keyed(
+    "duplicate",
+    _blob("till_id"),
+    _blob("epoch"),
+    _int("seq"),
+    _int("ledger_id", ForeignKey("ledger.id")),
+    _blob("digest"),
+    _int("captured_ms"),
+    _int("received_ms"),
+    PrimaryKeyConstraint("till_id", "epoch", "seq"),
+    Index(None, "ledger_id"),
+)
+"""A name whose content the ledger already had under another name. It counts for the order of revisions."""
+
+companion = _keyed(
+    "companion",
+    _int("ledger_id", ForeignKey("ledger.id")),
+    _blob("subject"),
+    PrimaryKeyConstraint("ledger_id", "subject"),
+)
+"""The further subjects of a record that came with several identifiers: evidence for links, never a merge."""
+
+link = _keyed(
+    "link",
+    _int("ledger_id", ForeignKey("ledger.id")),
+    _text("relation"),
+    _blob("target"),
+    PrimaryKeyConstraint("ledger_id", "relation", "target"),
+)
+"""What a transaction refers to, by the keyed hash of the other's idempotency key; the body's own may be masked."""
+
+dead_letter = Table(
+    "dead_letter",
+    metadata,
+    _int("id"),
+    _text("retailer"),
+    _blob("till_id"),
+    _blob("epoch"),
+    _int("seq"),
+    _text("code"),
+    _text("reason"),
+    _blob("header"),
+    _blob("frame"),
+    _int("received_ms"),
+    PrimaryKeyConstraint("id"),
+    UniqueConstraint("till_id", "epoch", "seq"),
+)
+
+quarantine = Table(
+    "quarantine",
+    metadata,
+    _int("id"),
+    _blob("till_id"),
+    _text("reason"),
+    _blob("digest"),
+    _blob("body"),
+    _int("received_ms"),
+    PrimaryKeyConstraint("id"),
+    UniqueConstraint("digest"),
+)
+
+conflict = Table(
+    "conflict",
+    metadata,
+    _int("id"),
+    _blob("till_id"),
+    _blob("epoch"),
+    _int("seq"),
+    _blob("digest"),
+    _blob("header"),
+    _blob("frame"),
+    _int("received_ms"),
+    PrimaryKeyConstraint("id"),
+    UniqueConstraint("till_id", "epoch", "seq", "digest"),
+)
+"""A record under a name that the ledger holds with another content: kept, never taken."""
+
+refusal = _keyed("refusal", _text("reason"), _int("count"), PrimaryKeyConstraint("reason"))
+
+# Customers
+
+identifier = _keyed(
+    "identifier",
+    _blob("hash"),
+    _blob("subject"),
+    _text("retailer"),
+    PrimaryKeyConstraint("hash"),
+    Index(None, "subject"),
+)
+
+subject = _keyed("subject", _blob("subject"), _text("retailer"), _int("created_ms"), PrimaryKeyConstraint("subject"))
+
+vault_item = _keyed(
+    "vault_item",
+    _blob("subject"),
+    _text("field"),
+    _blob("record"),
+    _blob("nonce"),
+    _blob("sealed"),
+    PrimaryKeyConstraint("subject", "field", "record"),
+)
+
+# Projections
+
+sale = _keyed(
+    "sale",
+    _text("retailer"),
+    _blob("idem"),
+    _int("ledger_id"),
+    _int("revision"),
+    _int("captured_ms"),
+    _int("seq"),
+    _blob("content"),
+    _text("kind"),
+    _text("store"),
+    _blob("till_id"),
+    _int("at_ms"),
+    _text("business_date"),
+    _text("currency"),
+    _int("amount_minor"),
+    _blob("subject", null=True),
+    _flag("training"),
+    _flag("voided"),
+    _flag("counted"),
+    PrimaryKeyConstraint("retailer", "idem"),
+    Index(None, "subject", "at_ms", sqlite_where=text("counted = 1 AND subject IS NOT NULL")),
+    Index(None, "at_ms"),
+)
+"""One row for each transaction of whatever kind: which of its revisions holds, by (revision, captured_ms, seq,
+content). `counted` is 1 where it is in the figures: it sells, is neither training nor test, and is not voided."""
+
+voiding = _keyed(
+    "voiding",
+    _text("retailer"),
+    _blob("target"),
+    _blob("idem"),
+    PrimaryKeyConstraint("retailer", "target", "idem"),
+    Index(None, "retailer", "idem"),
+)
+"""Transaction `idem` voids transaction `target`, whichever of them came first."""
+
+sales_by_hour = _keyed(
+    "sales_by_hour",
+    _text("retailer"),
+    _text("store"),
+    _int("hour_ms"),
+    _text("currency"),
+    _int("transactions"),
+    _int("amount_minor"),
+    _int("lines"),
+    PrimaryKeyConstraint("retailer", "store", "hour_ms", "currency"),
+)
+"""`hour_ms` is the local hour as `facts.local_hour_ms` gives it."""
+
+products_by_day = _keyed(
+    "products_by_day",
+    _text("retailer"),
+    _text("business_date"),
+    _text("store"),
+    _text("sku"),
+    _text("currency"),
+    _int("quantity_micro"),
+    _int("amount_minor"),
+    _int("lines"),
+    PrimaryKeyConstraint("retailer", "business_date", "store", "sku", "currency"),
+)
+"""`quantity_micro` is in millionths of the line's unit."""
+
+member_stats = _keyed(
+    "member_stats",
+    _blob("subject"),
+    _text("currency"),
+    _text("retailer"),
+    _int("transactions"),
+    _int("visits"),
+    _int("spend_minor"),
+    _int("last_visit_ms", null=True),
+    PrimaryKeyConstraint("subject", "currency"),
+)
+"""One row a member and currency, since amounts of two currencies cannot be added. A return is a transaction but no
+visit; `last_visit_ms` is the latest visit paid in this currency."""
+
+member_category = _keyed(
+    "member_category",
+    _blob("subject"),
+    _text("category"),
+    _text("currency"),
+    _int("lines"),
+    _int("amount_minor"),
+    PrimaryKeyConstraint("subject", "category", "currency"),
+)
+
+# Campaigns and what became of them
+
+decision = Table(
+    "decision",
+    metadata,
+    _blob("offer_id"),
+    _text("retailer"),
+    _text("store"),
+    _blob("till_id"),
+    _int("ledger_id"),
+    _text("campaign"),
+    _int("campaign_version"),
+    _text("outcome"),
+    _text("reason", null=True),
+    _text("decided_at"),
+    _int("decided_ms"),
+    _int("expires_ms"),
+    _blob("lease", null=True),
+    _blob("subject", null=True),
+    _text("verdict", null=True),
+    _blob("body"),
+    _int("pushed_ms", null=True),
+    _int("received_ms", null=True),
+    _int("shown_ms", null=True),
+    PrimaryKeyConstraint("offer_id"),
+    Index(None, "retailer", "campaign"),
+    Index(None, "lease", sqlite_where=text("lease IS NOT NULL")),
+)
+"""Facts: appended, and never made again by a rebuild. Only the three delivery times are filled in later."""
+
+campaign = Table(
+    "campaign",
+    metadata,
+    _text("retailer"),
+    _text("id"),
+    _int("version"),
+    _blob("body"),
+    _flag("active"),
+    _int("created_ms"),
+    PrimaryKeyConstraint("retailer", "id", "version"),
+)
+
+book_version = _keyed("book_version", _text("retailer"), _int("version"), PrimaryKeyConstraint("retailer"))
+
+lease = Table(
+    "lease",
+    metadata,
+    _blob("id"),
+    _text("retailer"),
+    _text("campaign"),
+    _blob("till_id"),
+    _int("units"),
+    _int("issued_ms"),
+    PrimaryKeyConstraint("id"),
+    Index(None, "retailer", "campaign"),
+)
+
+push_outbox = Table(
+    "push_outbox",
+    metadata,
+    _blob("till_id"),
+    _int("seq"),
+    _int("expires_ms"),
+    _blob("body"),
+    _int("created_ms"),
+    _int("received_ms", null=True),
+    PrimaryKeyConstraint("till_id", "seq"),
+)
+
+PROJECTIONS: Final = (sale, voiding, sales_by_hour, products_by_day, member_stats, member_category)
+"""The tables that `pipeline.rebuild` drops and folds again."""

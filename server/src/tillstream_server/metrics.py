@@ -1,0 +1,73 @@
+"""What the server counts. No label ever names a till, a member, an article or a cashier."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+BATCH_OUTCOMES: Final = (
+    "accepted",
+    "unsigned",
+    "bad_signature",
+    "unknown_device",
+    "revoked",
+    "too_large",
+    "invalid_input",
+    "damaged",
+    "busy",
+    "failed",
+)
+RECORD_OUTCOMES: Final = ("stored", "repeat", "duplicate", "dead", "conflict")
+ENROLMENT_OUTCOMES: Final = (
+    "joined",
+    "repeated",
+    "token_unknown",
+    "token_expired",
+    "token_used",
+    "token_till_revoked",
+    "version_mismatch",
+    "invalid",
+)
+PUSH_ENDS: Final = ("closed", "replaced", "revoked", "refused", "broken", "failed", "shutdown")
+
+_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Metrics:
+    """Every metric of the server, on a registry of its own; zeros are there from the start."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self.batches = _counted(registry, "batches", "Batches received, by what became of them.", BATCH_OUTCOMES)
+        self.records = _counted(registry, "records", "Records received, by what became of them.", RECORD_OUTCOMES)
+        self.enrolments = _counted(registry, "enrolments", "Attempts to enrol, by outcome.", ENROLMENT_OUTCOMES)
+        self.push_ends = _counted(registry, "push_sessions_ended", "Push sessions ended, by reason.", PUSH_ENDS)
+        self.batch_seconds = Histogram(
+            "tillstream_server_batch_seconds",
+            "From a batch's last byte to its commit.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.batches_waiting = Gauge(
+            "tillstream_server_batches_waiting", "Batches received and not yet committed.", registry=registry
+        )
+        self.push_sessions = Gauge("tillstream_server_push_sessions", "Tills on the push channel.", registry=registry)
+        self.pushes = Counter("tillstream_server_pushes_sent", "Messages pushed to tills.", registry=registry)
+        self.receipts = Counter("tillstream_server_push_receipts", "Receipts from tills.", registry=registry)
+        self.heartbeats = Counter("tillstream_server_heartbeats", "Heartbeats from tills.", registry=registry)
+        self.packs = Counter("tillstream_server_packs_issued", "Packs signed for tills.", registry=registry)
+        self.forks = Counter(
+            "tillstream_server_forks", "Epochs that follow a place already followed.", registry=registry
+        )
+        self.failures = Counter(
+            "tillstream_server_unexpected_errors", "Requests that ended in an unexpected error.", registry=registry
+        )
+
+
+def _counted(registry: CollectorRegistry, name: str, text: str, outcomes: Iterable[str]) -> Counter:
+    counter = Counter(f"tillstream_server_{name}", text, ["outcome"], registry=registry)
+    for outcome in outcomes:
+        counter.labels(outcome)
+    return counter

@@ -1,0 +1,297 @@
+"""What head office and the operator may order: one typed command each, run in the one process that writes.
+
+The same functions serve the admin socket of a running server, the CLI when no server runs, and the HTTP API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta, Struct
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from tillstream_protocol.errors import InvalidInput
+from tillstream_protocol.messages import Name, Revoked
+
+from . import auth, tills
+from .auth import Randomness
+from .campaigns import book as campaigns
+from .campaigns.book import CampaignBook
+from .clock import Clock
+from .devices import Devices
+from .events import Events
+from .gateway import quarantine
+from .gateway.batches import Intake
+from .gateway.deliveries import Deliveries
+from .gateway.hub import Hub
+from .keys import ServerKeys
+from .ledger import outbox
+from .ledger.database import Database
+
+HOUR_MS: Final = 3_600_000
+DAY_MS: Final = 24 * HOUR_MS
+
+Result = dict[str, object]
+
+
+class TokenCreate(Struct, frozen=True, forbid_unknown_fields=True, tag="token_create"):
+    """A token for one till, or for the next tills of a store."""
+
+    retailer: Name
+    store: Name
+    till: Name | None = None
+    uses: Annotated[int, Meta(ge=1, le=100_000)] = 1
+    ttl_ms: Annotated[int, Meta(ge=1000, le=366 * DAY_MS)] = DAY_MS
+
+
+class KeyCreate(Struct, frozen=True, forbid_unknown_fields=True, tag="key_create"):
+    """A key for head office's API."""
+
+    role: auth.Role
+
+
+class CampaignPut(Struct, frozen=True, forbid_unknown_fields=True, tag="campaign_put"):
+    """A campaign's JSON file, to be in force from now on."""
+
+    retailer: Name
+    document: str
+
+
+class CampaignEnd(Struct, frozen=True, forbid_unknown_fields=True, tag="campaign_end"):
+    """Take a campaign out of force."""
+
+    retailer: Name
+    campaign: Name
+
+
+class CampaignList(Struct, frozen=True, forbid_unknown_fields=True, tag="campaign_list"):
+    """Every version of every campaign."""
+
+    retailer: Name | None = None
+
+
+class TillList(Struct, frozen=True, forbid_unknown_fields=True, tag="till_list"):
+    """Tills by id, a page at a time."""
+
+    retailer: Name | None = None
+    after: Annotated[str, Meta(pattern="^([0-9a-f]{32})?$")] = ""
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
+
+
+class TillRevoke(Struct, frozen=True, forbid_unknown_fields=True, tag="till_revoke"):
+    """Turn a till away; what it sends is quarantined."""
+
+    retailer: Name
+    store: Name
+    till: Name
+
+
+class TillAllowAgain(Struct, frozen=True, forbid_unknown_fields=True, tag="till_allow_again"):
+    """Let a revoked till in again."""
+
+    retailer: Name
+    store: Name
+    till: Name
+
+
+class QuarantineList(Struct, frozen=True, forbid_unknown_fields=True, tag="quarantine_list"):
+    """What revoked tills sent."""
+
+
+class QuarantineRelease(Struct, frozen=True, forbid_unknown_fields=True, tag="quarantine_release"):
+    """Take a till's quarantined batches after all."""
+
+    retailer: Name
+    store: Name
+    till: Name
+
+
+class DeadLettersList(Struct, frozen=True, forbid_unknown_fields=True, tag="dead_letters_list"):
+    """The newest records that could not be taken."""
+
+    limit: Annotated[int, Meta(ge=1, le=10_000)] = 1000
+
+
+class Rebuild(Struct, frozen=True, forbid_unknown_fields=True, tag="rebuild"):
+    """Drop every projection and fold the ledger again."""
+
+
+Command = (
+    TokenCreate
+    | KeyCreate
+    | CampaignPut
+    | CampaignEnd
+    | CampaignList
+    | TillList
+    | TillRevoke
+    | TillAllowAgain
+    | QuarantineList
+    | QuarantineRelease
+    | DeadLettersList
+    | Rebuild
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Office:
+    """Runs commands."""
+
+    database: Database
+    devices: Devices
+    book: CampaignBook
+    deliveries: Deliveries
+    intake: Intake
+    hub: Hub
+    rebuild: Callable[[], Awaitable[Mapping[str, object]]]
+    keys: ServerKeys
+    clock: Clock
+    random: Randomness
+    events: Events
+
+    async def run(self, command: Command) -> Result:
+        """Carry out a command and give its result as JSON can hold it. Raises `TillstreamError`."""
+        result = await self._do(command)
+        self.events.commanded(str(command.__struct_config__.tag))
+        return result
+
+    async def _do(self, command: Command) -> Result:
+        match command:
+            case TokenCreate():
+                return await self._create_token(command)
+            case KeyCreate():
+                return await self._create_key(command)
+            case CampaignPut():
+                return await self._put_campaign(command)
+            case CampaignEnd():
+                return await self._end_campaign(command)
+            case CampaignList():
+                return await self._list_campaigns(command)
+            case TillList():
+                return await self._list_tills(command)
+            case TillRevoke():
+                return await self._revoke(command)
+            case TillAllowAgain():
+                return await self._allow_again(command)
+            case QuarantineList():
+                async with self.database.read() as conn:
+                    return {"quarantine": await quarantine.listing(conn)}
+            case QuarantineRelease():
+                return await self._release(command)
+            case DeadLettersList():
+                return await self._list_dead_letters(command)
+            case Rebuild():
+                return await self._rebuild()
+
+    async def _create_token(self, command: TokenCreate) -> Result:
+        if command.till is not None and command.uses != 1:
+            raise InvalidInput("a token for one till has one use", field="uses", limit="1", hint="leave out the till")
+        grant = auth.Grant(command.retailer, command.store, command.till)
+        now_ms = self.clock.now_ms()
+        async with self.database.write() as conn:
+            token = await auth.create_token(
+                conn,
+                grant,
+                uses=command.uses,
+                ttl_ms=command.ttl_ms,
+                now_ms=now_ms,
+                server_key_id=self.keys.sign.key_id,
+                random=self.random,
+            )
+        return {"token": token.text(), "uses": command.uses, "expires_ms": now_ms + command.ttl_ms}
+
+    async def _create_key(self, command: KeyCreate) -> Result:
+        async with self.database.write() as conn:
+            key = await auth.create_key(conn, command.role, now_ms=self.clock.now_ms(), random=self.random)
+        return {"key": key, "role": command.role}
+
+    async def _put_campaign(self, command: CampaignPut) -> Result:
+        campaign = campaigns.parse(command.document.encode())
+        async with self.database.write() as conn:
+            changed = await self.book.put(conn, command.retailer, campaign, self.clock.now_ms())
+        if changed:
+            await self._book_changed(command.retailer, campaign.id, "put")
+        return {"campaign": campaign.id, "version": campaign.version, "changed": changed}
+
+    async def _end_campaign(self, command: CampaignEnd) -> Result:
+        async with self.database.write() as conn:
+            await self.book.end(conn, command.retailer, command.campaign)
+        await self._book_changed(command.retailer, command.campaign, "ended")
+        return {"campaign": command.campaign, "active": False}
+
+    async def _book_changed(self, retailer: str, campaign: str, change: str) -> None:
+        async with self.database.read() as conn:
+            await self.book.refresh(conn, retailer)
+        self.events.campaign_changed(retailer, campaign, change)
+        await self.deliveries.announce(retailer)
+
+    async def _list_campaigns(self, command: CampaignList) -> Result:
+        async with self.database.read() as conn:
+            entries = await self.book.entries(conn, command.retailer)
+        return {
+            "campaigns": [
+                {
+                    "retailer": entry.retailer,
+                    "active": entry.active,
+                    "created_ms": entry.created_ms,
+                    "campaign": msgspec.to_builtins(entry.campaign),
+                }
+                for entry in entries
+            ]
+        }
+
+    async def _list_tills(self, command: TillList) -> Result:
+        after = bytes.fromhex(command.after)
+        async with self.database.read() as conn:
+            rows = await tills.listing(conn, retailer=command.retailer, after=after, limit=command.limit)
+        return {"tills": rows, "next": rows[-1]["till_id"] if len(rows) == command.limit else None}
+
+    async def _revoke(self, command: TillRevoke) -> Result:
+        now_ms = self.clock.now_ms()
+        async with self.database.write() as conn:
+            place = await tills.require(conn, command.retailer, command.store, command.till)
+            await tills.revoke(conn, place, now_ms)
+            word = Revoked("this till was revoked by head office")
+            pushes = await outbox.enqueue(conn, place.till_id, [(word, now_ms + DAY_MS)], now_ms)
+        self.devices.forget()
+        for push in pushes:
+            self.hub.send(place.till_id, push)
+        self.hub.end(place.till_id, "revoked")
+        self.events.till_changed(place.retailer, place.store, place.till, "revoked")
+        return {"till_id": place.till_id.hex(), "revoked": True}
+
+    async def _allow_again(self, command: TillAllowAgain) -> Result:
+        async with self.database.write() as conn:
+            place = await tills.require(conn, command.retailer, command.store, command.till)
+            await tills.allow_again(conn, place)
+            await self._unsay_revocation(conn, place.till_id)
+        self.devices.forget()
+        self.events.till_changed(place.retailer, place.store, place.till, "allowed_again")
+        return {"till_id": place.till_id.hex(), "revoked": False}
+
+    async def _unsay_revocation(self, conn: AsyncConnection, till_id: bytes) -> None:
+        """Take back the word of a revocation that the till has not heard yet."""
+        waiting = await outbox.after(conn, till_id, 0, self.clock.now_ms())
+        unsaid = [(till_id, push.seq) for push in waiting if isinstance(push.body, Revoked)]
+        if unsaid:
+            await conn.exec_driver_sql("DELETE FROM push_outbox WHERE till_id = ? AND seq = ?", unsaid)
+
+    async def _release(self, command: QuarantineRelease) -> Result:
+        async with self.database.read() as conn:
+            place = await tills.require(conn, command.retailer, command.store, command.till)
+        return {"released": await self.intake.release(place.till_id)}
+
+    async def _list_dead_letters(self, command: DeadLettersList) -> Result:
+        async with self.database.read() as conn:
+            rows = await conn.exec_driver_sql(
+                "SELECT id, retailer, hex(till_id), hex(epoch), seq, code, reason, received_ms"
+                " FROM dead_letter ORDER BY id DESC LIMIT ?",
+                (command.limit,),
+            )
+            names = ("id", "retailer", "till_id", "epoch", "seq", "code", "reason", "received_ms")
+            return {"dead_letters": [dict(zip(names, row, strict=True)) for row in rows]}
+
+    async def _rebuild(self) -> Result:
+        return dict(await self.rebuild())

@@ -1,0 +1,1 @@
+"""From a sealed batch to the ledger, its projections and the triggers, in one transaction."""

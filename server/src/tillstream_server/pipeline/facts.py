@@ -1,0 +1,208 @@
+"""Ledger facts on their way into the database: rows, and the statements that take them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from tillstream_protocol.framing import NO_EPOCH, ChunkHeader
+from tillstream_protocol.transaction import Transaction
+
+from ..devices import Device
+from ..ledger import schema
+from .opening import Opened, OpenedBatch, Refused
+from .projections import slices
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A record with its place in the ledger: a row of its own, or as another name of a row that is there."""
+
+    opened: Opened
+    ledger_id: int
+    duplicate: bool
+    subject: bytes | None
+    companions: tuple[bytes, ...]
+
+
+async def next_id(conn: AsyncConnection) -> int:
+    """The ledger id that is free; the writing transaction alone gives them out."""
+    highest = (await conn.execute(select(func.max(schema.ledger.c.id)))).scalar_one()
+    return 1 if highest is None else highest + 1
+
+
+async def known_contents(
+    conn: AsyncConnection, retailer: str, idems: Iterable[bytes]
+) -> dict[tuple[bytes, bytes], int]:
+    """(idempotency key, content) → ledger id, for everything the ledger holds under these keys."""
+    table = schema.ledger.c
+    found: dict[tuple[bytes, bytes], int] = {}
+    for some in slices(idems):
+        query = select(table.idem, table.content, table.id).where(table.retailer == retailer, table.idem.in_(some))
+        found.update(((idem, content), id_) for idem, content, id_ in (await conn.execute(query)).all())
+    return found
+
+
+async def write_records(
+    conn: AsyncConnection, device: Device, epoch: bytes, placed: Sequence[Placed], now_ms: int
+) -> None:
+    """Append records to the ledger, and the further names of those that were there."""
+    new = [p for p in placed if not p.duplicate]
+    rows = [_ledger_row(p, device, epoch, now_ms) for p in new]
+    names = [
+        (
+            device.till_id,
+            epoch,
+            p.opened.seq,
+            p.ledger_id,
+            p.opened.digest,
+            p.opened.record.captured_at,
+            now_ms,
+        )
+        for p in placed
+        if p.duplicate
+    ]
+    links = [(p.ledger_id, relation, target) for p in new for relation, target in p.opened.links]
+    companions = [(p.ledger_id, subject) for p in new for subject in p.companions]
+    for statement, values in (
+        (_APPEND, rows),
+        (_APPEND_DUPLICATE, names),
+        ("INSERT INTO link (ledger_id, relation, target) VALUES (?, ?, ?)", links),
+        ("INSERT INTO companion (ledger_id, subject) VALUES (?, ?)", companions),
+    ):
+        if values:
+            await conn.exec_driver_sql(statement, values)
+
+
+async def write_dead(
+    conn: AsyncConnection, device: Device, opened: OpenedBatch, dead: Sequence[tuple[int, Refused]], now_ms: int
+) -> None:
+    """Keep frames whose records cannot be taken, sealed as they came."""
+    header = opened.header
+    rows = [
+        (
+            device.retailer,
+            header.till,
+            header.epoch,
+            item.seq,
+            item.code,
+            item.reason,
+            opened.batch.header,
+            opened.frame_bytes(index),
+            now_ms,
+        )
+        for index, item in dead
+    ]
+    if rows:
+        await conn.exec_driver_sql(_KEEP_DEAD, rows)
+
+
+async def drop_dead(conn: AsyncConnection, header: ChunkHeader, seqs: Iterable[int]) -> None:
+    """Forget dead letters that good copies have replaced."""
+    rows = [(header.till, header.epoch, seq) for seq in seqs]
+    if rows:
+        await conn.exec_driver_sql("DELETE FROM dead_letter WHERE till_id = ? AND epoch = ? AND seq = ?", rows)
+
+
+async def write_conflicts(
+    conn: AsyncConnection, opened: OpenedBatch, conflicts: Sequence[tuple[int, Opened]], now_ms: int
+) -> None:
+    """Keep records whose names the ledger holds with another content."""
+    header = opened.header
+    rows = [
+        (header.till, header.epoch, item.seq, item.digest, opened.batch.header, opened.frame_bytes(index), now_ms)
+        for index, item in conflicts
+    ]
+    if rows:
+        await conn.exec_driver_sql(_KEEP_CONFLICT, rows)
+
+
+async def count_refusals(conn: AsyncConnection, counts: Iterable[tuple[str, int]]) -> None:
+    """Add to the lasting counts of what was refused, by reason."""
+    rows = [(reason, count) for reason, count in counts if count]
+    if rows:
+        await conn.exec_driver_sql(_COUNT, rows)
+
+
+async def note_epoch(conn: AsyncConnection, header: ChunkHeader, now_ms: int) -> bool:
+    """Note an epoch at first contact; whether another epoch follows the same place: a clone, or an image restored."""
+    made = await conn.exec_driver_sql(
+        "INSERT INTO epoch (till_id, epoch, parent, parent_position, first_seen_ms) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT DO NOTHING",
+        (header.till, header.epoch, header.parent, header.parent_position, now_ms),
+    )
+    if made.rowcount == 0 or header.parent == NO_EPOCH:
+        return False
+    table = schema.epoch.c
+    siblings = select(func.count()).where(
+        table.till_id == header.till,
+        table.parent == header.parent,
+        table.parent_position == header.parent_position,
+    )
+    return bool((await conn.execute(siblings)).scalar_one() > 1)
+
+
+def _ledger_row(placed: Placed, device: Device, epoch: bytes, now_ms: int) -> tuple[object, ...]:
+    o = placed.opened
+    body = o.body
+    date = currency = amount = None
+    revision, training = 0, False
+    if isinstance(body, Transaction):
+        date, currency, amount = body.business_date, body.currency, body.total
+        revision, training = body.revision, body.training or body.test
+    return (
+        placed.ledger_id,
+        device.retailer,
+        o.store,
+        device.till_id,
+        epoch,
+        o.seq,
+        o.kind,
+        type(body).__struct_config__.tag,
+        o.at_ms,
+        date,
+        o.record.captured_at,
+        now_ms,
+        o.idem,
+        o.content,
+        o.digest,
+        revision,
+        placed.subject,
+        currency,
+        amount,
+        training,
+        o.parts.encoded,
+        o.reconciles,
+    )
+
+
+_APPEND: Final = """
+INSERT INTO ledger (id, retailer, store, till_id, epoch, seq, kind, body_type, at_ms, business_date, captured_ms,
+    received_ms, idem, content, digest, revision, subject, currency, amount_minor, training, body, reconciles)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+
+_APPEND_DUPLICATE: Final = """
+INSERT INTO duplicate (till_id, epoch, seq, ledger_id, digest, captured_ms, received_ms)
+VALUES (?, ?, ?, ?, ?, ?, ?)
+"""
+
+_KEEP_DEAD: Final = """
+INSERT INTO dead_letter (retailer, till_id, epoch, seq, code, reason, header, frame, received_ms)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT DO NOTHING
+"""
+
+_KEEP_CONFLICT: Final = """
+INSERT INTO conflict (till_id, epoch, seq, digest, header, frame, received_ms)
+VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT DO NOTHING
+"""
+
+_COUNT: Final = """
+INSERT INTO refusal (reason, count) VALUES (?, ?) ON CONFLICT (reason) DO UPDATE SET count = count + excluded.count
+"""

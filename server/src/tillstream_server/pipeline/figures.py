@@ -1,0 +1,81 @@
+"""What one transaction adds to the projections: a pure function of its pseudonymous body."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from tillstream_protocol.errors import InvalidInput
+from tillstream_protocol.facts import local_hour_ms
+from tillstream_protocol.transaction import SELLING_KINDS, Transaction
+
+MICRO_DIGITS: Final = 6
+MAX_QUANTITY: Final = 10**9
+"""Units on one line: sums of them stay far within 64 bits."""
+
+_PARTS: Final = re.compile(r"([+-]?)(\d+)(?:\.(\d+))?")
+
+
+class TooMuch(InvalidInput):
+    """A quantity that no basket holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One transaction in figures. Products are by (sku, quantity in millionths, amount), categories by (name, lines,
+    amount); amounts in minor units of `currency`."""
+
+    hour_ms: int
+    currency: str
+    amount: int
+    lines: int
+    visit: bool
+    at_ms: int
+    products: tuple[tuple[str, int, int], ...]
+    categories: tuple[tuple[str, int, int], ...]
+
+
+def sells(t: Transaction) -> bool:
+    """Whether a transaction counts in sales figures, unless it is voided."""
+    return t.kind in SELLING_KINDS and not t.training and not t.test
+
+
+def figures(t: Transaction) -> Figures:
+    """The figures of a transaction that sells. A return counts with its signed amounts, but is no visit."""
+    lines = [line for line in t.lines if not line.void]
+    categories: dict[str, tuple[int, int]] = {}
+    products: list[tuple[str, int, int]] = []
+    for line in lines:
+        amount = line.amount
+        if line.hierarchy:
+            name = line.hierarchy[0]
+            count, total = categories.get(name, (0, 0))
+            categories[name] = (count + 1, total + amount)
+        sku = line.sku or line.gtin
+        if sku is not None and line.type == "item":
+            products.append((sku, quantity_micro(line.quantity), amount))
+    return Figures(
+        hour_ms=local_hour_ms(t.end),
+        currency=t.currency,
+        amount=t.total,
+        lines=len(lines),
+        visit=t.kind != "return",
+        at_ms=t.end.at,
+        products=tuple(products),
+        categories=tuple((name, count, total) for name, (count, total) in categories.items()),
+    )
+
+
+@lru_cache(maxsize=4_096)
+def quantity_micro(text: str) -> int:
+    """A decimal text in millionths, cut after the sixth digit. Raises `TooMuch` beyond `MAX_QUANTITY`."""
+    match = _PARTS.fullmatch(text)
+    if match is None:
+        raise TooMuch("not a decimal number", limit="digits with an optional sign and fraction")
+    sign, whole, fraction = match.groups(default="")
+    micro = int(whole) * 10**MICRO_DIGITS + int(fraction[:MICRO_DIGITS].ljust(MICRO_DIGITS, "0"))
+    if micro > MAX_QUANTITY * 10**MICRO_DIGITS:
+        raise TooMuch("too large", limit=f"{MAX_QUANTITY} at most")
+    return -micro if sign == "-" else micro

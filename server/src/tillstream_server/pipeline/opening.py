@@ -1,0 +1,307 @@
+"""Opens a batch: from sealed frames to records with their names, hashes and parts. All of it is CPU work.
+
+A frame that does not open, decode or hold is `Refused`, and its neighbours go on. Everything else that is wrong
+concerns the batch as a whole and is raised: a header that the till's device did not sign, a chunk sealed to another
+server, bytes that hold no frames.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+from msgspec.structs import replace
+
+from tillstream_protocol import codec, framing
+from tillstream_protocol.errors import Damaged, InvalidInput, TillstreamError
+from tillstream_protocol.events import KIND_NUMBERS, Body, MemberIdentified, Record
+from tillstream_protocol.framing import ChunkHeader, Frame, Gap
+from tillstream_protocol.limits import Limits
+from tillstream_protocol.messages import Batch
+from tillstream_protocol.sealing import RecordSeal, key_id, open_key
+from tillstream_protocol.transaction import IdempotencyKey, Link, Transaction, check, idempotency_key, reconcile
+from tillstream_protocol.versions import RECORD
+
+from ..customers.identity import Name, Namer
+from ..devices import Device
+from ..keys import ServerKeys
+from .figures import TooMuch, quantity_micro
+from .split import Split, split
+
+HASH_SIZE: Final = 16
+Decode = Callable[[bytes], Record]
+CACHED_KEYS: Final = 4_096
+
+
+class ForeignChunk(Damaged):
+    """A chunk of another till, or one that was sealed to another server."""
+
+    code = "foreign_chunk"
+
+
+class DamagedBatch(Damaged):
+    """A batch whose bytes are not whole frames."""
+
+    code = "damaged_batch"
+
+
+class Unacceptable(InvalidInput):
+    """A record that cannot be taken, whatever is done to it here."""
+
+    code = "unacceptable"
+
+
+class NewerRecord(TillstreamError):
+    """A record of a version that this server does not know yet."""
+
+    code = "newer_record"
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """One record, ready for the ledger. `idem`, `content` and `digest` are keyed hashes; `links` are relations
+    and the `idem` of what they lead to."""
+
+    seq: int
+    kind: int
+    digest: bytes
+    record: Record
+    body: Body
+    parts: Split
+    names: tuple[Name, ...]
+    idem: bytes | None
+    content: bytes
+    links: tuple[tuple[str, bytes], ...]
+    store: str
+    at_ms: int
+    reconciles: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A frame whose record cannot be taken. `reason` names place and limit, never what stood there."""
+
+    seq: int
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedBatch:
+    """A batch with its frames in the order they came."""
+
+    header: ChunkHeader
+    batch: Batch
+    frames: tuple[Frame, ...]
+    items: tuple[Opened | Refused, ...]
+
+    def frame_bytes(self, index: int) -> bytes:
+        """One frame as it came."""
+        frame = self.frames[index]
+        return self.batch.frames[frame.start : frame.end]
+
+
+class Opener:
+    """Opens batches; chunk keys once opened are kept. Safe to use from several threads."""
+
+    def __init__(self, keys: ServerKeys, limits: Limits) -> None:
+        self._keys = keys
+        self._limits = limits
+        self._box_id = key_id(keys.box_public)
+        self._decode = codec.record_decoder(limit=limits.record)
+        self._chunks: OrderedDict[bytes, bytes] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def open(self, device: Device, header: ChunkHeader, batch: Batch) -> OpenedBatch:
+        """Open every frame. Raises `ForeignChunk`, `CannotOpen` or `DamagedBatch`."""
+        frames = tuple(_frames(batch.frames))
+        seal = RecordSeal(self._chunk_key(header, batch.header), limit=self._limits.record)
+        reader = _Reader(self._keys, device, header, seal, self._decode)
+        return OpenedBatch(header, batch, frames, tuple(map(reader.read, frames)))
+
+    def _chunk_key(self, header: ChunkHeader, encoded: bytes) -> bytes:
+        with self._lock:
+            key = self._chunks.get(encoded)
+        if key is None:
+            if header.server_key_id != self._box_id:
+                raise ForeignChunk(
+                    "the chunk was sealed to another server's key",
+                    field="header.server_key_id",
+                    hint="restore the key that the till was enrolled with",
+                )
+            key = open_key(header.server_sealed_key, self._keys.box_private)
+            with self._lock:
+                self._chunks[encoded] = key
+                while len(self._chunks) > CACHED_KEYS:
+                    self._chunks.popitem(last=False)
+        return key
+
+
+def _frames(data: bytes) -> Iterator[Frame]:
+    position = 0
+    for found in framing.scan(data):
+        if isinstance(found, Gap):
+            raise DamagedBatch("the batch holds bytes that are no frame", field=f"frames[{found.start}]")
+        position = found.end
+        yield found
+    if position != len(data) or not data:
+        raise DamagedBatch("the batch does not end with a frame", field=f"frames[{position}]")
+
+
+class _Reader:
+    """Reads the frames of one batch, in one thread."""
+
+    def __init__(self, keys: ServerKeys, device: Device, header: ChunkHeader, seal: RecordSeal, decode: Decode) -> None:
+        self._device = device
+        self._place_of = framing.Place(header.till, header.epoch, header.chunk)
+        self._seal = seal
+        self._decode = decode
+        self._namer = Namer(keys.identifier_key, device.retailer)
+        self._digest = hashlib.blake2b(digest_size=HASH_SIZE, key=keys.digest_key, person=b"tillstream-recrd")
+        self._content = hashlib.blake2b(digest_size=HASH_SIZE, key=keys.digest_key, person=b"tillstream-contn")
+        self._idem = hashlib.blake2b(digest_size=HASH_SIZE, key=keys.digest_key, person=b"tillstream-idemp")
+
+    def read(self, frame: Frame) -> Opened | Refused:
+        try:
+            return self._read(frame)
+        except TillstreamError as error:
+            return Refused(frame.header.seq, error.code, _harmless(error))
+
+    def _read(self, frame: Frame) -> Opened:
+        plain = framing.open_frame(self._seal, self._place_of, frame)
+        record = self._record(plain)
+        if KIND_NUMBERS[type(record.body)] != frame.header.kind:
+            raise Unacceptable("the frame's kind is not the record's", field="kind")
+        body, store, at_ms = self._place(record)
+        parts = split(record, body)
+        return Opened(
+            seq=frame.header.seq,
+            kind=frame.header.kind,
+            digest=_hash(self._digest, plain),
+            record=record,
+            body=body,
+            parts=parts,
+            names=self._names(parts),
+            idem=self._idempotency(body),
+            content=_hash(self._content, codec.encode(body)),
+            links=self._links(body),
+            store=store,
+            at_ms=at_ms,
+            reconciles=record.reconciles if not isinstance(body, Transaction) else _reconciles(record, body),
+        )
+
+    def _record(self, plain: bytes) -> Record:
+        try:
+            record = self._decode(plain)
+        except InvalidInput:
+            _require_known(_peek_version(plain))
+            raise
+        _require_known(record.version)
+        return record
+
+    def _place(self, record: Record) -> tuple[Body, str, int]:
+        """The body with the till's names filled in, its store, and its time in milliseconds."""
+        body = record.body
+        if isinstance(body, Transaction):
+            body = self._fill(body)
+            check(body)
+            _check_quantities(body)
+            return body, body.store, body.end.at
+        if isinstance(body, MemberIdentified):
+            return body, body.store or self._device.store, body.at if body.at is not None else record.captured_at
+        return body, self._device.store, record.captured_at
+
+    def _fill(self, t: Transaction) -> Transaction:
+        device = self._device
+        if t.retailer and t.retailer != device.retailer:
+            raise Unacceptable("the till belongs to another retailer", field="retailer")
+        if t.retailer and t.store and t.till and t.currency:
+            return t
+        return replace(
+            t,
+            retailer=device.retailer,
+            store=t.store or device.store,
+            till=t.till or device.till,
+            currency=t.currency or device.currency,
+        )
+
+    def _names(self, parts: Split) -> tuple[Name, ...]:
+        names = (self._namer.name(identifier) for identifier in parts.identifiers)
+        return tuple(name for name in names if name is not None)
+
+    def _idempotency(self, body: Body) -> bytes | None:
+        if isinstance(body, Transaction):
+            return self._name_of(idempotency_key(body))
+        if isinstance(body, MemberIdentified) and body.event_id:
+            return self._name_of(("member_identified", self._device.till_id.hex(), body.event_id))
+        return None
+
+    def _links(self, body: Body) -> tuple[tuple[str, bytes], ...]:
+        if not isinstance(body, Transaction):
+            return ()
+        return tuple(dict.fromkeys((link.relation, self._name_of(linked_key(body, link))) for link in body.links))
+
+    def _name_of(self, parts: tuple[str, ...]) -> bytes:
+        return _hash(self._idem, "\0".join(parts).encode())
+
+
+def linked_key(t: Transaction, link: Link) -> IdempotencyKey:
+    """The idempotency key of a linked transaction; what the link leaves out is as in the transaction itself."""
+    return (
+        t.source.system,
+        link.store or t.store,
+        link.till or t.till,
+        link.business_date or t.business_date,
+        link.pos_id,
+    )
+
+
+def _hash(keyed: hashlib.blake2b, data: bytes) -> bytes:
+    state = keyed.copy()
+    state.update(data)
+    return state.digest()
+
+
+def _reconciles(record: Record, body: Transaction) -> bool | None:
+    return record.reconciles if record.reconciles is not None else reconcile(body)
+
+
+def _check_quantities(t: Transaction) -> None:
+    for index, line in enumerate(t.lines):
+        try:
+            quantity_micro(line.quantity)
+        except TooMuch as error:
+            raise Unacceptable(
+                "the quantity is too large", field=f"lines[{index}].quantity", limit=error.limit
+            ) from error
+
+
+class _Version(msgspec.Struct):
+    version: int = RECORD
+
+
+_version_decoder: Final = msgspec.msgpack.Decoder(_Version)
+
+
+def _peek_version(plain: bytes) -> int:
+    """The version that a record claims which does not decode as one of ours."""
+    try:
+        return _version_decoder.decode(plain).version
+    except msgspec.DecodeError:
+        return RECORD
+
+
+def _require_known(version: int) -> None:
+    if version > RECORD:
+        raise NewerRecord(f"record version {version}", field="version", limit=str(RECORD), hint="upgrade the server")
+
+
+def _harmless(error: TillstreamError) -> str:
+    """An error as text without what the sender wrote: it is stored in the clear."""
+    place = f"{error.field}: " if error.field else ""
+    return place + (f"expected {error.limit}" if error.limit else error.code)

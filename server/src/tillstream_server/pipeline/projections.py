@@ -1,0 +1,329 @@
+"""The projections of one retailer: reads what a set of ledger entries touches, folds them in memory, writes back.
+
+The pipeline runs a batch through here, a rebuild the whole ledger page by page: one fold, so that both come to the
+same. `load` → `Projector.take` for each entry, in order → `write`, all in one transaction.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from sqlalchemy import literal_column, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ..ledger import schema
+from ..ledger.bodies import decode_transaction
+from .figures import Figures, figures
+from .members import Member, Members, Purse
+from .sales import Entry, Holding, Sales, Taken
+
+_SLICE: Final = 500
+
+T = TypeVar("T")
+
+
+class Projector:
+    """Folds entries into deltas. `load` makes one with everything that its entries may touch."""
+
+    def __init__(
+        self,
+        retailer: str,
+        holdings: dict[bytes, Holding],
+        voided_by: dict[bytes, set[bytes]],
+        members: dict[bytes, Member],
+    ) -> None:
+        self.retailer = retailer
+        self.members = Members(members)
+        self.sales = Sales(holdings, voided_by, self._apply)
+        self.hours: dict[tuple[str, int, str], list[int]] = {}
+        """(store, hour, currency) → transactions, amount, lines."""
+        self.products: dict[tuple[str, str, str], dict[str, list[int]]] = {}
+        """(business date, store, currency) → SKU → quantity, amount, lines."""
+        self.reversed = False
+        """Whether anything was taken back, so that a row may have come to nothing."""
+
+    def take(self, entry: Entry) -> Taken:
+        """Fold one entry of the ledger in."""
+        return self.sales.take(entry)
+
+    def _apply(self, entry: Entry, sign: int) -> None:
+        made = figures(entry.body)
+        self.reversed = self.reversed or sign < 0
+        hour = self.hours.setdefault((entry.body.store, made.hour_ms, made.currency), [0, 0, 0])
+        hour[0] += sign
+        hour[1] += sign * made.amount
+        hour[2] += sign * made.lines
+        self._apply_products(entry, made, sign)
+        if entry.subject is not None:
+            self.members.apply(entry.subject, made, sign)
+
+    def _apply_products(self, entry: Entry, made: Figures, sign: int) -> None:
+        products = self.products.setdefault((entry.body.business_date, entry.body.store, made.currency), {})
+        for sku, quantity, amount in made.products:
+            delta = products.get(sku)
+            if delta is None:
+                products[sku] = [sign * quantity, sign * amount, sign]
+            else:
+                delta[0] += sign * quantity
+                delta[1] += sign * amount
+                delta[2] += sign
+
+
+async def load(
+    conn: AsyncConnection, retailer: str, entries: Collection[Entry], subjects: Iterable[bytes] = ()
+) -> Projector:
+    """A projector that knows what the database has on these entries, their members, and further subjects."""
+    keys = {entry.idem for entry in entries}.union(*(entry.targets for entry in entries))
+    held = await _held(conn, retailer, keys)
+    targets = await _targets_of(conn, retailer, [row.idem for row in held if row.kind == "void"])
+    further = set[bytes]().union(*targets.values()) - keys
+    held += await _held(conn, retailer, further)
+    voided_by = await _voids_of(conn, retailer, keys | further)
+    holdings = {row.idem: row.holding(frozenset(targets.get(row.idem, ()))) for row in held}
+    buyers = {e.subject for e in entries}
+    held_by = {h.entry.subject: h.counted for h in sorted(holdings.values(), key=lambda h: h.counted)}
+    touched = {s for s in {*subjects, *buyers, *held_by} if s is not None}
+    members = await _members(conn, touched, {s for s, counted in held_by.items() if counted and s is not None})
+    return Projector(retailer, holdings, voided_by, members)
+
+
+async def write(conn: AsyncConnection, p: Projector) -> None:
+    """Write what the fold came to."""
+    if p.sales.changed:
+        await conn.exec_driver_sql(_PUT_SALE, [_sale_row(p, held) for held in p.sales.changed.values()])
+    come = [(p.retailer, *pair) for pair, voids in p.sales.voidings.items() if voids]
+    gone = [(p.retailer, *pair) for pair, voids in p.sales.voidings.items() if not voids]
+    await _many(conn, "DELETE FROM voiding WHERE retailer = ? AND target = ? AND idem = ?", gone)
+    await _many(conn, "INSERT INTO voiding (retailer, target, idem) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", come)
+    await _many(conn, _ADD_HOURS, [(p.retailer, *key, *delta) for key, delta in p.hours.items() if any(delta)])
+    await _many(conn, _ADD_PRODUCTS, sorted(_product_rows(p)))
+    await _write_members(conn, p)
+    if p.reversed:
+        await _drop_empty(conn, p)
+
+
+def _product_rows(p: Projector) -> Iterator[tuple[object, ...]]:
+    """Rows in the order of the table's key, so that neighbours are written together."""
+    for (date, store, currency), products in p.products.items():
+        for sku, delta in products.items():
+            if any(delta):
+                yield (p.retailer, date, store, sku, currency, *delta)
+
+
+async def _write_members(conn: AsyncConnection, p: Projector) -> None:
+    rows = []
+    for subject, currency in p.members.touched:
+        purse = p.members[subject].purses[currency]
+        figures_now = (purse.transactions, purse.visits, purse.spend, purse.last_visit_ms)
+        rows.append((subject, currency, p.retailer, *figures_now))
+    await _many(conn, _PUT_MEMBER, rows)
+    deltas = [(*key, *delta) for key, delta in p.members.categories.items() if any(delta)]
+    await _many(conn, _ADD_CATEGORIES, sorted(deltas))
+
+
+async def _drop_empty(conn: AsyncConnection, p: Projector) -> None:
+    """A row that nothing contributes to is no row: so a rebuild finds it too."""
+    await _many(conn, _DROP_HOURS, [(p.retailer, *key) for key in p.hours])
+    products = [(p.retailer, d, s, sku, c) for (d, s, c), skus in p.products.items() for sku in skus]
+    await _many(conn, _DROP_PRODUCTS, products)
+    await _many(conn, _DROP_MEMBERS, list(p.members.touched))
+    await _many(conn, _DROP_CATEGORIES, list(p.members.categories))
+
+
+async def _many(conn: AsyncConnection, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+    if rows:
+        await conn.exec_driver_sql(statement, list(rows))
+
+
+# Reading
+
+
+def slices(values: Iterable[T]) -> Iterator[list[T]]:
+    """Lists that one statement takes as its parameters."""
+    everything = list(values)
+    return (everything[i : i + _SLICE] for i in range(0, len(everything), _SLICE))
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A row of `sale` with its ledger row's body."""
+
+    idem: bytes
+    ledger_id: int
+    captured_ms: int
+    seq: int
+    content: bytes
+    kind: str
+    till_id: bytes
+    subject: bytes | None
+    counted: int
+    body: bytes
+
+    def holding(self, targets: frozenset[bytes]) -> Holding:
+        entry = Entry(
+            idem=self.idem,
+            ledger_id=self.ledger_id,
+            captured_ms=self.captured_ms,
+            seq=self.seq,
+            content=self.content,
+            body=decode_transaction(self.body),
+            till_id=self.till_id,
+            subject=self.subject,
+            targets=targets,
+        )
+        return Holding(entry, bool(self.counted))
+
+
+_SALE: Final = schema.sale.c
+_HELD: Final = select(
+    _SALE.idem,
+    _SALE.ledger_id,
+    _SALE.captured_ms,
+    _SALE.seq,
+    _SALE.content,
+    _SALE.kind,
+    _SALE.till_id,
+    _SALE.subject,
+    _SALE.counted,
+    schema.ledger.c.body,
+).join_from(schema.sale, schema.ledger, schema.ledger.c.id == _SALE.ledger_id)
+
+
+async def _held(conn: AsyncConnection, retailer: str, keys: Iterable[bytes]) -> list[_Held]:
+    rows: list[_Held] = []
+    for some in slices(keys):
+        query = _HELD.where(_SALE.retailer == retailer, _SALE.idem.in_(some))
+        rows += [_Held(**row) for row in (await conn.execute(query)).mappings()]
+    return rows
+
+
+async def _voids_of(conn: AsyncConnection, retailer: str, targets: Iterable[bytes]) -> dict[bytes, set[bytes]]:
+    """Target → the transactions that void it."""
+    table = schema.voiding.c
+    found: defaultdict[bytes, set[bytes]] = defaultdict(set)
+    for some in slices(targets):
+        query = select(table.target, table.idem).where(table.retailer == retailer, table.target.in_(some))
+        for target, idem in (await conn.execute(query)).all():
+            found[target].add(idem)
+    return found
+
+
+async def _targets_of(conn: AsyncConnection, retailer: str, voids: Iterable[bytes]) -> dict[bytes, set[bytes]]:
+    """Void → the transactions that it voids."""
+    table = schema.voiding.c
+    found: defaultdict[bytes, set[bytes]] = defaultdict(set)
+    for some in slices(voids):
+        query = select(table.target, table.idem).where(table.retailer == retailer, table.idem.in_(some))
+        for target, idem in (await conn.execute(query)).all():
+            found[idem].add(target)
+    return found
+
+
+async def _members(conn: AsyncConnection, subjects: set[bytes], reversible: set[bytes]) -> dict[bytes, Member]:
+    members: defaultdict[bytes, Member] = defaultdict(Member)
+    stats, category = schema.member_stats.c, schema.member_category.c
+    for some in slices(subjects):
+        query = select(
+            stats.subject, stats.currency, stats.transactions, stats.visits, stats.spend_minor, stats.last_visit_ms
+        ).where(stats.subject.in_(some))
+        for subject, currency, transactions, visits, spend, last in (await conn.execute(query)).all():
+            times = [] if last is None or subject in reversible else [last]
+            members[subject].purses[currency] = Purse(transactions, visits, spend, times)
+        kept = select(category.subject, category.category, category.lines).where(category.subject.in_(some))
+        for subject, name, lines in (await conn.execute(kept)).all():
+            categories = members[subject].categories
+            categories[name] = categories.get(name, 0) + lines
+    for subject, currency, at_ms in await _visits(conn, reversible):
+        members[subject].purses[currency].visits_at.append(at_ms)
+    return members
+
+
+async def _visits(conn: AsyncConnection, subjects: set[bytes]) -> list[tuple[bytes, str, int]]:
+    """Every visit of these subjects, found by the index that holds what counts."""
+    visits: list[tuple[bytes, str, int]] = []
+    for some in slices(subjects):
+        query = select(_SALE.subject, _SALE.currency, _SALE.at_ms).where(
+            _SALE.subject.in_(some), _SALE.counted == literal_column("1"), _SALE.kind != "return"
+        )
+        visits += [(subject, currency, at_ms) for subject, currency, at_ms in (await conn.execute(query)).all()]
+    return visits
+
+
+# Writing
+
+
+def _sale_row(p: Projector, held: Holding) -> tuple[object, ...]:
+    entry, t = held.entry, held.entry.body
+    return (
+        p.retailer,
+        entry.idem,
+        entry.ledger_id,
+        t.revision,
+        entry.captured_ms,
+        entry.seq,
+        entry.content,
+        t.kind,
+        t.store,
+        entry.till_id,
+        t.end.at,
+        t.business_date,
+        t.currency,
+        t.total,
+        entry.subject,
+        t.training or t.test,
+        p.sales.voided(entry.idem),
+        held.counted,
+    )
+
+
+_PUT_SALE: Final = """
+INSERT OR REPLACE INTO sale (retailer, idem, ledger_id, revision, captured_ms, seq, content, kind, store, till_id,
+    at_ms, business_date, currency, amount_minor, subject, training, voided, counted)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+
+_ADD_HOURS: Final = """
+INSERT INTO sales_by_hour (retailer, store, hour_ms, currency, transactions, amount_minor, lines)
+VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (retailer, store, hour_ms, currency) DO UPDATE SET
+    transactions = transactions + excluded.transactions,
+    amount_minor = amount_minor + excluded.amount_minor,
+    lines = lines + excluded.lines
+"""
+_DROP_HOURS: Final = """
+DELETE FROM sales_by_hour
+WHERE retailer = ? AND store = ? AND hour_ms = ? AND currency = ? AND transactions = 0
+"""
+
+_ADD_PRODUCTS: Final = """
+INSERT INTO products_by_day (retailer, business_date, store, sku, currency, quantity_micro, amount_minor, lines)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (retailer, business_date, store, sku, currency) DO UPDATE SET
+    quantity_micro = quantity_micro + excluded.quantity_micro,
+    amount_minor = amount_minor + excluded.amount_minor,
+    lines = lines + excluded.lines
+"""
+_DROP_PRODUCTS: Final = """
+DELETE FROM products_by_day
+WHERE retailer = ? AND business_date = ? AND store = ? AND sku = ? AND currency = ? AND lines = 0
+"""
+
+_PUT_MEMBER: Final = """
+INSERT OR REPLACE INTO member_stats (subject, currency, retailer, transactions, visits, spend_minor, last_visit_ms)
+VALUES (?, ?, ?, ?, ?, ?, ?)
+"""
+_DROP_MEMBERS: Final = "DELETE FROM member_stats WHERE subject = ? AND currency = ? AND transactions = 0"
+
+_ADD_CATEGORIES: Final = """
+INSERT INTO member_category (subject, category, currency, lines, amount_minor)
+VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (subject, category, currency) DO UPDATE SET
+    lines = lines + excluded.lines,
+    amount_minor = amount_minor + excluded.amount_minor
+"""
+_DROP_CATEGORIES: Final = """
+DELETE FROM member_category WHERE subject = ? AND category = ? AND currency = ? AND lines = 0
+"""

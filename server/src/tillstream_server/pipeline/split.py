@@ -1,0 +1,161 @@
+"""Splits the person from the purchase.
+
+Everything that names somebody goes to the vault, in up to three items: the customer's `particulars`, the POS's
+`original` bytes, and `operation`, which names the cashier and the fiscal device and stays when a customer is erased.
+What remains is the pseudonymous body of the ledger's row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from tillstream_protocol.codec import encode
+from tillstream_protocol.events import Body, MemberIdentified, Original, Record
+from tillstream_protocol.transaction import (
+    Customer,
+    Ext,
+    Fiscal,
+    Identifier,
+    Line,
+    Tender,
+    Transaction,
+)
+
+from ..customers.masking import mask
+from ..ledger.bodies import Identified, LedgerBody
+
+PARTICULARS: Final = "particulars"
+ORIGINAL: Final = "original"
+OPERATION: Final = "operation"
+IDENTIFIER: Final = "identifier"
+
+
+class TenderParticulars(Struct, frozen=True, omit_defaults=True):
+    """What a tender says of the means of payment; `index` is its place among the tenders."""
+
+    index: int
+    gift_card: str | None = None
+    card: str | None = None
+    reference: str | None = None
+    ext: Ext | None = None
+
+
+class LineParticulars(Struct, frozen=True, omit_defaults=True):
+    """What a line says that has no field; `index` is its place among the lines."""
+
+    index: int
+    ext: Ext
+
+
+class Particulars(Struct, frozen=True, omit_defaults=True):
+    """What a transaction says of its customer, in one sealed item."""
+
+    name: str | None = None
+    personal: dict[str, str] | None = None
+    note: str | None = None
+    ext: Ext | None = None
+    lines: tuple[LineParticulars, ...] = ()
+    tenders: tuple[TenderParticulars, ...] = ()
+
+
+class Operation(Struct, frozen=True, omit_defaults=True):
+    """Who and what made a transaction."""
+
+    operator: str | None = None
+    fiscal: Fiscal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A record in its parts: `body` and its bytes for the ledger, the rest (msgpack, or None) for the vault."""
+
+    body: LedgerBody
+    encoded: bytes
+    identifiers: tuple[Identifier, ...]
+    particulars: bytes | None
+    operation: bytes | None
+    original: bytes | None
+
+
+def split(record: Record, body: Body) -> Split:
+    """Take a record apart; `body` is its body with the till's own names filled in."""
+    original = None if record.original is None else encode_original(record.original)
+    if isinstance(body, Transaction):
+        return _split_transaction(body, original)
+    if isinstance(body, MemberIdentified):
+        bare = Identified(body.event_id, body.basket, body.store, body.at)
+        masked, encoded = mask(bare, encode(bare), body.identifiers)
+        return Split(masked, encoded, body.identifiers, None, None, original)
+    return Split(body, encode(body), (), None, None, original)
+
+
+def encode_original(original: Original) -> bytes:
+    """The POS's own bytes with their type and hash, as they lie in the vault."""
+    return encode(original)
+
+
+def _split_transaction(t: Transaction, original: bytes | None) -> Split:
+    customer = t.customer
+    identifiers = () if customer is None else customer.identifiers
+    particulars = _particulars(t, customer)
+    operation = None if t.operator is None and t.fiscal is None else Operation(t.operator, t.fiscal)
+    bare = _bare(t, customer)
+    encoded = encode(bare)
+    if identifiers:
+        bare, encoded = mask(bare, encoded, identifiers)
+    return Split(
+        body=bare,
+        encoded=encoded,
+        identifiers=identifiers,
+        particulars=None if particulars is None else encode(particulars),
+        operation=None if operation is None else encode(operation),
+        original=original,
+    )
+
+
+def _particulars(t: Transaction, customer: Customer | None) -> Particulars | None:
+    lines = tuple(LineParticulars(i, line.ext) for i, line in enumerate(t.lines) if line.ext is not None)
+    tenders = tuple(
+        TenderParticulars(i, tender.gift_card, tender.card, tender.reference, tender.ext)
+        for i, tender in enumerate(t.tenders)
+        if _names_somebody(tender)
+    )
+    name, personal = (None, None) if customer is None else (customer.name, customer.personal)
+    if not (lines or tenders) and all(part is None for part in (name, personal, t.note, t.ext)):
+        return None
+    return Particulars(name, personal, t.note, t.ext, lines, tenders)
+
+
+def _bare(t: Transaction, customer: Customer | None) -> Transaction:
+    lines, tenders = t.lines, t.tenders
+    if any(line.ext is not None for line in lines):
+        lines = tuple(_bare_line(line) for line in lines)
+    if any(_names_somebody(tender) for tender in tenders):
+        tenders = tuple(replace(x, gift_card=None, card=None, reference=None, ext=None) for x in tenders)
+    return replace(
+        t,
+        lines=lines,
+        tenders=tenders,
+        customer=None if customer is None else Customer(consents=customer.consents, points=customer.points),
+        operator=None,
+        note=None,
+        fiscal=None,
+        ext=None,
+    )
+
+
+def _bare_line(line: Line) -> Line:
+    return line if line.ext is None else replace(line, ext=None)
+
+
+def _names_somebody(tender: Tender) -> bool:
+    return (
+        tender.gift_card is not None
+        or tender.card is not None
+        or tender.reference is not None
+        or tender.ext is not None
+    )
