@@ -17,7 +17,7 @@ UV := $(BIN)/uv --quiet
 INSTALL := $(UV) pip install --require-hashes
 PACKAGES := protocol agent server
 PROJECTS := pyproject.toml $(PACKAGES:%=%/pyproject.toml)
-CODE := $(wildcard $(PACKAGES) deploy tests benchmarks)
+CODE := $(sort $(foreach file,$(shell find $(wildcard $(PACKAGES) deploy tests benchmarks) -name '*.py'),$(firstword $(subst /, ,$(file)))))
 # The parts in the order of their dependencies; what starts whole processes comes last.
 PARTS := $(filter-out tests/support/ tests/system/,$(wildcard tests/*/)) $(wildcard tests/system/)
 AGENT_SOURCES := $(shell find protocol/src agent/src -type f -not -path '*/__pycache__/*')
@@ -36,7 +36,7 @@ demo: $(VENV)/ready ## replay real baskets through real agents and prove the res
 
 .PHONY: bench
 bench: $(VENV)/ready ## measure, side by side with what else there is; ARGS goes to the runner
-	@$(BIN)/python -m benchmarks $(ARGS)
+	@PYTHONPATH=deploy $(BIN)/python -m benchmarks $(ARGS)
 
 .PHONY: test
 test: $(VENV)/ready ## every check and every test; ARGS goes to pytest
@@ -47,7 +47,7 @@ test: $(VENV)/ready ## every check and every test; ARGS goes to pytest
 .PHONY: test-alone
 test-alone: $(ALONE)/ready ## the agent's tests where only the agent is installed
 	$(call say,The agent alone: its tests without any server dependency)
-	@$(call pytest,$(ALONE),tests/protocol tests/agent)
+	@$(call pytest,$(ALONE),tests/agent)
 
 .PHONY: lint
 lint: $(VENV)/ready ## formatting and lint
@@ -63,7 +63,7 @@ types: $(VENV)/ready ## mypy, strict
 .PHONY: imports
 imports: $(VENV)/ready ## who may import whom
 	$(call say,Import contracts)
-	@$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 
 .PHONY: format
 format: $(VENV)/ready ## rewrite the code in the house's format

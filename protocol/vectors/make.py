@@ -46,7 +46,7 @@ from tillstream_protocol.messages import (
 )
 from tillstream_protocol.pack import Lease, Pack, sign_pack
 from tillstream_protocol.sealing import RecordSeal, key_id, seal_key
-from tillstream_protocol.signing import SignKey, sign_request
+from tillstream_protocol.signing import SignKey, fingerprint, sign_request
 from tillstream_protocol.transaction import (
     Customer,
     Identifier,
@@ -238,8 +238,8 @@ def messages() -> dict[str, object]:
         "till": TILL.hex(),
         "token": {
             "secret": secret.hex(),
-            "server_key_id": SERVER.key_id.hex(),
-            "text": Token(secret, SERVER.key_id).text(),
+            "fingerprint": fingerprint(SERVER.public).hex(),
+            "text": Token(secret, fingerprint(SERVER.public)).text(),
         },
         "messages": {name: encode(message).hex() for name, message in made.items()},
     }
@@ -247,9 +247,10 @@ def messages() -> dict[str, object]:
 
 def offers() -> dict[str, object]:
     """How an offer is named: by its campaign and its occasion."""
-    sale, identified = sale_occasion_key(SALE), identification_occasion_key(IDENTIFIED)
+    sale, identified = sale_occasion_key(SALE), identification_occasion_key(IDENTIFIED, TILL)
     return {
         "campaign": "coffee-10",
+        "till": TILL.hex(),
         "occasions": [
             {"of": "sale", "key": sale.hex(), "offer_id": offer_id(CAMPAIGN, sale).hex()},
             {"of": "identification", "key": identified.hex(), "offer_id": offer_id(CAMPAIGN, identified).hex()},

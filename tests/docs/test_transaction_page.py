@@ -60,6 +60,14 @@ def test_every_choice_is_listed(name: str) -> None:
             assert set(re.findall(r"`(\w+)`", row[1])) == set(kind.values)
 
 
+@pytest.mark.parametrize("name", sorted(STRUCTS))
+def test_the_number_of_items_is_that_of_the_code(name: str) -> None:
+    for row, field in zip(rows(name), msgspec.structs.fields(STRUCTS[name]), strict=True):
+        kind = msgspec.inspect.type_info(field.type)
+        if isinstance(kind, msgspec.inspect.VarTupleType):
+            assert row[1].startswith(f"up to {kind.max_length:,} "), field.name
+
+
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_each_example_is_taken_and_adds_up(example: str) -> None:
     sale = msgspec.structs.replace(decode(example.encode()), currency="EUR")

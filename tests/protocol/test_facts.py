@@ -20,6 +20,7 @@ from tillstream_protocol.rules import VARIABLES
 from tillstream_protocol.transaction import Customer, Identifier, Line, Moment, Source, Transaction
 
 FIRST, LAST = -62_135_596_800_000, 253_402_300_799_999
+TILL = b"t" * 16
 SOMEBODY = Identifier(scheme="loyalty", value="4711")
 
 
@@ -106,13 +107,15 @@ def test_the_first_and_the_last_moment_there_are_have_an_hour() -> None:
 def test_a_revision_is_the_same_occasion_and_another_sale_is_not() -> None:
     assert sale_occasion_key(sale(revision=2, total=1)) == sale_occasion_key(sale())
     others = [sale(pos_id="2"), sale(store="s2"), sale(till="t2"), sale(business_date="2026-01-03")]
-    assert len({sale_occasion_key(one) for one in (sale(), *others)}) == 5
+    others.append(sale(retailer="another"))
+    assert len({sale_occasion_key(one) for one in (sale(), *others)}) == 6
 
 
 def test_an_identification_is_named_by_its_event() -> None:
     first, second = (MemberIdentified(identifiers=(SOMEBODY,), event_id=name) for name in ("1", "2"))
-    assert identification_occasion_key(first) != identification_occasion_key(second)
-    assert identification_occasion_key(first) != sale_occasion_key(sale(pos_id="1"))
+    assert identification_occasion_key(first, TILL) != identification_occasion_key(second, TILL)
+    assert identification_occasion_key(first, TILL) != identification_occasion_key(first, b"T" * 16)
+    assert identification_occasion_key(first, TILL) != sale_occasion_key(sale(pos_id="1"))
 
 
 def test_the_vector_occasions_have_their_keys(vectors: Any) -> None:
@@ -120,4 +123,4 @@ def test_the_vector_occasions_have_their_keys(vectors: Any) -> None:
     known = sale(source=Source(system="example-pos"), pos_id="1001")
     assert sale_occasion_key(known) == said["sale"]
     event = MemberIdentified(identifiers=(SOMEBODY,), event_id="e-1")
-    assert identification_occasion_key(event) == said["identification"]
+    assert identification_occasion_key(event, bytes.fromhex(vectors("offers")["till"])) == said["identification"]

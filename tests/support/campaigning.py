@@ -181,7 +181,7 @@ class Server:
             record=Record(body, captured_at=NOW),
             body=body,
             facts={"member.known": True, "till.store": device.store, "member.visits": 5},
-            occasion_key=identification_occasion_key(body),
+            occasion_key=identification_occasion_key(body, device.till_id),
             trigger="member_identified",
         )
 

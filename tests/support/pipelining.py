@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +31,8 @@ from tillstream_protocol.transaction import (
 )
 from tillstream_server import keys
 from tillstream_server.campaigns.triggers import Fired, Marked
-from tillstream_server.customers.vault import Vault, create_keys
+from tillstream_server.customers.identity import Namer
+from tillstream_server.customers.vault import Item, Vault, create_keys
 from tillstream_server.devices import Device
 from tillstream_server.keys import ServerKeys
 from tillstream_server.ledger import schema
@@ -144,6 +145,7 @@ class Server:
     """The parts under test."""
 
     database: Database
+    vault_keys: Database
     vault: Vault
     keys: ServerKeys
     listener: Listener
@@ -167,39 +169,51 @@ class Server:
 
     async def subject_of(self, identifier: Identifier) -> bytes:
         """The subject that an identifier has by now."""
-        from tillstream_server.customers.identity import Namer
-
         name = Namer(self.keys.identifier_key, RETAILER).name(identifier)
         assert name is not None
         ((subject,),) = await self.rows("SELECT subject FROM identifier WHERE hash = ?", name.hash)
         assert isinstance(subject, bytes)
         return subject
 
-    async def projections(self) -> Mapping[str, Collection[tuple[Any, ...]]]:
-        """Every projection, without what depends on the order of arrival: the rows' own numbers, and subjects by
-        what they are named."""
-        dump: dict[str, Collection[tuple[Any, ...]]] = {}
+    async def reveal(self, identifier: Identifier) -> tuple[Item, ...]:
+        """What the vault holds about the subject of an identifier."""
+        subject = await self.subject_of(identifier)
+        async with self.database.read() as conn:
+            return await self.vault.reveal(conn, subject)
+
+    async def projections(self) -> Mapping[str, list[str]]:
+        """Every projection's rows as text, without what depends on the order of arrival: ledger ids are left out,
+        and subjects are named by their identifiers' hashes."""
+        names: dict[object, object] = dict(await self.rows("SELECT subject, hash FROM identifier"))
+        dump: dict[str, list[str]] = {}
         for table in schema.PROJECTIONS:
-            columns = [column.name for column in table.columns if column.name != "ledger_id"]
-            dump[table.name] = sorted(map(repr, await self.rows(f"SELECT {', '.join(columns)} FROM {table.name}")))  # type: ignore[arg-type]
+            columns = ", ".join(column.name for column in table.columns if column.name != "ledger_id")
+            rows = await self.rows(f"SELECT {columns} FROM {table.name}")
+            dump[table.name] = sorted(repr([names.get(value, value) for value in row]) for row in rows)
         return dump
+
+
+async def prepare(folder: Path) -> ServerKeys:
+    """Make keys and empty databases."""
+    folder.mkdir(parents=True, exist_ok=True)
+    server_keys, _ = keys.create(folder / "keys", os.urandom)
+    await migrate(folder / "ledger.db")
+    await create_keys(folder / "vault-keys.db")
+    return server_keys
 
 
 @asynccontextmanager
 async def server_at(folder: Path, *, server_keys: ServerKeys | None = None) -> AsyncIterator[Server]:
-    """A new ledger in a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """A pipeline on the databases in a folder, which are made unless their keys are given."""
     if server_keys is None:
-        server_keys, _ = keys.create(folder / "keys", os.urandom)
-    await migrate(folder / "ledger.db")
-    await create_keys(folder / "vault-keys.db")
+        server_keys = await prepare(folder)
     database = await Database.open(folder / "ledger.db")
     vault_keys = await Database.open(folder / "vault-keys.db", readers=1)
     clock, listener = SetClock(), Listener()
     vault = Vault(vault_keys, server_keys.vault_key, clock, os.urandom)
     pipeline = Pipeline(database, vault, server_keys, listener, clock, os.urandom)
     try:
-        yield Server(database, vault, server_keys, listener, clock, pipeline)
+        yield Server(database, vault_keys, vault, server_keys, listener, clock, pipeline)
     finally:
         await vault_keys.close()
         await database.close()

@@ -22,7 +22,7 @@ from tillstream_protocol.framing import NO_EPOCH, NO_TAG, ChunkHeader, ClearHead
 from tillstream_protocol.limits import DEFAULT
 from tillstream_protocol.messages import Token
 from tillstream_protocol.sealing import RecordSeal, key_id, seal_key
-from tillstream_protocol.signing import SignKey, sign_request, verify
+from tillstream_protocol.signing import SignKey, fingerprint, sign_request, verify
 from tillstream_protocol.transaction import Customer, Identifier, Line, Moment, Source, Transaction
 from tillstream_server import admin, app, office
 from tillstream_server.config import Config
@@ -95,7 +95,7 @@ class Server:
 
     async def send(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Reply:
         """Any request."""
-        async with self.http.request(method, self.address + path, data=body, headers=headers) as response:
+        async with self.http.request(method, self.address + path, data=io.BytesIO(body), headers=headers) as response:
             return Reply(response.status, await response.read(), response.headers.copy())
 
     def count(self, name: str, **labels: str) -> float:
@@ -147,7 +147,7 @@ class Till:
         nonce = os.urandom(16)
         reply = await self.posts("/till/v1/hello", messages.Hello(nonce, versions.PROTOCOL))
         self.introduction = one = messages.decode_introduction(reply.body)
-        assert key_id(one.server_public_key) == parsed.server_key_id
+        assert fingerprint(one.server_public_key) == parsed.fingerprint
         signed = messages.introduction_bytes(nonce, one.server_public_key, one.box_public_key, one.escrow_public_key)
         verify(one.server_public_key, signed, one.signature)
         reply = await self.asks_in(parsed.secret)
@@ -278,7 +278,7 @@ async def serving(root: Path, **settings: Any) -> AsyncIterator[Server]:
     log, metrics, clock = io.StringIO(), Metrics(CollectorRegistry()), SetClock()
     around = app.Surroundings(clock, os.urandom, Events(metrics, json_logger(log)))
     stop, bound = asyncio.Event(), asyncio.get_running_loop().create_future()
-    config = Config(port=0, **settings)
+    config = Config(**{"port": 0, **settings})
     task = asyncio.create_task(app.serve(folder, config, around, ready=bound.set_result, stop=stop))
     await asyncio.wait({task, bound}, return_when=asyncio.FIRST_COMPLETED)
     if task.done():

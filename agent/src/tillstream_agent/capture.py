@@ -144,7 +144,7 @@ class Capture:
             if seen is not None:
                 return Captured(seen.name, True, self._recent.get(tag, ()))
         facts = identification_facts(event, retailer=self._where.retailer, store=store, at_ms=at)
-        key = identification_occasion_key(event)
+        key = identification_occasion_key(event, self._where.till_id)
         record = Record(
             body=event,
             captured_at=now,

@@ -104,10 +104,10 @@ def _find(folder: Folder) -> Found:
 class _ReadOnly(FolderDisk):
     """The journal's folder, on which nothing is ever changed."""
 
-    def create(self, name: str) -> File:
+    def create(self, name: str) -> File:  # noqa: ARG002 (the disk's signature)
         return _Nothing()
 
-    def append_to(self, name: str) -> File:
+    def append_to(self, name: str) -> File:  # noqa: ARG002 (the disk's signature)
         return _Nothing()
 
     def rename(self, name: str, to: str) -> None:

@@ -41,17 +41,19 @@ def identification_facts(event: MemberIdentified, *, retailer: str, store: str, 
 
 def sale_occasion_key(transaction: Transaction) -> bytes:
     """The name of the occasion that a sale is. A revision is the same occasion, and makes no second offer."""
-    return occasion_key(idempotency_key(transaction))
+    return occasion_key(transaction.retailer, idempotency_key(transaction))
 
 
-def occasion_key(key: IdempotencyKey) -> bytes:
+def occasion_key(retailer: str, key: IdempotencyKey) -> bytes:
     """A sale's occasion by its idempotency key."""
-    return b"sale\0" + "\0".join(key).encode()
+    return "\0".join(("sale", retailer, *key)).encode()
 
 
-def identification_occasion_key(event: MemberIdentified) -> bytes:
-    """The name of the occasion that an identification is; the agent gives every one an event id."""
-    return b"identified\0" + event.event_id.encode()
+def identification_occasion_key(event: MemberIdentified, till_id: bytes) -> bytes:
+    """The name of the occasion that an identification is: event ids are a till's own, and the agent gives every
+    event one.
+    """
+    return b"identified\0" + till_id + event.event_id.encode()
 
 
 def local_hour_ms(moment: Moment) -> int:

@@ -34,21 +34,21 @@ Short = Annotated[str, Meta(max_length=MAX_TEXT)]
 
 
 class Token(Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
-    """An enrolment token: a secret, and the server's key by which the agent knows whom it joins."""
+    """An enrolment token: a secret, and the fingerprint of the server's key, so that the agent knows whom it joins."""
 
     secret: Id16
-    server_key_id: KeyId
+    fingerprint: Id16
 
     def text(self) -> str:
         """The token as people carry it."""
-        return "ts1." + to_text(self.secret + self.server_key_id)
+        return "ts1." + to_text(self.secret + self.fingerprint)
 
     @classmethod
     def parse(cls, text: str) -> Token:
         """Read a token. Raises `InvalidInput`."""
         prefix, _, value = text.strip().partition(".")
         data = from_text(value) if prefix == "ts1" else b""
-        if len(data) != 24:
+        if len(data) != 32:
             raise InvalidInput("this is not an enrolment token", field="token", hint="it begins with ts1.")
         return cls(data[:16], data[16:])
 

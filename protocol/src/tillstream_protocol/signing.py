@@ -21,6 +21,7 @@ from .errors import Damaged, InvalidInput
 from .sealing import key_id
 
 SIGNATURE_SIZE: Final = 64
+FINGERPRINT_SIZE: Final = 16
 
 _INPUT = re.compile(
     r'sig1=(?P<params>\("@method" "@path" "content-digest"\)'
@@ -52,6 +53,11 @@ class SignKey:
     def sign(self, message: bytes) -> bytes:
         """64 bytes."""
         return self._key.sign(message).signature
+
+
+def fingerprint(public_key: bytes) -> bytes:
+    """The 16 bytes by which an enrolment token names a server's signing key."""
+    return hashlib.blake2b(public_key, digest_size=FINGERPRINT_SIZE, person=b"tillstream-print").digest()
 
 
 def verify(public_key: bytes, message: bytes, signature: bytes) -> None:

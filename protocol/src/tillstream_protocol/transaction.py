@@ -27,6 +27,7 @@ from .limits import (
 
 Code = Annotated[str, Meta(min_length=1, max_length=MAX_SHORT)]
 Text = Annotated[str, Meta(max_length=MAX_TEXT)]
+PosId = Annotated[str, Meta(min_length=1, max_length=128)]
 LongText = Annotated[str, Meta(max_length=MAX_LONG_TEXT)]
 Minor = Annotated[int, Meta(ge=-MAX_MINOR, le=MAX_MINOR)]
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
@@ -91,7 +92,7 @@ class Link(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Another transaction that this one refers to. What is left out is the same as here."""
 
     relation: Literal["original", "voids", "resumes", "previous_receipt"]
-    pos_id: Code
+    pos_id: PosId
     business_date: BusinessDate | None = None
     store: Code | None = None
     till: Code | None = None
@@ -228,7 +229,7 @@ class Transaction(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
 
     source: Source
     kind: Kind
-    pos_id: Annotated[str, Meta(min_length=1, max_length=128)]
+    pos_id: PosId
     """The POS's own id, or its sequence number where it has none."""
     business_date: BusinessDate
     """`YYYY-MM-DD`; stored, never derived."""

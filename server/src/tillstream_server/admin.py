@@ -23,6 +23,7 @@ from .folder import Folder, FolderError
 from .office import Command, Office
 
 MAX_COMMAND: Final = 1024 * 1024
+FINISH_SECONDS: Final = 5.0
 MAX_PATH: Final = 100
 """Bytes of a Unix socket's path, on every system we run on."""
 
@@ -53,7 +54,13 @@ async def listening(folder: Folder, office: Office, events: Events) -> AsyncIter
         raise FolderError(f"the path {path} is too long for a socket", limit=f"{MAX_PATH} bytes", hint="shorten --data")
     path.unlink(missing_ok=True)  # left by a server that was killed
 
+    running: set[asyncio.Task[object]] = set()
+
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            running.add(task)
+            task.add_done_callback(running.discard)
         try:
             writer.write(await _answer(reader, office, events))
             await writer.drain()
@@ -69,6 +76,8 @@ async def listening(folder: Folder, office: Office, events: Events) -> AsyncIter
     finally:
         server.close()
         path.unlink(missing_ok=True)
+        if running:  # a command that has begun comes to its end, within reason
+            await asyncio.wait(running, timeout=FINISH_SECONDS)
 
 
 async def order(

@@ -12,7 +12,7 @@ import errno
 import os
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -138,7 +138,7 @@ async def serve(
             app, access_log=None, handle_signals=False, auto_decompress=False, shutdown_timeout=SHUTDOWN_SECONDS
         )
         await runner.setup()
-        background = [asyncio.create_task(parts.notes.run()), asyncio.create_task(parts.deliveries.run())]
+        background = [asyncio.create_task(parts.notes.run()), asyncio.create_task(parts.deliveries.run(stop))]
         try:
             address = await _listen(runner, config)
             events.serving(address, tls=bool(config.tls_certificate))
@@ -147,8 +147,9 @@ async def serve(
             events.stopping()
         finally:
             await runner.cleanup()
-            await _end(background)
-            await parts.notes.flush()
+            stop.set()
+            parts.notes.close()
+            await asyncio.gather(*background)
 
 
 async def _connect(
@@ -218,14 +219,6 @@ def _tls(config: Config) -> ssl.SSLContext | None:
     except (OSError, ssl.SSLError) as error:
         raise CannotListen(f"cannot use {config.tls_certificate}: {error}", field="tls_certificate") from error
     return context
-
-
-async def _end(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    for task in tasks:
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 def _write_escrow(folder: Folder, private: bytes) -> None:

@@ -71,11 +71,11 @@ async def create_token(
     uses: int,
     ttl_ms: int,
     now_ms: int,
-    server_key_id: bytes,
+    fingerprint: bytes,
     random: Randomness,
 ) -> Token:
     """A new token that lets `uses` agents in for `ttl_ms` from now."""
-    token = Token(random(16), server_key_id)
+    token = Token(random(16), fingerprint)
     await conn.exec_driver_sql(
         "INSERT INTO token (token_hash, retailer, store, till, uses_left, expires_ms, created_ms)"
         " VALUES (?, ?, ?, ?, ?, ?, ?)",

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tillstream_protocol.errors import InvalidInput
 from tillstream_protocol.messages import Name, Revoked
+from tillstream_protocol.signing import fingerprint
 
 from . import auth, tills
 from .auth import Randomness
@@ -197,7 +198,7 @@ class Office:
                 uses=command.uses,
                 ttl_ms=command.ttl_ms,
                 now_ms=now_ms,
-                server_key_id=self.keys.sign.key_id,
+                fingerprint=fingerprint(self.keys.sign.public),
                 random=self.random,
             )
         return {"token": token.text(), "uses": command.uses, "expires_ms": now_ms + command.ttl_ms}

@@ -155,6 +155,11 @@ async def record_vitals(conn: AsyncConnection, beats: Iterable[tuple[Vitals, int
         )
 
 
+async def number_pushes_above(conn: AsyncConnection, till_id: bytes, seq: int) -> None:
+    """Never number a push so that the till takes it for an old one: after a restore, tills know higher numbers."""
+    await conn.exec_driver_sql("UPDATE till SET push_seq = ? WHERE till_id = ? AND push_seq < ?", (seq, till_id, seq))
+
+
 async def _next_name(conn: AsyncConnection, retailer: str, store: str) -> str:
     rows = await conn.exec_driver_sql("SELECT till FROM till WHERE retailer = ? AND store = ?", (retailer, store))
     numbers = [int(match[1]) for (name,) in rows if (match := _NUMBERED.fullmatch(name))]

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from support.serving import Server, Till
+from support.serving import Server, Till, sale
 from tillstream_protocol import messages
 from tillstream_protocol.messages import Token
 from tillstream_protocol.pack import open_pack
@@ -52,11 +52,9 @@ async def test_a_new_device_takes_over_a_till_and_the_old_one_is_out(server: Ser
     old = await server.till("till-9")
     new = await server.till("till-9")
     assert new.reply.till_id == old.reply.till_id
-    reply = await old.uploads_bytes(b"")
-    assert reply.status == 400  # known, but it must say something sensible before it is quarantined
-    async with server.http.ws_connect(server.address + "/till/v1/push"):
-        pass
-    assert (await server.order(office.TillList()))["tills"][0]["till"] == "till-9"
+    assert (await old.uploads(old.batch(sale()))).error["code"] == "revoked"
+    assert (await new.uploads(new.batch(sale()))).status == 200
+    assert [one["till"] for one in (await server.order(office.TillList()))["tills"]] == ["till-9"]
 
 
 @pytest.mark.parametrize(("uses", "wait", "code"), [(1, 0, "token_used"), (5, 3 * 86_400, "token_expired")])

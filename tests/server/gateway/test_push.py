@@ -149,6 +149,16 @@ async def test_an_old_pack_is_renewed_at_the_next_connection(server: Server) -> 
         await pushes.next(PackPush)
 
 
+async def test_a_server_older_than_its_tills_numbers_pushes_above_what_they_know(server: Server) -> None:
+    await server.order(office.CampaignPut("acme", AFTER_A_VISIT))
+    till = await server.till()
+    async with till.on_push(last_push=700) as pushes:  # as after a restore from a backup
+        await until(server, "SELECT push_seq >= 700 FROM till")
+        await till.sends(sale(1, member="1234567"))
+        push, _ = await pushes.next(OfferPush)
+        assert push.seq > 700
+
+
 async def test_of_two_connections_the_newer_wins(server: Server) -> None:
     till = await server.till()
     async with till.on_push() as first, till.on_push():

@@ -75,6 +75,12 @@ def test_another_protocol_is_refused() -> None:
         PushSession(NONCE, NOW).present(present(protocol=99))
 
 
+def test_a_number_that_no_till_can_have_is_refused() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        PushSession(NONCE, NOW).present(present(last_push=2**60))
+    assert caught.value.field == "last_push"
+
+
 @pytest.mark.parametrize("message", [encode(Receipt(1)), present()])
 def test_a_present_comes_first_and_once(message: bytes) -> None:
     session = PushSession(NONCE, NOW)

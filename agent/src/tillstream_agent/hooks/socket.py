@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -52,9 +53,8 @@ class Borders:
         self._buffer = bytearray()
         self._start = 0
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """The messages that are complete now. Raises `TooLarge` or `InvalidInput`; then the stream is lost."""
-        messages: list[bytes] = []
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The messages that are complete now. Raises `TooLarge` or `InvalidInput`; then the rest is lost."""
         view = memoryview(data)
         while view:
             room = self._limit - len(self._buffer)
@@ -63,23 +63,22 @@ class Borders:
             part, view = view[:room], view[room:]
             self._unpacker.feed(part)
             self._buffer += part
-            messages.extend(self._cut())
-        return messages
+            yield from self._cut()
 
-    def _cut(self) -> list[bytes]:
-        found: list[bytes] = []
+    def _cut(self) -> Iterator[bytes]:
         while True:
             try:
                 self._unpacker.skip()
             except msgpack.OutOfData:
-                return found
+                return
             except (ValueError, msgpack.UnpackException) as error:
                 raise InvalidInput("this is not msgpack, or nested too deeply", field="body") from error
             end = self._unpacker.tell()
             size = end - self._start
-            found.append(bytes(self._buffer[:size]))
+            message = bytes(self._buffer[:size])
             del self._buffer[:size]
             self._start = end
+            yield message
 
 
 class SocketDoor:
@@ -92,6 +91,7 @@ class SocketDoor:
         self.limit = limits.hook_body + _ENVELOPE
         self.decode = msgpack_decoder(cast("type[Call]", Call), limit=self.limit)
         self.connections: set[Connection] = set()
+        self.closing = False
         self._server: asyncio.Server | None = None
         self._file: Path | None = None
 
@@ -113,6 +113,7 @@ class SocketDoor:
 
     async def close(self) -> None:
         """Stop listening, and remove the file."""
+        self.closing = True
         if self._server is None:
             return
         self._server.close()
@@ -131,10 +132,15 @@ class Connection(asyncio.Protocol):
         self._waiting: deque[bytes] = deque()
         self._busy: asyncio.Task[None] | None = None
         self._transport: asyncio.Transport | None = None
+        self._paused = False
+        self._lost: TillstreamError | None = None
+        """Why no further call can be told from what comes; what came before is still answered."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
         self._transport = cast("asyncio.Transport", transport)
+        if self._door.closing:  # it was accepted while the door closed
+            self._transport.abort()
         self._door.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (the loop's signature)
@@ -144,35 +150,44 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
-        try:
-            self._waiting.extend(self._borders.feed(data))
-        except TillstreamError as error:
-            self._answer_waiting()
-            self._send(self._refusal(error))
-            self._hang_up()
+        if self._lost is not None:
             return
+        try:
+            for message in self._borders.feed(data):
+                self._waiting.append(message)
+        except TillstreamError as error:
+            self._lost = error
         self._answer_waiting()
 
     def pause_writing(self) -> None:
-        """Called by the loop: the POS does not read its replies, so nothing more is read from it."""
+        """Called by the loop: the POS does not read its replies, so nothing more is read from it, or answered."""
+        self._paused = True
         if self._transport is not None:
             self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         """Called by the loop."""
+        self._paused = False
         if self._transport is not None:
             self._transport.resume_reading()
+        self._answer_waiting()
 
     def abandon(self) -> None:
         """Close without waiting for the POS."""
         if self._busy is not None:
             self._busy.cancel()
         if self._transport is not None:
-            self._transport.close()
+            if self._transport.get_write_buffer_size():
+                self._transport.abort()
+            else:
+                self._transport.close()
 
     def _answer_waiting(self) -> None:
-        while self._waiting and self._busy is None:
+        while self._waiting and self._busy is None and not self._paused:
             self._answer(self._waiting.popleft())
+        if self._lost is not None and not self._waiting and self._busy is None:
+            self._send(self._refusal(self._lost))
+            self._hang_up()
 
     def _answer(self, message: bytes) -> None:
         door = self._door

@@ -20,8 +20,7 @@ from tillstream_protocol.messages import (
     proof_bytes,
 )
 from tillstream_protocol.pack import open_pack
-from tillstream_protocol.sealing import key_id
-from tillstream_protocol.signing import SignKey, verify
+from tillstream_protocol.signing import SignKey, fingerprint, verify
 from tillstream_protocol.versions import PROTOCOL, VersionMismatch
 
 from ..clock import Clock
@@ -93,7 +92,7 @@ class Enrolment:
         nonce = self.randomness(16)
         response = await self.transport.post("/till/v1/hello", encode(Hello(nonce, PROTOCOL)))
         server = decode_introduction(response.require_ok())
-        if key_id(server.server_public_key) != token.server_key_id:
+        if fingerprint(server.server_public_key) != token.fingerprint:
             raise WrongServer(
                 "this is not the server that the token comes from; no secret was sent", hint="check the address"
             )

@@ -56,9 +56,9 @@ class Intake:
         return web.Response(body=encode(reply), content_type=messages.CONTENT_TYPE)
 
     async def _receive(self, request: web.Request) -> messages.BatchReply:
-        with self.flow.one():
-            body = await body_of(request)
-            sender = await sender_of(request, body, self.devices)
+        body = await body_of(request)
+        sender = await sender_of(request, body, self.devices)
+        with self.flow.one():  # entered by enrolled devices only, and never while a body is still on its way
             if sender.revoked:
                 await self._set_aside(sender, body)
             return await self._take(sender, messages.decode_batch(body))

@@ -76,10 +76,9 @@ class Deliveries:
         """A retailer's book has changed: its connected tills get new packs."""
         await self.bring(self._hub.connected(retailer))
 
-    async def run(self) -> None:
-        """Renew ageing packs of connected tills until cancelled."""
-        while True:
-            await asyncio.sleep(self._refresh_seconds / 4)
+    async def run(self, stop: asyncio.Event) -> None:
+        """Renew ageing packs of connected tills until `stop` is set."""
+        while not await _set_within(stop, self._refresh_seconds / 4):
             try:
                 await self.bring(self._hub.connected())
             except Exception as error:  # noqa: BLE001 - the next round tries again
@@ -97,3 +96,11 @@ class Deliveries:
             self.remember(device)
         self._events.pack_issued(len(devices))
         return pushes
+
+
+async def _set_within(event: asyncio.Event, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False

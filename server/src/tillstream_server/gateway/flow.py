@@ -2,7 +2,7 @@
 
 Batches are written one after the other. So the time until a new one is written is how many wait times how long one
 takes: that is the pause a draining backlog is given, while live records go first and unpaused. Beyond a bound,
-nothing more is held in memory: the till keeps its batch and comes back.
+nothing more is held in memory: a till keeps its batch and comes back.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Flow:
 
     @contextmanager
     def one(self) -> Iterator[None]:
-        """One batch from its last byte to its commit. Raises `Busy`."""
+        """One verified batch until its commit. Raises `Busy`."""
         if self._waiting >= self._max_waiting:
             raise Busy("too many batches wait to be written", limit=f"{self._max_waiting} batches", hint="send later")
         self._waiting += 1

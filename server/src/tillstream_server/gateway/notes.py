@@ -28,12 +28,19 @@ class Notes:
         self._receipts: dict[bytes, int] = {}
         self._vitals: dict[bytes, tuple[Vitals, int]] = {}
         self._wake = asyncio.Event()
+        self._closing = False
 
     def receipt(self, till_id: bytes, seq: int) -> None:
         """A till holds every push up to `seq`."""
         self._events.receipt()
         self._receipts[till_id] = max(seq, self._receipts.get(till_id, 0))
         self._wake.set()
+
+    def present(self, till_id: bytes, last_push: int) -> None:
+        """A till has come, and holds every push up to `last_push`."""
+        if last_push > 0:
+            self._receipts[till_id] = max(last_push, self._receipts.get(till_id, 0))
+            self._wake.set()
 
     def vitals(self, vitals: Vitals) -> None:
         """A till said how it is."""
@@ -42,13 +49,18 @@ class Notes:
         self._wake.set()
 
     async def run(self) -> None:
-        """Write until cancelled."""
-        while True:
+        """Write until `close`."""
+        while not self._closing:
             await self._wake.wait()
             try:
                 await self.flush()
             except Exception as error:  # noqa: BLE001 - one failed write must not end all later ones
                 self._events.unexpected("notes", error)
+
+    def close(self) -> None:
+        """Have `run` write what is left and return; no transaction is cut short."""
+        self._closing = True
+        self._wake.set()
 
     async def flush(self) -> None:
         """Write what has been collected, in one transaction."""
@@ -62,3 +74,4 @@ class Notes:
             await tills.record_vitals(conn, vitals.values())
             for till_id, seq in receipts.items():
                 await outbox.receive(conn, till_id, seq, now_ms)
+                await tills.number_pushes_above(conn, till_id, seq)

@@ -101,7 +101,7 @@ class PushChannel:
         self.events.push_opened(device.till_id, present.agent_version)
         ending: Ending = "broken"
         try:
-            self.notes.receipt(device.till_id, present.last_push)
+            self.notes.present(device.till_id, present.last_push)
             ending = await self._both_ways(socket, session, line, present)
         finally:
             self.hub.leave(line)
@@ -111,20 +111,17 @@ class PushChannel:
     async def _both_ways(
         self, socket: web.WebSocketResponse, session: PushSession, line: Line, present: Present
     ) -> Ending:
-        loops = {
-            asyncio.create_task(self._listen(socket, session, line)),
-            asyncio.create_task(self._speak(socket, session, line, present)),
-        }
+        """Speak until the line ends. Only listening is ever cancelled: speaking may be inside a transaction."""
+        listening = asyncio.create_task(self._listen(socket, session, line))
         try:
-            done, _ = await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
-            return done.pop().result()
+            return await self._speak(socket, session, line, present)
         finally:
-            for loop in loops:
-                loop.cancel()
-            await asyncio.gather(*loops, return_exceptions=True)
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
 
-    async def _listen(self, socket: web.WebSocketResponse, session: PushSession, line: Line) -> Ending:
-        """Take what the till says until it leaves."""
+    async def _listen(self, socket: web.WebSocketResponse, session: PushSession, line: Line) -> None:
+        """Take what the till says until it leaves, and end the line then."""
+        ending: Ending = "broken"
         try:
             while (data := await _next(socket)) is not None:
                 message = session.receive(data)
@@ -132,17 +129,18 @@ class PushChannel:
                     self.notes.receipt(line.device.till_id, message.seq)
                 else:
                     self.notes.vitals(message)
+            ending = "closed"
         except TillstreamError as error:
             self.events.push_misspoken(line.device.till_id, error.code)
-            return "broken"
-        return "closed"
+        finally:
+            line.end(ending)
 
     async def _speak(self, socket: web.WebSocketResponse, session: PushSession, line: Line, present: Present) -> Ending:
         """Write first what waits in the outbox, then what comes through the line, until it ends."""
         try:
             waiting = await self._catch_up(socket, session, line)
-            lacks = present.pack_version < self.deliveries.version(line.device)
             if not any(isinstance(push.body, PackPush) for push in waiting):
+                lacks = present.pack_version < self.deliveries.version(line.device)
                 await self.deliveries.bring([line.device], lacking=lacks)
             while line.ending is None:
                 await line.wait()

@@ -11,7 +11,7 @@ the last one is not sent: the caller reads what is between from the outbox first
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Final, Literal
 
 from tillstream_protocol import messages, versions
 from tillstream_protocol.codec import encode
@@ -20,6 +20,7 @@ from tillstream_protocol.signing import verify
 
 from ..devices import Device
 
+MAX_PUSH: Final = 2**53
 State = Literal["challenged", "presented", "open"]
 
 
@@ -46,6 +47,8 @@ class PushSession:
         if self.state != "challenged" or not isinstance(message, messages.Present):
             raise OutOfTurn("the first message is a present, and the only one")
         versions.require_spoken(message.protocol)
+        if message.last_push > MAX_PUSH:
+            raise InvalidInput("no till has had that many pushes", field="last_push", limit=str(MAX_PUSH))
         self.state = "presented"
         self._present = message
         return message

@@ -68,17 +68,20 @@ class Database:
         self._turn = asyncio.Lock()
 
     @classmethod
-    async def open(cls, path: Path, *, readers: int = READERS) -> Database:
-        """Open an existing file. Raises `LedgerVersion` where there is none, or `LedgerFault`."""
+    async def open(cls, path: Path, *, readers: int = READERS, busy_ms: int = BUSY_MS) -> Database:
+        """Open an existing file. Raises `LedgerVersion` where there is none, or `LedgerFault`.
+
+        `busy_ms` is how long to wait for another process that writes to it.
+        """
         if not path.is_file():
             raise LedgerVersion(f"there is no database at {path}", field="data", hint="run `tillstream-server init`")
-        writer = _engine(path, "BEGIN IMMEDIATE", _writer_pragmas(), 1)
+        writer = _engine(path, "BEGIN IMMEDIATE", _writer_pragmas(busy_ms), 1)
         try:
             conn = await writer.connect()
         except SQLAlchemyError as error:
             await writer.dispose()
             raise _translated(error) from error
-        return cls(path, writer, _engine(path, "BEGIN", _reader_pragmas(), readers), conn)
+        return cls(path, writer, _engine(path, "BEGIN", _reader_pragmas(busy_ms), readers), conn)
 
     async def close(self) -> None:
         """Wait for the transaction under way, and close every connection."""
@@ -147,7 +150,7 @@ def _migrate(path: Path) -> None:
 def _on_file(path: Path) -> Iterator[Connection]:
     """One transaction on a file that nothing else has open; the file is made for its owner alone."""
     engine = create_engine(URL.create("sqlite", database=str(path)), poolclass=NullPool)
-    _prepare(engine, "BEGIN IMMEDIATE", _writer_pragmas())
+    _prepare(engine, "BEGIN IMMEDIATE", _writer_pragmas(BUSY_MS))
     try:
         path.touch(mode=0o600)
         with engine.begin() as conn:
@@ -196,9 +199,9 @@ def _prepare(engine: Engine, begin: str, pragmas: tuple[str, ...]) -> None:
     event.listen(engine, "begin", begun)
 
 
-def _writer_pragmas() -> tuple[str, ...]:
+def _writer_pragmas(busy_ms: int) -> tuple[str, ...]:
     return (
-        f"busy_timeout={BUSY_MS}",
+        f"busy_timeout={busy_ms}",
         "journal_mode=WAL",
         "synchronous=FULL",
         "foreign_keys=ON",
@@ -208,8 +211,8 @@ def _writer_pragmas() -> tuple[str, ...]:
     )
 
 
-def _reader_pragmas() -> tuple[str, ...]:
-    return (f"busy_timeout={BUSY_MS}", "query_only=ON", "wal_autocheckpoint=0", "temp_store=MEMORY")
+def _reader_pragmas(busy_ms: int) -> tuple[str, ...]:
+    return (f"busy_timeout={busy_ms}", "query_only=ON", "wal_autocheckpoint=0", "temp_store=MEMORY")
 
 
 def _translated(error: SQLAlchemyError) -> LedgerFault:

@@ -252,7 +252,7 @@ class _Taking:
         at_ms, device = p.opened.at_ms, self._device
         known = {} if member is None else member.facts(device.currency, at_ms, member.last_visit_ms())
         make = partial(identification_facts, body, retailer=device.retailer, store=device.store, at_ms=at_ms)
-        return self._fired(p, body, LazyFacts(make, known), identification_occasion_key(body))
+        return self._fired(p, body, LazyFacts(make, known), identification_occasion_key(body, self._device.till_id))
 
     def _fired(self, p: Placed, body: Transaction | MemberIdentified, known: LazyFacts, occasion: bytes) -> Fired:
         o = p.opened

@@ -82,7 +82,7 @@ async def _digests(conn: AsyncConnection, table: Table, stretch: Stretch, span: 
         columns.epoch == stretch.epoch,
         columns.seq.between(span.first, span.last),
     )
-    return dict((await conn.execute(query)).tuples().all())
+    return {row.seq: row.digest for row in await conn.execute(query)}
 
 
 async def _dead(conn: AsyncConnection, stretch: Stretch, span: Range) -> set[int]:

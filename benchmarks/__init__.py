@@ -1,0 +1,1 @@
+"""Measurements, side by side; README.md says how they are made."""

@@ -1,0 +1,52 @@
+"""The link is online when the server was heard at the last try, and the clock is checked against the server's."""
+
+from __future__ import annotations
+
+from support.agents import NOW_MS
+from support.tills import TurnedClock
+from tillstream_agent.sync.link import MAX_SKEW_MS, Link
+
+
+class Watched:
+    """A link, and what it told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[bool, bool]] = []
+        self.link = Link(TurnedClock(NOW_MS), lambda link: self.told.append((link.online, link.clock_trusted)))
+
+
+def test_it_begins_offline_with_a_trusted_clock() -> None:
+    link = Watched().link
+    assert (link.online, link.clock_trusted, link.trouble) == (False, True, ())
+
+
+def test_an_acknowledgement_or_an_open_channel_is_online() -> None:
+    watched = Watched()
+    watched.link.upload_done()
+    assert watched.link.online
+    watched.link.push_closed("unreachable")
+    assert not watched.link.online
+    watched.link.push_opened()
+    watched.link.upload_failed("unavailable", heard=False)
+    assert watched.link.online
+    assert watched.link.trouble == ("unavailable",)
+    assert watched.told[-1] == (True, True)
+
+
+def test_a_server_that_refuses_was_heard() -> None:
+    link = Watched().link
+    link.upload_failed("revoked", heard=True)
+    assert link.online
+    link.push_closed("revoked")
+    assert link.trouble == ("revoked",)
+
+
+def test_a_clock_far_off_is_not_trusted() -> None:
+    link = Watched().link
+    link.told_time(NOW_MS - MAX_SKEW_MS)
+    assert link.clock_trusted
+    assert link.clock_offset_ms == MAX_SKEW_MS
+    for server_ms in (NOW_MS - MAX_SKEW_MS - 1, NOW_MS + MAX_SKEW_MS + 1):
+        link.told_time(server_ms)
+        assert not link.clock_trusted
+    assert link.last_contact_ms == NOW_MS

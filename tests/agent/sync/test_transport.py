@@ -1,0 +1,168 @@
+"""Whom the agent speaks to, and what can become of a request."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from tillstream_agent.sync.transport import (
+    Refused,
+    Response,
+    Transport,
+    Unreachable,
+    is_loopback,
+    server_address,
+    tls_context,
+)
+from tillstream_protocol.errors import InvalidInput
+
+
+@pytest.mark.parametrize(
+    ("given", "address"),
+    [
+        ("https://head.example", "https://head.example"),
+        ("https://head.example:8700/", "https://head.example:8700"),
+        (" http://127.0.0.1:8700 ", "http://127.0.0.1:8700"),
+        ("http://127.9.9.9", "http://127.9.9.9"),
+        ("http://localhost:1", "http://localhost:1"),
+        ("http://[::1]:8700", "http://[::1]:8700"),
+        ("https://[2001:db8::1]", "https://[2001:db8::1]"),
+    ],
+)
+def test_an_address_is_scheme_host_and_port(given: str, address: str) -> None:
+    assert server_address(given) == address
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "http://head.example",
+        "http://10.0.0.1",
+        "http://128.0.0.1",
+        "http://0.0.0.0",
+        "http://localhost.evil.example",
+        "http://127.0.0.1.evil.example",
+        "http://127.1",
+        "http://2130706433",
+        "http://[::ffff:127.0.0.1]",
+        "http://127.0.0.1@evil.example",
+        "ftp://head.example",
+        "head.example",
+        "https://",
+        "https://head.example/path",
+        "https://head.example?x",
+        "https://user@head.example",
+        "https://head.example:port",
+        "https://[head",
+    ],
+)
+def test_anything_else_is_refused(given: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        server_address(given)
+    assert caught.value.field == "server"
+
+
+def test_loopback_is_what_is_written_out() -> None:
+    assert is_loopback("127.0.0.1")
+    assert not is_loopback("127.0.0.1.nip.io")
+
+
+def test_tls_is_used_wherever_http_is_not_plain(tmp_path: Path) -> None:
+    assert tls_context("http://127.0.0.1", "") is None
+    context = tls_context("https://head.example", "")
+    assert context is not None
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    with pytest.raises(InvalidInput, match="certificates"):
+        tls_context("https://head.example", str(tmp_path / "none.pem"))
+
+
+def test_an_answer_is_good_refused_or_trouble() -> None:
+    assert Response(200, b"yes").require_ok() == b"yes"
+    with pytest.raises(Refused) as refused:
+        Response(403, b'{"error": {"code": "token_used", "message": "used", "hint": "ask"}}').require_ok()
+    assert (refused.value.code, refused.value.hint, refused.value.status) == ("token_used", "ask", 403)
+    for status in (500, 503, 429):
+        with pytest.raises(Unreachable):
+            Response(status, b"").require_ok()
+
+
+@asynccontextmanager
+async def speaking_to(handler: web.RequestHandler | object, timeout: float = 5) -> AsyncIterator[Transport]:
+    app = web.Application()
+    app.router.add_route("*", "/", handler)  # type: ignore[arg-type]
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    transport = Transport(f"http://127.0.0.1:{runner.addresses[0][1]}", tls=None, timeout=timeout)
+    try:
+        yield transport
+    finally:
+        await transport.close()
+        await runner.cleanup()
+
+
+async def test_a_server_that_is_not_there_is_unreachable() -> None:
+    transport = Transport("http://127.0.0.1:1", tls=None, timeout=1)
+    with pytest.raises(Unreachable, match="cannot be reached"):
+        await transport.get("/")
+    await transport.close()
+
+
+async def test_a_server_that_is_silent_is_unreachable() -> None:
+    async def silent(_request: web.Request) -> web.Response:
+        await asyncio.sleep(60)
+        return web.Response()
+
+    async with speaking_to(silent, timeout=0.05) as transport:
+        with pytest.raises(Unreachable, match="in time"):
+            await transport.get("/")
+
+
+async def test_an_answer_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for _ in range(100):
+            await response.write(bytes(1000))
+        return response
+
+    monkeypatch.setattr("tillstream_agent.sync.transport.MAX_REPLY", 5000)
+    async with speaking_to(endless) as transport:
+        with pytest.raises(Unreachable, match="more than fits"):
+            await transport.get("/")
+
+
+async def test_redirects_are_not_followed_and_proxies_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def elsewhere(_request: web.Request) -> web.Response:
+        return web.Response(status=302, headers={"Location": "http://127.0.0.1:1/"})
+
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    async with speaking_to(elsewhere) as transport:
+        assert (await transport.get("/")).status == 302
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("7", 7.0), ("99999", 3600.0), ("soon", None), ("-1", None), (None, None)]
+)
+async def test_the_server_may_say_when_to_come_back(text: str | None, seconds: float | None) -> None:
+    async def busy(_request: web.Request) -> web.Response:
+        return web.Response(status=503, headers={"Retry-After": text} if text is not None else {})
+
+    async with speaking_to(busy) as transport:
+        response = await transport.post("/", b"")
+    assert response.retry_after == seconds
+    assert response.server_ms is not None
+
+
+async def test_a_date_that_cannot_be_read_is_left_out() -> None:
+    async def undated(_request: web.Request) -> web.Response:
+        return web.Response(headers={"Date": "yesterday"})
+
+    async with speaking_to(undated) as transport:
+        assert (await transport.get("/")).server_ms is None

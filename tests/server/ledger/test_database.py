@@ -1,0 +1,185 @@
+"""One writer, readers that cannot write, a schema that migrations make."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
+
+from tillstream_server.ledger import schema
+from tillstream_server.ledger.database import Database, LedgerBusy, LedgerFault, LedgerVersion, is_current, migrate
+
+COUNT = "INSERT INTO refusal (reason, count) VALUES (?, ?)"
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    await migrate(tmp_path / "ledger.db")
+    database = await Database.open(tmp_path / "ledger.db")
+    yield database
+    await database.close()
+
+
+async def reasons(database: Database) -> set[str]:
+    async with database.read() as conn:
+        return set((await conn.exec_driver_sql("SELECT reason FROM refusal")).scalars())
+
+
+async def test_a_transaction_is_written_whole(database: Database) -> None:
+    async with database.write() as conn:
+        await conn.exec_driver_sql(COUNT, [("a", 1), ("b", 2)])
+    assert await reasons(database) == {"a", "b"}
+
+
+async def test_an_error_takes_everything_back(database: Database) -> None:
+    async def fail() -> None:
+        async with database.write() as conn:
+            await conn.exec_driver_sql(COUNT, ("a", 1))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await fail()
+    assert await reasons(database) == set()
+
+
+async def test_a_cancelled_writer_takes_everything_back_and_the_next_one_writes(database: Database) -> None:
+    inside = asyncio.Event()
+
+    async def stay() -> None:
+        async with database.write() as conn:
+            await conn.exec_driver_sql(COUNT, ("a", 1))
+            inside.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(stay())
+    await inside.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with database.write() as conn:
+        await conn.exec_driver_sql(COUNT, ("b", 1))
+    assert await reasons(database) == {"b"}
+
+
+async def test_writers_take_turns(database: Database) -> None:
+    async def count_one() -> None:
+        async with database.write() as conn:
+            rows = (await conn.exec_driver_sql("SELECT count FROM refusal WHERE reason = 'n'")).all()
+            await asyncio.sleep(0)
+            count = rows[0][0] + 1 if rows else 1
+            await conn.exec_driver_sql("INSERT OR REPLACE INTO refusal VALUES ('n', ?)", (count,))
+
+    await asyncio.gather(*(count_one() for _ in range(20)))
+    async with database.read() as conn:
+        assert (await conn.exec_driver_sql("SELECT count FROM refusal")).scalar_one() == 20
+
+
+async def test_a_reader_cannot_write(database: Database) -> None:
+    with pytest.raises(LedgerFault, match="SQLITE_READONLY"):
+        async with database.read() as conn:
+            await conn.exec_driver_sql(COUNT, ("a", 1))
+
+
+async def test_a_reader_sees_one_snapshot(database: Database) -> None:
+    async with database.read() as conn:
+        before = (await conn.exec_driver_sql("SELECT count(*) FROM refusal")).scalar_one()
+        async with database.write() as writer:
+            await writer.exec_driver_sql(COUNT, ("a", 1))
+        after = (await conn.exec_driver_sql("SELECT count(*) FROM refusal")).scalar_one()
+    assert (before, after) == (0, 0)
+    assert await reasons(database) == {"a"}
+
+
+async def test_readers_leave_checkpoints_to_the_writer(database: Database) -> None:
+    async with database.read() as conn:
+        assert (await conn.exec_driver_sql("PRAGMA wal_autocheckpoint")).scalar_one() == 0
+    async with database.write() as conn:
+        assert (await conn.exec_driver_sql("PRAGMA journal_mode")).scalar_one() == "wal"
+        assert (await conn.exec_driver_sql("PRAGMA synchronous")).scalar_one() == 2
+        assert (await conn.exec_driver_sql("PRAGMA foreign_keys")).scalar_one() == 1
+
+
+async def test_another_process_at_the_database_is_said_to_be_there(tmp_path: Path) -> None:
+    await migrate(tmp_path / "ledger.db")
+    database = await Database.open(tmp_path / "ledger.db", busy_ms=0)
+    other = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        with pytest.raises(LedgerBusy, match="another process") as caught:
+            async with database.write():
+                pass
+        assert caught.value.retryable
+    finally:
+        other.close()
+        await database.close()
+
+
+async def test_a_fault_shows_no_values(database: Database) -> None:
+    async with database.write() as conn:
+        await conn.exec_driver_sql(COUNT, ("5551234567", 1))
+    with pytest.raises(LedgerFault) as caught:
+        async with database.write() as conn:
+            await conn.exec_driver_sql(COUNT, ("5551234567", 1))
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert "5551234567" not in str(error)
+        error = error.__cause__
+
+
+async def test_there_must_be_a_database(tmp_path: Path) -> None:
+    with pytest.raises(LedgerVersion, match="there is no database"):
+        await Database.open(tmp_path / "ledger.db")
+    assert not (tmp_path / "ledger.db").exists()
+
+
+async def test_something_else_is_no_database(tmp_path: Path) -> None:
+    (tmp_path / "ledger.db").write_bytes(b"certainly not SQLite" * 100)
+    with pytest.raises(LedgerFault, match="SQLITE_NOTADB"):
+        await Database.open(tmp_path / "ledger.db")
+    with pytest.raises(LedgerFault, match="SQLITE_NOTADB"):
+        await migrate(tmp_path / "ledger.db")
+
+
+async def test_a_folder_that_is_not_there_is_said_to_be_so(tmp_path: Path) -> None:
+    with pytest.raises(LedgerFault, match="cannot make"):
+        await migrate(tmp_path / "nowhere" / "ledger.db")
+
+
+async def test_migrations_make_exactly_the_schema(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    await migrate(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
+    with engine.connect() as conn:
+        assert compare_metadata(MigrationContext.configure(conn), schema.metadata) == []
+    made = sqlite3.connect(path)
+    keyed = {name for (name,) in made.execute("SELECT name FROM sqlite_master WHERE sql LIKE '%WITHOUT ROWID%'")}
+    made.close()
+    tables = schema.metadata.tables.values()
+    assert keyed == {table.name for table in tables if table.dialect_options["sqlite"]["with_rowid"] is False}
+
+
+async def test_migrating_again_changes_nothing(database: Database) -> None:
+    async with database.write() as conn:
+        await conn.exec_driver_sql(COUNT, ("a", 1))
+        assert await is_current(conn)
+    await migrate(database.path)
+    assert await reasons(database) == {"a"}
+
+
+async def test_a_database_of_a_newer_server_is_left_alone(tmp_path: Path) -> None:
+    await migrate(tmp_path / "ledger.db")
+    newer = sqlite3.connect(tmp_path / "ledger.db")
+    newer.execute("UPDATE alembic_version SET version_num = '9999'")
+    newer.commit()
+    newer.close()
+    with pytest.raises(LedgerVersion, match="another version"):
+        await migrate(tmp_path / "ledger.db")

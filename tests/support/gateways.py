@@ -1,0 +1,252 @@
+"""What a till sees of a server: it speaks the protocol truly, verifies every signature, opens nothing, and can be made
+to give trouble."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import msgspec
+from aiohttp import WSMsgType, web
+
+from tillstream_protocol import messages
+from tillstream_protocol.codec import encode
+from tillstream_protocol.errors import ErrorBody
+from tillstream_protocol.framing import ChunkHeader, Frame, scan, verify_header
+from tillstream_protocol.messages import (
+    Batch,
+    BatchReply,
+    Challenge,
+    DeadLetter,
+    EnrolReply,
+    Heartbeat,
+    Introduction,
+    Pace,
+    Present,
+    Push,
+    PushBody,
+    Receipt,
+    Token,
+    Vitals,
+)
+from tillstream_protocol.pack import Pack, SignedPack, sign_pack
+from tillstream_protocol.ranges import collect
+from tillstream_protocol.sealing import key_id
+from tillstream_protocol.signing import SignedRequest, SignKey, fingerprint, verify
+
+TILL_ID = b"t" * 16
+NEVER_MS = 4_000_000_000_000
+
+Trouble = Callable[[web.Request], Awaitable[web.Response | None]]
+"""Answers in place of the server, or None after it has only done harm."""
+
+
+@dataclass
+class Gateway:
+    """The stand-in server: what it was sent, and what it has to push. Enrols one till."""
+
+    address: str = ""
+    key: SignKey = field(default_factory=lambda: SignKey(os.urandom(32)))
+    box_public: bytes = field(default_factory=lambda: os.urandom(32))
+    escrow_public: bytes = field(default_factory=lambda: os.urandom(32))
+    secret: bytes = field(default_factory=lambda: os.urandom(16))
+    pace: Pace = field(default_factory=lambda: Pace(256 * 1024, 0))
+    dead: dict[int, DeadLetter] = field(default_factory=dict)
+    clock_ms: int = field(default_factory=lambda: int(time.time() * 1000))
+    device: bytes | None = None
+    enrolments: list[messages.EnrolRequest] = field(default_factory=list)
+    batches: list[Batch] = field(default_factory=list)
+    records: dict[tuple[bytes, int], bytes] = field(default_factory=dict)
+    repeats: int = 0
+    pushes: list[Push] = field(default_factory=list)
+    receipts: list[int] = field(default_factory=list)
+    presents: list[Present] = field(default_factory=list)
+    vitals: list[Vitals] = field(default_factory=list)
+    _troubles: deque[Trouble] = field(default_factory=deque)
+    _sockets: set[web.WebSocketResponse] = field(default_factory=set)
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    # What tests say of it
+
+    def token(self) -> str:
+        """An enrolment token of this server."""
+        return Token(self.secret, fingerprint(self.key.public)).text()
+
+    def pack(self, version: int = 1, till: bytes = TILL_ID) -> SignedPack:
+        """A pack without campaigns."""
+        return sign_pack(Pack(version, "acme", "north", till, 0, NEVER_MS, (), ()), self.key)
+
+    def answers(
+        self, status: int, code: str = "trouble", times: int = 1, headers: dict[str, str] | None = None
+    ) -> None:
+        """Refuse the next requests without looking at them."""
+
+        async def refuse(_request: web.Request) -> web.Response:
+            return _error(status, code, headers)
+
+        self._troubles.extend([refuse] * times)
+
+    def answers_nonsense(self, times: int = 1) -> None:
+        """Say yes in a language nobody speaks."""
+
+        async def babble(_request: web.Request) -> web.Response:
+            return web.Response(body=b"\xc1 what")
+
+        self._troubles.extend([babble] * times)
+
+    def drops_replies(self, times: int = 1) -> None:
+        """Take the next batches, and hang up instead of answering."""
+
+        async def hang_up(request: web.Request) -> None:
+            if request.path.endswith("/batches"):
+                self._take(await request.read(), request)
+            assert request.transport is not None
+            request.transport.abort()
+
+        self._troubles.extend([hang_up] * times)
+
+    async def push(self, seq: int, body: PushBody, expires_ms: int = NEVER_MS) -> Push:
+        """Push something now, or at the next connection."""
+        push = Push(seq, expires_ms, body)
+        self.pushes.append(push)
+        for socket in list(self._sockets):
+            await socket.send_bytes(encode(push))
+        return push
+
+    async def hangs_up(self, code: int = 1001) -> None:
+        """Close every push channel."""
+        for socket in list(self._sockets):
+            await socket.close(code=code)
+
+    async def until(self, there: Callable[[Gateway], bool]) -> None:
+        """Return when something has come about; fail after ten seconds."""
+        async with asyncio.timeout(10):
+            while not there(self):
+                self._changed.clear()
+                await self._changed.wait()
+
+    def seqs(self) -> list[int]:
+        """The seqs it holds, of every epoch."""
+        return sorted(seq for _, seq in self.records)
+
+    # What tills say to it
+
+    def application(self) -> web.Application:
+        """Its routes."""
+        app = web.Application(client_max_size=8 << 20, middlewares=[self._make_trouble])
+        app.router.add_post("/till/v1/hello", self._hello)
+        app.router.add_post("/till/v1/enrol", self._enrol)
+        app.router.add_post("/till/v1/batches", self._batches)
+        app.router.add_get("/till/v1/push", self._push)
+        app.on_shutdown.append(lambda _app: self.hangs_up())
+        return app
+
+    @web.middleware
+    async def _make_trouble(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        if self._troubles:
+            answer = await self._troubles.popleft()(request)
+            self._changed.set()
+            return answer or web.Response()
+        return await handler(request)
+
+    async def _hello(self, request: web.Request) -> web.Response:
+        hello = messages.decode_hello(await request.read())
+        keys = (self.key.public, self.box_public, self.escrow_public)
+        claim = messages.introduction_bytes(hello.nonce, *keys)
+        return web.Response(body=encode(Introduction(*keys, 1, 1, self.key.sign(claim))))
+
+    async def _enrol(self, request: web.Request) -> web.Response:
+        asked = messages.decode_enrol_request(await request.read())
+        verify(asked.device_public_key, messages.proof_bytes(asked.secret, asked.device_public_key), asked.proof)
+        self.enrolments.append(asked)
+        if asked.secret != self.secret:
+            return _error(403, "token_unknown")
+        self.device = asked.device_public_key
+        return web.Response(body=encode(EnrolReply(TILL_ID, "acme", "north", "1", "USD", self.pack())))
+
+    async def _batches(self, request: web.Request) -> web.Response:
+        reply = self._take(await request.read(), request)
+        self._changed.set()
+        return web.Response(body=encode(reply))
+
+    def _take(self, body: bytes, request: web.Request) -> BatchReply:
+        assert self.device is not None
+        assert "Content-Encoding" not in request.headers
+        signed = SignedRequest.parse(
+            *(request.headers[name] for name in ("Content-Digest", "Signature-Input", "Signature"))
+        )
+        signed.verify(self.device, request.method, request.path, body)
+        batch = messages.decode_batch(body)
+        verify_header(batch.header, self.device)
+        header = ChunkHeader.decode(batch.header)
+        self.batches.append(batch)
+        repeated = 0
+        seqs: list[int] = []
+        for part in scan(batch.frames):
+            assert isinstance(part, Frame)
+            seqs.append(part.header.seq)
+            repeated += (header.epoch, part.header.seq) in self.records
+            self.records[header.epoch, part.header.seq] = part.sealed
+        self.repeats += repeated
+        dead = tuple(letter for seq, letter in self.dead.items() if seq in seqs)
+        return BatchReply(header.epoch, collect(seqs), repeated, dead, self.pace, self.clock_ms)
+
+    async def _push(self, request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        nonce = os.urandom(16)
+        await socket.send_bytes(encode(Challenge(nonce, self.clock_ms)))
+        present = messages.decode_to_server((await socket.receive()).data)
+        assert isinstance(present, Present)
+        if self.device is None or present.device_key_id != key_id(self.device):
+            await socket.close(code=4401)
+            return socket
+        verify(self.device, messages.challenge_bytes(nonce, present.till_id), present.signature)
+        self.presents.append(present)
+        self._changed.set()
+        for push in [p for p in self.pushes if p.seq > present.last_push]:
+            await socket.send_bytes(encode(push))
+        self._sockets.add(socket)
+        await self._listen(socket)
+        return socket
+
+    async def _listen(self, socket: web.WebSocketResponse) -> None:
+        assert self.device is not None
+        try:
+            async for message in socket:
+                if message.type is not WSMsgType.BINARY:
+                    break
+                said = messages.decode_to_server(message.data)
+                if isinstance(said, Receipt):
+                    self.receipts.append(said.seq)
+                elif isinstance(said, Heartbeat):
+                    self.vitals.append(messages.open_heartbeat(said, self.device))
+                self._changed.set()
+        finally:
+            self._sockets.discard(socket)
+
+
+def _error(status: int, code: str, headers: dict[str, str] | None = None) -> web.Response:
+    body = msgspec.json.encode({"error": ErrorBody(code, f"this is {code}")})
+    return web.Response(status=status, body=body, content_type="application/json", headers=headers)
+
+
+@asynccontextmanager
+async def gateway() -> AsyncIterator[Gateway]:
+    """A stand-in server on a free port."""
+    server = Gateway()
+    runner = web.AppRunner(server.application(), access_log=None, shutdown_timeout=1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        server.address = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        yield server
+    finally:
+        await runner.cleanup()
