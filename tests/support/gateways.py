@@ -55,10 +55,12 @@ class Gateway:
     box_public: bytes = field(default_factory=lambda: os.urandom(32))
     escrow_public: bytes = field(default_factory=lambda: os.urandom(32))
     secret: bytes = field(default_factory=lambda: os.urandom(16))
-    pace: Pace = field(default_factory=lambda: Pace(256 * 1024, 0))
+    max_bytes: int = 256 * 1024
+    backlog_pause_ms: int = 0
     dead: dict[int, DeadLetter] = field(default_factory=dict)
     clock_ms: int = field(default_factory=lambda: int(time.time() * 1000))
     device: bytes | None = None
+    pack_till: bytes = TILL_ID
     enrolments: list[messages.EnrolRequest] = field(default_factory=list)
     batches: list[Batch] = field(default_factory=list)
     records: dict[tuple[bytes, int], bytes] = field(default_factory=dict)
@@ -67,7 +69,7 @@ class Gateway:
     receipts: list[int] = field(default_factory=list)
     presents: list[Present] = field(default_factory=list)
     vitals: list[Vitals] = field(default_factory=list)
-    _troubles: deque[Trouble] = field(default_factory=deque)
+    _troubles: deque[Trouble | None] = field(default_factory=deque)
     _sockets: set[web.WebSocketResponse] = field(default_factory=set)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -110,6 +112,20 @@ class Gateway:
 
         self._troubles.extend([hang_up] * times)
 
+    def passes(self, times: int = 1) -> None:
+        """Answer the next requests truly, before the troubles that follow."""
+        self._troubles.extend([None] * times)
+
+    def drops_enrolment(self) -> None:
+        """Enrol, and hang up instead of saying so."""
+
+        async def hang_up(request: web.Request) -> None:
+            await self._enrol(request)
+            assert request.transport is not None
+            request.transport.abort()
+
+        self._troubles.append(hang_up)
+
     async def push(self, seq: int, body: PushBody, expires_ms: int = NEVER_MS) -> Push:
         """Push something now, or at the next connection."""
         push = Push(seq, expires_ms, body)
@@ -150,11 +166,12 @@ class Gateway:
     async def _make_trouble(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        if self._troubles:
-            answer = await self._troubles.popleft()(request)
-            self._changed.set()
-            return answer or web.Response()
-        return await handler(request)
+        trouble = self._troubles.popleft() if self._troubles else None
+        if trouble is None:
+            return await handler(request)
+        answer = await trouble(request)
+        self._changed.set()
+        return answer or web.Response()
 
     async def _hello(self, request: web.Request) -> web.Response:
         hello = messages.decode_hello(await request.read())
@@ -169,7 +186,9 @@ class Gateway:
         if asked.secret != self.secret:
             return _error(403, "token_unknown")
         self.device = asked.device_public_key
-        return web.Response(body=encode(EnrolReply(TILL_ID, "acme", "north", "1", "USD", self.pack())))
+        return web.Response(
+            body=encode(EnrolReply(TILL_ID, "acme", "north", "1", "USD", self.pack(till=self.pack_till)))
+        )
 
     async def _batches(self, request: web.Request) -> web.Response:
         reply = self._take(await request.read(), request)
@@ -196,7 +215,9 @@ class Gateway:
             self.records[header.epoch, part.header.seq] = part.sealed
         self.repeats += repeated
         dead = tuple(letter for seq, letter in self.dead.items() if seq in seqs)
-        return BatchReply(header.epoch, collect(seqs), repeated, dead, self.pace, self.clock_ms)
+        pause = self.backlog_pause_ms if batch.lane == "backlog" else 0
+        pace = Pace(self.max_bytes, pause)
+        return BatchReply(header.epoch, collect(seqs), repeated, dead, pace, self.clock_ms)
 
     async def _push(self, request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse()

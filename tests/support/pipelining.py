@@ -31,7 +31,7 @@ from tillstream_protocol.transaction import (
 )
 from tillstream_server import keys
 from tillstream_server.campaigns.triggers import Fired, Marked
-from tillstream_server.customers.identity import Namer
+from tillstream_server.customers.identity import Namer, normalise
 from tillstream_server.customers.vault import Item, Vault, create_keys
 from tillstream_server.devices import Device
 from tillstream_server.keys import ServerKeys
@@ -169,8 +169,8 @@ class Server:
 
     async def subject_of(self, identifier: Identifier) -> bytes:
         """The subject that an identifier has by now."""
-        name = Namer(self.keys.identifier_key, RETAILER).name(identifier)
-        assert name is not None
+        normal = normalise(identifier.scheme, identifier.value)
+        name = Namer(self.keys.identifier_key, RETAILER).name(identifier, normal)
         ((subject,),) = await self.rows("SELECT subject FROM identifier WHERE hash = ?", name.hash)
         assert isinstance(subject, bytes)
         return subject

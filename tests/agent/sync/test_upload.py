@@ -6,6 +6,7 @@ import errno
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -58,9 +59,12 @@ class Line:
         assert isinstance(step, Rest), step
         return step
 
-    def acks(self, sent: Slice, pace: Pace = FAST, dead: tuple[DeadLetter, ...] = (), **changes: object) -> bool:
+    def acks(self, sent: Slice, pace: Pace = FAST, dead: tuple[DeadLetter, ...] = (), **changes: Any) -> bool:
         reply = BatchReply(sent.epoch, (Range(sent.first, sent.last),), 0, dead, pace, self.till.clock.now_ms())
         return self.flow.acknowledged(sent, msgspec.structs.replace(reply, **changes), self.now)
+
+    def trouble(self) -> list[str]:
+        return list(self.link.trouble)
 
     def fails(self, sent: Slice, outcome: Outcome = "unavailable", retry_after: float = 0.0) -> None:
         self.flow.failed(sent, Failure(outcome, outcome, "planted", retry_after), self.now)
@@ -125,13 +129,13 @@ async def test_more_than_was_sent_is_never_believed(line: Line) -> None:
 
 
 @pytest.mark.parametrize("changes", [{"acked": ()}, {"acked": (Range(50, 60),)}, {"epoch": b"?" * 16}])
-async def test_an_answer_about_something_else_is_trouble(line: Line, changes: dict[str, object]) -> None:
+async def test_an_answer_about_something_else_is_trouble(line: Line, changes: dict[str, Any]) -> None:
     await line.captures()
     assert not line.acks(line.sends(), **changes)
     assert line.journal.queue().records == 1
     assert not line.rests().for_news
     assert line.telling.counted("sync_batches", outcome="confused") == 1
-    assert line.link.trouble == ("confused",)
+    assert line.trouble() == ["confused"]
 
 
 async def test_dead_letters_are_acknowledged_and_told_of(line: Line) -> None:
@@ -177,11 +181,11 @@ async def test_where_only_people_can_help_it_asks_slowly_and_keeps_everything(li
     await line.captures()
     line.fails(line.sends(), outcome)
     assert line.rests() == Rest(SLOW_S[outcome], for_news=False)
-    assert line.link.trouble == (outcome,)
+    assert line.trouble() == [outcome]
     assert line.link.online
     line.now += SLOW_S[outcome]
     assert line.acks(line.sends())
-    assert line.link.trouble == ()
+    assert line.trouble() == []
 
 
 async def test_back_after_an_outage_live_records_overtake_the_backlog(line: Line) -> None:
@@ -274,18 +278,18 @@ async def test_a_record_that_is_refused_as_it_is_holds_up_no_live_one(line: Line
     while (sent := line.sends()).first != sent.last:
         line.fails(sent, "refused")
     line.fails(sent, "refused")
-    assert line.link.trouble == ("poison",)
+    assert line.trouble() == ["poison"]
     await line.captures(2)
     live = line.sends()
     assert (live.lane, live.first) == ("live", 3)
     assert line.acks(live)
-    assert line.link.trouble == ("poison",)
+    assert line.trouble() == ["poison"]
     rest = line.rests()
     assert rest == Rest(POISON_S, for_news=True)
     line.now += POISON_S
     assert line.sends().first == poison
     assert line.acks(line.sends())
-    assert line.link.trouble == ()
+    assert line.trouble() == []
     line.drains()
     assert line.journal.queue().records == 0
 
@@ -302,11 +306,23 @@ async def test_poison_in_the_backlog_waits_there(line: Line) -> None:
     assert line.journal.queue().records == 1
 
 
-async def test_poison_waits_in_the_live_lane_where_no_fresh_chunk_can_be_had(line: Line) -> None:
+async def test_poison_waits_also_where_no_fresh_chunk_can_be_had(line: Line) -> None:
     await line.captures(1)
     line.disk.trouble.create = errno.ENOSPC
     line.fails(line.sends(), "refused")
     line.disk.trouble.create = None
+    assert line.rests() == Rest(POISON_S, for_news=True)
+
+
+async def test_poison_is_tried_again_alone(line: Line) -> None:
+    await line.captures(5)
+    while (sent := line.sends()).first != sent.last:
+        line.fails(sent, "refused")
+    line.fails(sent, "refused")
+    line.now += POISON_S
+    again = line.sends()
+    assert (again.first, again.last) == (0, 0)
+    line.fails(again, "refused")
     assert line.rests() == Rest(POISON_S, for_news=True)
 
 

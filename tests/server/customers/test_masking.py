@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from support.pipelining import sale
 from tillstream_protocol.codec import encode
 from tillstream_protocol.transaction import Identifier, Line, Transaction
+from tillstream_server.customers.identity import normalise
 from tillstream_server.customers.masking import mask
 
 PHONE = Identifier("phone", "+1 (555) 123-4567")
@@ -24,8 +25,12 @@ class Masked:
     encoded: bytes
 
 
+def with_normals(*identifiers: Identifier) -> list[tuple[Identifier, str]]:
+    return [(identifier, normalise(identifier.scheme, identifier.value)) for identifier in identifiers]
+
+
 def masked(t: Transaction, *identifiers: Identifier) -> Masked:
-    body, encoded = mask(t, encode(t), identifiers)
+    body, encoded = mask(t, encode(t), with_normals(*identifiers))
     assert encoded == encode(body)
     return Masked(body, encoded)
 
@@ -33,19 +38,26 @@ def masked(t: Transaction, *identifiers: Identifier) -> Masked:
 def test_a_body_without_them_comes_back_as_it_is() -> None:
     t = sale()
     encoded = encode(t)
-    assert mask(t, encoded, [PHONE, EMAIL]) == (t, encoded)
+    assert mask(t, encoded, with_normals(PHONE, EMAIL)) == (t, encoded)
     assert mask(t, encoded, [])[1] is encoded
 
 
 @pytest.mark.parametrize(
     "text",
-    ["+1 (555) 123-4567", "call +15551234567 back", "15551234567", "1-555-123-4567", "1 555.123.4567"],
+    [
+        "+1 (555) 123-4567",
+        "call +15551234567 back",
+        "5551234567",
+        "1-555-123-4567",
+        "0 555.123.4567",
+        "00 1 555/1234567",
+    ],
 )
 def test_a_telephone_number_is_found_however_it_is_written(text: str) -> None:
     body = masked(sale(reason=text), PHONE).body
     assert body.reason is not None
     assert "****" in body.reason
-    assert "4567" not in body.reason
+    assert not any(digit in body.reason for digit in "0123456789")
 
 
 def test_letters_match_in_either_case() -> None:

@@ -127,6 +127,7 @@ async def test_nothing_of_a_record_is_lost_between_ledger_and_vault(server: Serv
     left["customer"] |= {"identifiers": msgspec.to_builtins(ANN.identifiers)}
     left["customer"] |= {"name": taken.pop("name"), "personal": taken.pop("personal")}
     for part in ("lines", "tenders"):
+        left[part] = list(left[part])
         for fields in taken.pop(part):
             left[part][fields.pop("index")] |= fields
     assert msgspec.convert({**left, **taken, **operation}, Transaction) == given

@@ -21,6 +21,7 @@ class Link:
         self.push_connected = False
         self.upload_trouble = ""
         self.push_trouble = ""
+        self.revoked = False
         self.last_contact_ms: int | None = None
         self.clock_offset_ms: int | None = None
 
@@ -37,7 +38,8 @@ class Link:
     @property
     def trouble(self) -> tuple[str, ...]:
         """Codes of what keeps the link from working, each once."""
-        return tuple(dict.fromkeys(code for code in (self.upload_trouble, self.push_trouble) if code))
+        codes = (self.upload_trouble, self.push_trouble, "revoked" if self.revoked else "")
+        return tuple(dict.fromkeys(code for code in codes if code))
 
     def told_time(self, server_ms: int) -> None:
         """The server said what time it is, just now."""
@@ -55,6 +57,11 @@ class Link:
         self.upload_trouble = code
         self._heard = heard
         self._changed(self)
+
+    def greeted(self, server_ms: int) -> None:
+        """A push channel begins: what the server said of this till on an earlier one is no longer news."""
+        self.revoked = False
+        self.told_time(server_ms)
 
     def push_opened(self) -> None:
         """The push channel works."""

@@ -172,7 +172,7 @@ class Mailbox:
             await self._take_pack(push.seq, body)
         else:
             await self._state.note_push(push.seq)
-            self._link.push_trouble = "revoked"
+            self._link.revoked = True
             self._events.revoked(body.reason)
 
     async def forget(self, push: Push) -> None:
@@ -282,7 +282,7 @@ class PushChannel:
         step = session.receive(data, self.clock.now_ms())
         if isinstance(step, Say):
             await socket.send_bytes(step.data)
-            self.link.told_time(session.server_ms or 0)
+            self.link.greeted(session.server_ms or 0)
             await socket.ping(_OPENED)  # answered only after the server has accepted the present
             return
         if isinstance(step, Keep):

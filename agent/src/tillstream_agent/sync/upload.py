@@ -121,7 +121,8 @@ class UploadFlow:
         self._sizes: dict[Lane, int] = {"live": limits.batch, "backlog": limits.batch}
         self._not_before: dict[Lane, float] = {"live": 0.0, "backlog": 0.0}
         self._last: Lane = "backlog"
-        self._poisoned: set[Lane] = set()
+        self._poison: dict[tuple[bytes, int], float] = {}
+        """Records refused as they are, by epoch and seq, and when each is tried again."""
         self._in_trouble = False
         self._backoff = full_jitter(uniform)
 
@@ -134,8 +135,14 @@ class UploadFlow:
                 waits.append(wait)
                 continue
             found = self._queue.next_slice(lane, self._sizes[lane])
-            if found is not None:
+            if found is None:
+                continue
+            due = self._poison.get((found.epoch, found.first))
+            if due is None:
                 return Send(found)
+            if due <= now:
+                return Send(self._queue.next_slice(lane, 1) or found)
+            waits.append(due - now)
         return Rest(min(waits, default=None), for_news=len(waits) < len(self._not_before))
 
     def acknowledged(self, sent: Slice, reply: BatchReply, now: float) -> bool:
@@ -147,8 +154,8 @@ class UploadFlow:
         self._queue.acknowledge(sent.epoch, held)
         self._events.uploaded(sent.lane, count(held), repeated=reply.repeated, dead=len(reply.dead))
         self._link.told_time(reply.server_ms)
-        self._poisoned.discard(sent.lane)
-        self._link.upload_done("poison" if self._poisoned else "")
+        self._poison.pop((sent.epoch, sent.first), None)
+        self._link.upload_done("poison" if self._poison else "")
         self._last = sent.lane
         self._pace(sent.lane, reply, now)
         if self._in_trouble:
@@ -161,7 +168,7 @@ class UploadFlow:
         """Take in that a batch was not acknowledged."""
         if failure.outcome in ("refused", "too_large"):
             wait = self._shrink(sent, now)
-            self._link.upload_failed("poison" if self._poisoned else self._link.upload_trouble, heard=True)
+            self._link.upload_failed("poison" if self._poison else self._link.upload_trouble, heard=True)
         else:
             wait = self._hold_off(failure, now)
             self._in_trouble = True
@@ -192,26 +199,22 @@ class UploadFlow:
         return wait
 
     def _shrink(self, sent: Slice, now: float) -> float:
-        """Halve the batch. A single record that is refused as it is waits, and holds up only its own lane."""
+        """Halve the batch. A single record that is refused as it is waits, and holds up no live record."""
         if sent.first != sent.last:
             self._sizes[sent.lane] = max(1, len(sent.frames) // 2)
             return 0.0
         wait = POISON_S * (0.5 + self._uniform())
-        lane = sent.lane
-        if lane == "live" and self._begin_fresh_chunk():
-            self._sizes["live"] = self._cap
-            lane = "backlog"
-        self._not_before[lane] = now + wait
-        self._poisoned.add(lane)
+        self._poison[sent.epoch, sent.first] = now + wait
+        self._sizes[sent.lane] = self._cap
+        if sent.lane == "live":
+            self._begin_fresh_chunk()
         return wait
 
-    def _begin_fresh_chunk(self) -> bool:
+    def _begin_fresh_chunk(self) -> None:
         try:
             self._queue.roll()
         except JournalError as error:
             self._events.housekeeping_failed("fresh chunk", error)
-            return False
-        return True
 
 
 def _within(reply: BatchReply, sent: Slice) -> tuple[Range, ...]:

@@ -74,11 +74,8 @@ class Namer:
         self._base = hashlib.blake2b(digest_size=HASH_SIZE, key=identifier_key, person=b"tillstream-ident")
         self._base.update(retailer.encode() + b"\0")
 
-    def name(self, identifier: Identifier) -> Name | None:
-        """The identifier's name, or None where it names nobody."""
-        normal = normalise(identifier.scheme, identifier.value)
-        if not normal:
-            return None
+    def name(self, identifier: Identifier, normal: str) -> Name:
+        """The name of an identifier whose normal text is not empty."""
         hashed = self._hash(identifier.scheme, normal)
         form = hashed if normal == identifier.value else self._hash(identifier.scheme, f"{normal}\0{identifier.value}")
         return Name(hashed, form, identifier)

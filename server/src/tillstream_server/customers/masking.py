@@ -1,30 +1,32 @@
 """Removes a record's identifiers from the texts that stay in its ledger row.
 
 A cashier types a telephone number into a reason, a POS prints the loyalty number into a line: the identifier is
-known from the same record, so it is found, also with other separators, and replaced by asterisks. Short identifiers
-(below `LONG` characters) would hit SKUs and receipt numbers by chance: they are masked in free text only, where they
-stand alone.
+known from the same record, so it is found, also with other separators or, if it is a telephone number, with another
+prefix, and replaced by asterisks. Short identifiers (below `LONG` characters) would hit SKUs and receipt numbers by
+chance: they are masked in free text only, where they stand alone.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Final, TypeVar
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
 from tillstream_protocol.codec import encode
 from tillstream_protocol.transaction import Identifier
 
-from .identity import normalise
-
 SHORTEST: Final = 4
 LONG: Final = 7
+CORE: Final = 8
+"""The last digits of a telephone number, which are the same with a country's prefix and without."""
 MASK: Final = "****"
 
 _SEPARATORS: Final = b" \t\r\n-.()/+"
+_LOWER: Final = bytes(range(256)).lower()
 _BETWEEN: Final = r"[\s().+/\-]*"
+_PREFIX: Final = rf"(?:\+?[0-9]{_BETWEEN}){{0,7}}"
 
 _FIXED: Final = frozenset(
     {
@@ -83,12 +85,14 @@ _CODES: Final = frozenset(
 T = TypeVar("T", bound=msgspec.Struct)
 
 
-def mask(body: T, encoded: bytes, identifiers: Iterable[Identifier]) -> tuple[T, bytes]:
-    """A body and its encoding without these identifiers; mostly they do not occur, and both come back as they are."""
-    squeezed = {_squeeze(text) for text in _texts(identifiers)}
-    needles = [needle for needle in squeezed if len(needle) >= SHORTEST]
-    haystack = encoded.lower().translate(None, _SEPARATORS)
-    found = [needle for needle in needles if needle in haystack]
+def mask(body: T, encoded: bytes, identifiers: Iterable[tuple[Identifier, str]]) -> tuple[T, bytes]:
+    """A body and its encoding without these identifiers, each given with its normal text.
+
+    Mostly they do not occur, and both come back as they are.
+    """
+    haystack = encoded.translate(_LOWER, _SEPARATORS)
+    needles = {needle for identifier, normal in identifiers for needle in _needles(identifier, normal)}
+    found = [needle for needle in needles if needle.text in haystack]
     if not found:
         return body, encoded
     plain = _Masker(found).walk(msgspec.to_builtins(body, builtin_types=(bytes,)), "")
@@ -96,21 +100,28 @@ def mask(body: T, encoded: bytes, identifiers: Iterable[Identifier]) -> tuple[T,
     return masked, encode(masked)
 
 
-def _texts(identifiers: Iterable[Identifier]) -> Iterable[str]:
-    for identifier in identifiers:
-        yield identifier.value
-        yield normalise(identifier.scheme, identifier.value)
+class _Needle(NamedTuple):
+    """What to look for, in lower case and without separators."""
+
+    text: bytes
+    phone: bool
 
 
-def _squeeze(text: str) -> bytes:
-    return text.encode().lower().translate(None, _SEPARATORS)
+def _needles(identifier: Identifier, normal: str) -> Iterator[_Needle]:
+    for text in {identifier.value, normal}:
+        squeezed = text.encode().translate(_LOWER, _SEPARATORS)
+        if identifier.scheme == "phone" and len(squeezed) >= CORE and squeezed.isdigit():
+            yield _Needle(squeezed[-CORE:], phone=True)
+        elif len(squeezed) >= SHORTEST:
+            yield _Needle(squeezed, phone=False)
 
 
 class _Masker:
-    def __init__(self, needles: Iterable[bytes]) -> None:
-        texts = sorted((needle.decode() for needle in needles), key=len, reverse=True)
-        self._long = _pattern([text for text in texts if len(text) >= LONG], "", "")
-        self._alone = _pattern(texts, r"(?<![^\W_])", r"(?![^\W_])")
+    def __init__(self, needles: Iterable[_Needle]) -> None:
+        ordered = sorted(needles, key=lambda needle: len(needle.text), reverse=True)
+        patterns = {needle: _spaced(needle) for needle in ordered}
+        self._long = _any([pattern for needle, pattern in patterns.items() if len(needle.text) >= LONG])
+        self._alone = _any([rf"(?<![^\W_]){pattern}(?![^\W_])" for pattern in patterns.values()])
 
     def walk(self, value: object, path: str) -> object:
         if isinstance(value, str):
@@ -127,6 +138,10 @@ class _Masker:
         return text if path in _CODES else self._alone.sub(MASK, text)
 
 
-def _pattern(texts: list[str], before: str, after: str) -> re.Pattern[str]:
-    spaced = (_BETWEEN.join(map(re.escape, text)) for text in texts)
-    return re.compile(f"{before}(?:{'|'.join(spaced) or r'(?!)'}){after}", re.IGNORECASE)
+def _spaced(needle: _Needle) -> str:
+    pattern = _BETWEEN.join(map(re.escape, needle.text.decode()))
+    return _PREFIX + pattern if needle.phone else pattern
+
+
+def _any(patterns: list[str]) -> re.Pattern[str]:
+    return re.compile("|".join(patterns) or r"(?!)", re.IGNORECASE)

@@ -196,7 +196,8 @@ ledger = Table(
     ),
 )
 """`kind` is the frame's kind number and `body_type` the body's tag; `body` is what `ledger.bodies` reads. `idem`,
-`content` and `digest` are keyed hashes of the idempotency key, the canonical content and the opened record.
+`content` and `digest` are keyed hashes of the idempotency key, the canonical content and the opened record; the first
+three bytes of `idem` are the business date, so that a day's rows lie together in every index.
 `training` is 1 for training and test transactions, which are in no projection."""
 
 duplicate = _keyed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -14,6 +15,9 @@ from tillstream_protocol.transaction import SELLING_KINDS, Transaction
 MICRO_DIGITS: Final = 6
 MAX_QUANTITY: Final = 10**9
 """Units on one line: sums of them stay far within 64 bits."""
+
+SURELY_SMALL: Final = 9
+"""Characters of a quantity that cannot be above `MAX_QUANTITY`."""
 
 _PARTS: Final = re.compile(r"([+-]?)(\d+)(?:\.(\d+))?")
 
@@ -33,8 +37,8 @@ class Figures:
     lines: int
     visit: bool
     at_ms: int
-    products: tuple[tuple[str, int, int], ...]
-    categories: tuple[tuple[str, int, int], ...]
+    products: Sequence[tuple[str, int, int]]
+    categories: Sequence[tuple[str, int, int]]
 
 
 def sells(t: Transaction) -> bool:
@@ -44,15 +48,21 @@ def sells(t: Transaction) -> bool:
 
 def figures(t: Transaction) -> Figures:
     """The figures of a transaction that sells. A return counts with its signed amounts, but is no visit."""
-    lines = [line for line in t.lines if not line.void]
-    categories: dict[str, tuple[int, int]] = {}
+    categories: dict[str, list[int]] = {}
     products: list[tuple[str, int, int]] = []
-    for line in lines:
+    lines = 0
+    for line in t.lines:
+        if line.void:
+            continue
+        lines += 1
         amount = line.amount
         if line.hierarchy:
-            name = line.hierarchy[0]
-            count, total = categories.get(name, (0, 0))
-            categories[name] = (count + 1, total + amount)
+            sums = categories.get(line.hierarchy[0])
+            if sums is None:
+                categories[line.hierarchy[0]] = [1, amount]
+            else:
+                sums[0] += 1
+                sums[1] += amount
         sku = line.sku or line.gtin
         if sku is not None and line.type == "item":
             products.append((sku, quantity_micro(line.quantity), amount))
@@ -60,11 +70,11 @@ def figures(t: Transaction) -> Figures:
         hour_ms=local_hour_ms(t.end),
         currency=t.currency,
         amount=t.total,
-        lines=len(lines),
+        lines=lines,
         visit=t.kind != "return",
         at_ms=t.end.at,
-        products=tuple(products),
-        categories=tuple((name, count, total) for name, (count, total) in categories.items()),
+        products=products,
+        categories=[(name, count, total) for name, (count, total) in categories.items()],
     )
 
 

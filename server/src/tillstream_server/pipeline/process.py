@@ -151,6 +151,7 @@ class _Taking:
         self._device = device
         self._opened = opened
         self._now_ms = 0
+        self._fresh: set[bytes] = set()
         self.resolved = Resolved({}, frozenset())
         self.names: set[Name] = set()
 
@@ -188,6 +189,7 @@ class _Taking:
         self.resolved = await self._identities.resolve(self._conn, self._device.retailer, hashes, self._now_ms)
         idems = {o.idem for o in new if o.idem is not None}
         contents = await facts.known_contents(self._conn, self._device.retailer, idems)
+        self._fresh = idems - {idem for idem, _ in contents}
         free = await facts.next_id(self._conn)
         placed = []
         for o in new:
@@ -210,7 +212,8 @@ class _Taking:
             p.opened.seq: _entry(p, self._device) for p in placed if isinstance(p.opened.parts.body, Transaction)
         }
         subjects = {p.subject for p in placed if p.subject is not None}
-        projector = await projections.load(conn, self._device.retailer, list(entries.values()), subjects)
+        retailer = self._device.retailer
+        projector = await projections.load(conn, retailer, list(entries.values()), subjects, self._fresh)
         effects = await asyncio.to_thread(self._fold, placed, entries, projector)
         await facts.write_records(conn, self._device, self._opened.header.epoch, placed, self._now_ms)
         await projections.write(conn, projector)

@@ -73,11 +73,18 @@ class Projector:
 
 
 async def load(
-    conn: AsyncConnection, retailer: str, entries: Collection[Entry], subjects: Iterable[bytes] = ()
+    conn: AsyncConnection,
+    retailer: str,
+    entries: Collection[Entry],
+    subjects: Iterable[bytes] = (),
+    fresh: Collection[bytes] = (),
 ) -> Projector:
-    """A projector that knows what the database has on these entries, their members, and further subjects."""
+    """A projector that knows what the database has on these entries, their members, and further subjects.
+
+    `fresh` are keys of which the ledger is known to hold nothing.
+    """
     keys = {entry.idem for entry in entries}.union(*(entry.targets for entry in entries))
-    held = await _held(conn, retailer, keys)
+    held = await _held(conn, retailer, keys.difference(fresh))
     targets = await _targets_of(conn, retailer, [row.idem for row in held if row.kind == "void"])
     further = set[bytes]().union(*targets.values()) - keys
     held += await _held(conn, retailer, further)

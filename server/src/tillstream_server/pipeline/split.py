@@ -14,7 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from tillstream_protocol.codec import encode
-from tillstream_protocol.events import Body, MemberIdentified, Original, Record
+from tillstream_protocol.events import Body, MemberIdentified, Record
 from tillstream_protocol.transaction import (
     Customer,
     Ext,
@@ -25,6 +25,7 @@ from tillstream_protocol.transaction import (
     Transaction,
 )
 
+from ..customers.identity import normalise
 from ..customers.masking import mask
 from ..ledger.bodies import Identified, LedgerBody
 
@@ -54,6 +55,8 @@ class LineParticulars(Struct, frozen=True, omit_defaults=True):
 class Particulars(Struct, frozen=True, omit_defaults=True):
     """What a transaction says of its customer, in one sealed item."""
 
+    identifiers: tuple[Identifier, ...] = ()
+    """Those that name nobody, such as a card number that has been cut."""
     name: str | None = None
     personal: dict[str, str] | None = None
     note: str | None = None
@@ -71,11 +74,14 @@ class Operation(Struct, frozen=True, omit_defaults=True):
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """A record in its parts: `body` and its bytes for the ledger, the rest (msgpack, or None) for the vault."""
+    """A record in its parts: `body` and its bytes for the ledger, the rest (msgpack, or None) for the vault.
+
+    `identifiers` are those that name somebody, with their normal texts.
+    """
 
     body: LedgerBody
     encoded: bytes
-    identifiers: tuple[Identifier, ...]
+    identifiers: tuple[tuple[Identifier, str], ...]
     particulars: bytes | None
     operation: bytes | None
     original: bytes | None
@@ -83,41 +89,58 @@ class Split:
 
 def split(record: Record, body: Body) -> Split:
     """Take a record apart; `body` is its body with the till's own names filled in."""
-    original = None if record.original is None else encode_original(record.original)
+    original = None if record.original is None else encode(record.original)
     if isinstance(body, Transaction):
         return _split_transaction(body, original)
     if isinstance(body, MemberIdentified):
-        bare = Identified(body.event_id, body.basket, body.store, body.at)
-        masked, encoded = mask(bare, encode(bare), body.identifiers)
-        return Split(masked, encoded, body.identifiers, None, None, original)
+        return _split_identification(body, original)
     return Split(body, encode(body), (), None, None, original)
 
 
-def encode_original(original: Original) -> bytes:
-    """The POS's own bytes with their type and hash, as they lie in the vault."""
-    return encode(original)
+def _split_identification(event: MemberIdentified, original: bytes | None) -> Split:
+    given = _normal(event.identifiers)
+    nameless = _nameless(given)
+    bare = Identified(event.event_id, event.basket, event.store, event.at)
+    masked, encoded = mask(bare, encode(bare), given)
+    particulars = encode(Particulars(nameless)) if nameless else None
+    return Split(masked, encoded, _named(given, nameless), particulars, None, original)
 
 
 def _split_transaction(t: Transaction, original: bytes | None) -> Split:
     customer = t.customer
-    identifiers = () if customer is None else customer.identifiers
-    particulars = _particulars(t, customer)
+    given = () if customer is None else _normal(customer.identifiers)
+    nameless = _nameless(given)
+    particulars = _particulars(t, customer, nameless)
     operation = None if t.operator is None and t.fiscal is None else Operation(t.operator, t.fiscal)
     bare = _bare(t, customer)
     encoded = encode(bare)
-    if identifiers:
-        bare, encoded = mask(bare, encoded, identifiers)
+    if given:
+        bare, encoded = mask(bare, encoded, given)
     return Split(
         body=bare,
         encoded=encoded,
-        identifiers=identifiers,
+        identifiers=_named(given, nameless),
         particulars=None if particulars is None else encode(particulars),
         operation=None if operation is None else encode(operation),
         original=original,
     )
 
 
-def _particulars(t: Transaction, customer: Customer | None) -> Particulars | None:
+def _normal(identifiers: tuple[Identifier, ...]) -> tuple[tuple[Identifier, str], ...]:
+    return tuple((identifier, normalise(identifier.scheme, identifier.value)) for identifier in identifiers)
+
+
+def _nameless(given: tuple[tuple[Identifier, str], ...]) -> tuple[Identifier, ...]:
+    return tuple(identifier for identifier, normal in given if not normal)
+
+
+def _named(
+    given: tuple[tuple[Identifier, str], ...], nameless: tuple[Identifier, ...]
+) -> tuple[tuple[Identifier, str], ...]:
+    return tuple(pair for pair in given if pair[1]) if nameless else given
+
+
+def _particulars(t: Transaction, customer: Customer | None, nameless: tuple[Identifier, ...]) -> Particulars | None:
     lines = tuple(LineParticulars(i, line.ext) for i, line in enumerate(t.lines) if line.ext is not None)
     tenders = tuple(
         TenderParticulars(i, tender.gift_card, tender.card, tender.reference, tender.ext)
@@ -125,9 +148,9 @@ def _particulars(t: Transaction, customer: Customer | None) -> Particulars | Non
         if _names_somebody(tender)
     )
     name, personal = (None, None) if customer is None else (customer.name, customer.personal)
-    if not (lines or tenders) and all(part is None for part in (name, personal, t.note, t.ext)):
+    if not (lines or tenders or nameless) and all(part is None for part in (name, personal, t.note, t.ext)):
         return None
-    return Particulars(name, personal, t.note, t.ext, lines, tenders)
+    return Particulars(nameless, name, personal, t.note, t.ext, lines, tenders)
 
 
 def _bare(t: Transaction, customer: Customer | None) -> Transaction:
