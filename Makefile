@@ -14,7 +14,8 @@ VENV := .venv
 ALONE := .venv-agent
 BIN := $(VENV)/bin
 UV := $(BIN)/uv --quiet
-INSTALL := $(UV) pip install --require-hashes
+# Compiled at once: not every machine lets Python write its cache, and every process of a test run would compile anew.
+INSTALL := $(UV) pip install --compile-bytecode --require-hashes
 PACKAGES := protocol agent server
 PROJECTS := pyproject.toml $(PACKAGES:%=%/pyproject.toml)
 CODE := $(sort $(foreach file,$(shell find $(wildcard $(PACKAGES) deploy tests benchmarks) -name '*.py'),$(firstword $(subst /, ,$(file)))))
@@ -104,6 +105,6 @@ $(ALONE)/ready: $(VENV)/ready requirements/agent.txt requirements/test.txt $(AGE
 	@[[ -x $(ALONE)/bin/python ]] || $(BIN)/python -m venv --without-pip $(ALONE)
 	@rm -rf build/alone
 	@for part in protocol agent; do $(UV) build --wheel --no-build-isolation --out-dir build/alone $$part; done
-	@$(UV) pip sync --require-hashes --python $(ALONE) requirements/agent.txt requirements/test.txt
+	@$(UV) pip sync --compile-bytecode --require-hashes --python $(ALONE) requirements/agent.txt requirements/test.txt
 	@$(UV) pip install --python $(ALONE) --no-deps build/alone/*.whl
 	@touch $@

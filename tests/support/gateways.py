@@ -116,6 +116,10 @@ class Gateway:
         """Answer the next requests truly, before the troubles that follow."""
         self._troubles.extend([None] * times)
 
+    def heals(self) -> None:
+        """No more trouble."""
+        self._troubles.clear()
+
     def drops_enrolment(self) -> None:
         """Enrol, and hang up instead of saying so."""
 

@@ -1,0 +1,174 @@
+"""A whole agent in this process: from the hook to a stand-in server and back to the cashier's page."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import io
+import os
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+
+from support.agents import enrolled, member, offer_push, running_agent, sale
+from support.gateways import Gateway, gateway
+from tillstream_agent.app import World, run
+from tillstream_agent.clock import SystemClock
+from tillstream_agent.config import Config
+from tillstream_agent.folder import AlreadyRunning, Folder, NotEnrolled
+from tillstream_agent.hooks.http import PortInUse
+from tillstream_agent.inspection import look
+from tillstream_agent.state import State
+from tillstream_protocol.messages import Range
+from tillstream_protocol.transaction import Customer, Identifier
+
+CARD = "4111111111111111"
+PHONE = "+4915112345678"
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Gateway]:
+    async with gateway() as opened:
+        yield opened
+
+
+@pytest.fixture
+async def folder(server: Gateway, tmp_path: Path) -> Folder:
+    return await enrolled(tmp_path / "state", server)
+
+
+async def post(folder: Folder, port: int, path: str, body: object) -> tuple[int, dict[str, Any]]:
+    headers = {"Authorization": f"Bearer {folder.hook_token()}", "Content-Type": "application/json"}
+    async with (
+        aiohttp.ClientSession() as client,
+        client.post(f"http://127.0.0.1:{port}{path}", data=msgspec.json.encode(body), headers=headers) as reply,
+    ):
+        return reply.status, msgspec.json.decode(await reply.read())
+
+
+async def page(folder: Folder, port: int) -> str:
+    headers = {"Authorization": f"Bearer {folder.hook_token()}"}
+    async with (
+        aiohttp.ClientSession() as client,
+        client.get(f"http://127.0.0.1:{port}/display", headers=headers) as reply,
+    ):
+        return await reply.text()
+
+
+async def test_a_sale_goes_all_the_way(server: Gateway, folder: Folder) -> None:
+    async with running_agent(folder) as (port, log):
+        status, reply = await post(folder, port, "/v1/transactions?ack=disk", sale())
+        assert status == 201
+        await server.until(lambda server: server.seqs() == [0])
+        assert (bytes.fromhex(reply["epoch"]), 0) in server.records
+    events = [msgspec.json.decode(line)["event"] for line in log.getvalue().splitlines()]
+    assert events[0] == "started"
+    assert events[-1] == "stopping"
+
+
+async def test_an_offer_comes_back_to_the_page_and_is_reported_as_shown(server: Gateway, folder: Folder) -> None:
+    async with running_agent(folder) as (port, _):
+        _, reply = await post(folder, port, "/v1/members/identify", member("e1", "b1"))
+        await server.until(lambda server: bool(server.records) and bool(server.vitals))
+        await server.push(1, offer_push(1, bytes.fromhex(reply["epoch"]), reply["seq"], expires_ms=4 * 10**12))
+        await server.until(lambda server: server.receipts == [1])
+        assert "A coffee on us" in await page(folder, port)
+        await server.until(lambda server: server.seqs() == [0, 1])
+
+
+async def test_without_its_server_it_captures_and_sends_later(server: Gateway, folder: Folder) -> None:
+    server.answers(503, times=6)
+    async with running_agent(folder) as (port, _):
+        for number in range(20):
+            assert (await post(folder, port, "/v1/transactions", sale(str(number))))[0] == 201
+        await server.until(lambda server: server.seqs() == list(range(20)))
+
+
+async def test_what_was_not_sent_is_sent_by_the_next_run_and_what_was_is_not(server: Gateway, folder: Folder) -> None:
+    async with running_agent(folder) as (port, _):
+        await post(folder, port, "/v1/transactions?ack=disk", sale("1"))
+        await server.until(lambda server: len(server.records) == 1)
+    server.answers(503, times=1000)
+    async with running_agent(folder) as (port, _):
+        await post(folder, port, "/v1/transactions?ack=disk", sale("2"))
+    server.heals()
+    async with running_agent(folder) as (port, _):
+        assert (await post(folder, port, "/v1/transactions", sale("2")))[0] == 200
+        await server.until(lambda server: len(server.records) == 2)
+    assert server.repeats == 0
+
+
+async def test_acknowledgements_are_kept(server: Gateway, folder: Folder) -> None:
+    async with running_agent(folder) as (port, _):
+        _, reply = await post(folder, port, "/v1/transactions?ack=disk", sale("1"))
+        await server.until(lambda server: len(server.records) == 1)
+        async with asyncio.timeout(5):
+            while (await look(folder, SystemClock())).queue.records:
+                await asyncio.sleep(0.005)
+    state = await State.open(folder.database)
+    assert await state.load_acked() == {bytes.fromhex(reply["epoch"]): (Range(0, 0),)}
+    await state.close()
+
+
+async def test_neither_cards_nor_people_are_found_in_the_folder_or_the_log(server: Gateway, folder: Folder) -> None:
+    who = Customer(identifiers=(Identifier("phone", PHONE),), name="Ada Canary")
+    told = msgspec.structs.replace(sale(), customer=who, note=f"card {CARD}")
+    async with running_agent(folder) as (port, log):
+        assert (await post(folder, port, "/v1/transactions?ack=disk", told))[0] == 201
+        assert (await post(folder, port, "/v1/transactions", {**msgspec.to_builtins(told), "total": "x"}))[0] == 400
+        await server.until(lambda server: len(server.records) == 1)
+        files = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
+    assert any(path.suffix == ".chunk" for path in files)
+    for canary in (CARD, PHONE, "Canary"):
+        assert canary not in log.getvalue()
+        for path, content in files.items():
+            assert canary.encode() not in content, path
+
+
+async def test_one_agent_a_folder(folder: Folder) -> None:
+    async with running_agent(folder):
+        with pytest.raises(AlreadyRunning):
+            async with running_agent(folder):
+                pass
+
+
+async def test_a_port_in_use_ends_it_and_frees_the_folder(folder: Folder) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(PortInUse):
+        async with running_agent(folder, Config(hook_port=taken.getsockname()[1])):
+            pass
+    assert not folder.is_running()
+    async with running_agent(folder):
+        pass
+
+
+async def test_without_an_identity_it_does_not_start(tmp_path: Path) -> None:
+    world = World(SystemClock(), os.urandom, lambda: 0.5, io.StringIO())
+    with pytest.raises(NotEnrolled):
+        await run(Folder(tmp_path), Config(), world, stop=asyncio.Event())
+
+
+async def test_a_pack_that_was_altered_on_disk_is_told_of_and_not_used(folder: Folder) -> None:
+    state = await State.open(folder.database)
+    pack = await state.load_pack()
+    assert pack is not None
+    await state.save_pack(msgspec.structs.replace(pack, payload=pack.payload + b"x"))
+    await state.close()
+    async with running_agent(folder) as (_, log):
+        assert "push_refused" in log.getvalue()
+        assert (await look(folder, SystemClock())).pack_version == 0
+
+
+async def test_it_leaves_no_socket_and_no_port_behind(folder: Folder) -> None:
+    async with running_agent(folder) as (port, _):
+        assert folder.socket.exists()
+        assert folder.port_file.read_text() == f"{port}\n"
+    assert not folder.socket.exists()
+    assert not folder.port_file.exists()
+    with pytest.raises(OSError) as caught:
+        socket.create_connection(("127.0.0.1", port), timeout=1)
+    assert caught.value.errno == errno.ECONNREFUSED

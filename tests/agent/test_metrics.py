@@ -1,0 +1,98 @@
+"""What is counted is there from the start, names nobody, and agrees with what is logged."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from support.agents import Telling
+from tillstream_agent.events import JournalEvents, json_logger
+from tillstream_agent.journal import JournalFull
+from tillstream_agent.metrics import Gauges, LatencyWindow
+from tillstream_protocol.errors import InvalidInput
+
+FORBIDDEN = {"till", "store", "member", "sku", "cashier", "operator", "retailer"}
+
+
+async def test_every_series_is_there_with_its_zero() -> None:
+    telling = Telling()
+    text = (await telling.metrics.render(Gauges(3, 400, 1500, 2, connected=True, pack_version=7))).decode()
+    assert 'tillstream_agent_captures_total{ack="disk",door="socket",kind="member_identified"} 0.0' in text
+    assert 'tillstream_agent_refusals_total{reason="too_large"} 0.0' in text
+    assert 'tillstream_agent_sync_batches_total{outcome="revoked"} 0.0' in text
+    assert "tillstream_agent_hook_seconds_count 0.0" in text
+    assert "tillstream_agent_queue_oldest_seconds 1.5" in text
+    assert "tillstream_agent_push_connected 1.0" in text
+
+
+def test_no_label_names_a_till_or_a_person() -> None:
+    for family in Telling().registry.collect():
+        for sample in family.samples:
+            assert not FORBIDDEN & sample.labels.keys()
+
+
+def test_a_refusal_of_a_new_kind_makes_no_new_series() -> None:
+    telling = Telling()
+    telling.events.refused("http", "something_else")
+    assert telling.counted("refusals", reason="error") == 1
+
+
+def test_a_capture_ends_the_capture_trouble() -> None:
+    telling = Telling()
+    telling.events.capture_failed("http", JournalFull("no room"))
+    assert (telling.events.capture_trouble, telling.events.last_error) == ("journal_full", "journal_full")
+    telling.events.captured("http", "transaction", "os", repeat=False, seconds=0.001)
+    assert (telling.events.capture_trouble, telling.events.last_error) == ("", "journal_full")
+
+
+def test_each_event_is_one_json_line_with_its_level() -> None:
+    telling = Telling()
+    telling.events.link_back(queued=3)
+    telling.events.push_refused(InvalidInput("what"))
+    assert [(line["event"], line["level"]) for line in telling.lines()] == [
+        ("link_back", "info"),
+        ("push_refused", "error"),
+    ]
+
+
+def test_what_is_below_the_level_is_not_logged() -> None:
+    telling = Telling()
+    log = json_logger(telling.stream, "warning")
+    log.info("quiet")
+    log.warning("loud")
+    assert telling.said() == ["loud"]
+
+
+def test_the_journals_incidents_are_counted() -> None:
+    telling = Telling()
+    journal = JournalEvents(json_logger(telling.stream, "debug"), telling.metrics, telling.events)
+    journal.opened(1)
+    journal.synced(5, 0.002)
+    journal.sync_failed(1, "planted")
+    journal.torn(1, 20)
+    journal.damaged(1, 10, 20)
+    journal.set_aside("0000000001.chunk", "planted")
+    journal.discarded(1)
+    for what in ("sync_failed", "torn", "damaged", "set_aside"):
+        assert telling.counted("journal_incidents", what=what) == 1
+    assert telling.events.last_error == "journal_set_aside"
+
+
+@given(st.lists(st.floats(0, 10), min_size=1, max_size=200))
+def test_quantiles_are_of_the_values_given(values: list[float]) -> None:
+    window = LatencyWindow()
+    for value in values:
+        window.add(value)
+    latency = window.take()
+    assert latency.count == len(values)
+    assert latency.max == round(max(values) * 1e6)
+    assert latency.p50 <= latency.p99 <= latency.max
+    assert latency.p50 in {round(value * 1e6) for value in values}
+    assert window.read().count == 0
+
+
+def test_a_full_window_forgets_the_oldest() -> None:
+    window = LatencyWindow(capacity=2)
+    for value in (9.0, 1.0, 2.0):
+        window.add(value)
+    assert (window.read().max, window.read().count) == (2_000_000, 3)
