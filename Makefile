@@ -14,7 +14,8 @@ VENV := .venv
 ALONE := .venv-agent
 BIN := $(VENV)/bin
 UV := $(BIN)/uv --quiet
-# Compiled at once: not every machine lets Python write its cache, and every process of a test run would compile anew.
+# Demo and tests start many processes: none of them should compile everything anew.
+unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(UV) pip install --compile-bytecode --require-hashes
 PACKAGES := protocol agent server
 PROJECTS := pyproject.toml $(PACKAGES:%=%/pyproject.toml)

@@ -64,15 +64,18 @@ class Listener:
     def __init__(self) -> None:
         self.fired: list[Fired] = []
         self.marked: list[Marked] = []
+        self.told: list[str] = []
         self.error: Exception | None = None
 
     async def fire(self, conn: AsyncConnection, facts: Sequence[Fired]) -> list[tuple[bytes, Push]]:
         if self.error is not None:
             raise self.error
+        self.told.append("fire")
         self.fired += facts
         return []
 
     async def mark(self, conn: AsyncConnection, events: Sequence[Marked]) -> None:
+        self.told.append("mark")
         self.marked += events
 
 

@@ -6,6 +6,7 @@ No line carries personal data: no identifiers, no bodies, no tokens. Captures ar
 from __future__ import annotations
 
 import logging
+import traceback
 from typing import TextIO, cast
 
 import structlog
@@ -27,7 +28,6 @@ def json_logger(stream: TextIO, level: str) -> FilteringBoundLogger:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.dict_tracebacks,
             structlog.processors.JSONRenderer(),
         ],
     )
@@ -85,10 +85,11 @@ class Events:
         self._log.error("capture_failed", door=door, code=error.code, reason=error.message)
 
     def crashed(self, where: str, error: BaseException) -> None:
-        """A defect: something failed that should not have."""
+        """A defect: something failed that should not have. The message is left out: it may quote what a POS sent."""
         self.last_error = "defect"
         self._metrics.refusal("error")
-        self._log.error("defect", where=where, error=type(error).__name__, exc_info=error)
+        frames = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-6:]]
+        self._log.error("defect", where=where, error=type(error).__name__, at=frames)
 
     def uploaded(self, lane: str, records: int, *, repeated: int, dead: int) -> None:
         """The server acknowledged a batch."""

@@ -42,6 +42,14 @@ async def test_a_sale_that_meets_the_condition_brings_an_offer_to_its_till(serve
     assert (stored.verdict, stored.pushed_ms, stored.received_ms) == (None, NOW, None)
 
 
+async def test_a_sale_that_no_longer_holds_keeps_the_tills_decision_and_makes_no_other(server: Server) -> None:
+    till = await server.enrols()
+    await server.puts(campaign())
+    replaced = replace(server.sells(till, sale(total=1000)), decides=False)
+    assert await server.processes(replaced) == []
+    assert await server.decisions() == []
+
+
 async def test_a_sale_below_the_condition_sets_off_nothing(server: Server) -> None:
     till = await server.enrols()
     await server.puts(campaign())

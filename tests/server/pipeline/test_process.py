@@ -8,6 +8,7 @@ from decimal import Decimal
 import pytest
 
 from support.pipelining import DAY, HOUR, NOW, Server, Till, member, sale, void
+from tillstream_protocol.decisions import Decision
 from tillstream_protocol.events import MemberIdentified, OfferAnswered, OfferShown, Record
 from tillstream_protocol.framing import NO_EPOCH
 from tillstream_protocol.messages import Range
@@ -385,6 +386,18 @@ async def test_what_became_of_offers_is_passed_on(server: Server) -> None:
     await server.take(OfferShown(OFFER, "c"), OfferAnswered(OFFER, "c", "accepted"))
     assert [marked.at_ms for marked in server.listener.marked] == [NOW, NOW]
     assert server.listener.fired == []
+
+
+async def test_an_offer_shown_in_the_batch_of_its_sale_is_noted_after_the_decision_is_kept(server: Server) -> None:
+    await server.take(sale("1"), OfferShown(OFFER, "c"))
+    assert server.listener.told == ["fire", "mark"]
+
+
+async def test_on_a_sale_that_a_revision_has_replaced_the_server_decides_nothing(server: Server) -> None:
+    made = Decision(OFFER, "c", 1, "offered", "edge", NOW, NOW)
+    await server.take(sale("1", revision=2))
+    await server.take(Record(body=sale("1", revision=1), captured_at=NOW, decisions=(made,)))
+    assert [fired.decides for fired in server.listener.fired] == [True, False]
 
 
 async def test_when_a_trigger_fails_nothing_was_taken(server: Server) -> None:

@@ -52,6 +52,8 @@ class Fired:
     seq: int
     received_ms: int
     age_ms: int
+    decides: bool = True
+    """Whether the server may decide on it: not on a sale that was voided, or replaced by a revision."""
 
     def occasion(self) -> Occasion:
         """What the server decides about."""
@@ -121,6 +123,8 @@ class Triggers:
 
 def _due(shelf: Shelf, fired: Fired) -> dict[bytes, Rule]:
     """The rules that apply, by the offer that each has."""
+    if not fired.decides:
+        return {}
     occasion = fired.occasion()
     offers = ((due(rule, occasion), rule) for rule in shelf.rules)
     return {name: rule for name, rule in offers if name is not None}

@@ -218,8 +218,9 @@ class _Taking:
         await facts.write_records(conn, self._device, self._opened.header.epoch, placed, self._now_ms)
         await projections.write(conn, projector)
         await self._vault.write(conn, list(self._items(placed)))
+        pushes = await self._campaigns.fire(conn, effects.fired) if effects.fired else []
         await self._campaigns.mark(conn, effects.marked)
-        return await self._campaigns.fire(conn, effects.fired) if effects.fired else []
+        return pushes
 
     def _fold(self, placed: Sequence[Placed], entries: Mapping[int, Entry], projector: Projector) -> _Effects:
         """Fold the records in their order, and note what each may set off as things stand right after it."""
@@ -248,7 +249,8 @@ class _Taking:
         if not current and not p.opened.record.decisions:
             return None
         known = {} if member is None else member.facts(body.currency, p.opened.at_ms, last_visit_ms)
-        return self._fired(p, body, LazyFacts(partial(sale_facts, body), known), sale_occasion_key(body))
+        facts_of = LazyFacts(partial(sale_facts, body), known)
+        return self._fired(p, body, facts_of, sale_occasion_key(body), decides=current)
 
     def _identified(self, p: Placed, body: MemberIdentified, projector: Projector) -> Fired:
         member = None if p.subject is None else projector.members[p.subject]
@@ -257,7 +259,15 @@ class _Taking:
         make = partial(identification_facts, body, retailer=device.retailer, store=device.store, at_ms=at_ms)
         return self._fired(p, body, LazyFacts(make, known), identification_occasion_key(body, self._device.till_id))
 
-    def _fired(self, p: Placed, body: Transaction | MemberIdentified, known: LazyFacts, occasion: bytes) -> Fired:
+    def _fired(
+        self,
+        p: Placed,
+        body: Transaction | MemberIdentified,
+        known: LazyFacts,
+        occasion: bytes,
+        *,
+        decides: bool = True,
+    ) -> Fired:
         o = p.opened
         return Fired(
             ledger_id=p.ledger_id,
@@ -273,6 +283,7 @@ class _Taking:
             seq=o.seq,
             received_ms=self._now_ms,
             age_ms=max(0, self._now_ms - o.record.captured_at),
+            decides=decides,
         )
 
     def _items(self, placed: Sequence[Placed]) -> Iterator[Item]:
