@@ -33,6 +33,8 @@ from .report import OfferQuantiles, Report, quantile, quantiles, show
 from .view import watch
 
 STALLED_S = 60.0
+RATE = 300.0
+"""Baskets a second: what some hundred busy tills make, and a small machine carries beside the demo itself."""
 BIG_BASKET_MINOR = 10_000
 VISITS = 5
 
@@ -64,7 +66,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--baskets", type=_positive, default=5000, help="how many; the data has 155,848 (5000)")
     parser.add_argument("--tills", type=_positive, default=4, help="how many agents (4)")
-    parser.add_argument("--rate", type=float, default=0.0, help="baskets a second in all; 0 is as fast as it goes (0)")
+    parser.add_argument(
+        "--rate", type=float, default=RATE, help=f"baskets a second in all; 0 is as fast as it goes ({RATE:g})"
+    )
     parser.add_argument("--headless", action="store_true", help="end when the proof is made")
     parser.add_argument("--report", type=Path, help="write the report there, as JSON")
     parser.add_argument("--chaos", action="store_true", help="kill agents and server during the replay")
@@ -148,7 +152,7 @@ async def _replay(
 ) -> float:
     """Replay everything; how long it took, in seconds."""
     count = len(stage.tills)
-    pause = count / given.rate if given.rate else 0.0
+    every = count / given.rate if given.rate > 0 else 0.0
     progress.started = time.perf_counter()
     viewer = asyncio.create_task(watch(console, stage.watcher, progress))
     try:
@@ -156,7 +160,7 @@ async def _replay(
             if given.chaos:
                 group.create_task(unleash(stage.server, stage.tills, progress, given.seed))
             for number, till in enumerate(stage.tills):
-                group.create_task(Pos(till, progress).replay(share(baskets, count, number), pause))
+                group.create_task(Pos(till, progress).replay(share(baskets, count, number), every))
     except* DemoFailed as failures:
         raise failures.exceptions[0] from None
     finally:

@@ -17,6 +17,8 @@ from .processes import DemoFailed, Till
 IDENTIFY_EVERY = 10
 """One customer in so many shows the card before the basket is paid."""
 GIVE_UP_S = 60.0
+MAX_LAG_S = 1.0
+"""A POS that was held up catches up with at most so much of it."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -53,8 +55,9 @@ class Pos:
         self._progress = progress
         self._session: aiohttp.ClientSession | None = None
 
-    async def replay(self, baskets: Iterator[Basket], pause_s: float) -> None:
-        """Send baskets one after another, with a pause after each."""
+    async def replay(self, baskets: Iterator[Basket], every_s: float) -> None:
+        """Send baskets one after another, one each `every_s` seconds, or as fast as it goes for 0."""
+        due = time.perf_counter()
         connector = aiohttp.TCPConnector(limit=1)
         async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=5)) as session:
             self._session = session
@@ -62,8 +65,9 @@ class Pos:
                 if int(basket.basket_id) % IDENTIFY_EVERY == 0:
                     await self._identify(basket)
                 await self._sell(basket)
-                if pause_s:
-                    await asyncio.sleep(pause_s)
+                due = max(due + every_s, time.perf_counter() - MAX_LAG_S)
+                if every_s:
+                    await asyncio.sleep(due - time.perf_counter())
 
     async def _identify(self, basket: Basket) -> None:
         event = {

@@ -196,6 +196,13 @@ async def test_a_decision_rides_in_the_sales_own_frame_and_is_repeated_with_it(s
     await crash(restarted.journal)
 
 
+@pytest.mark.parametrize("flag", ["training", "test"])
+async def test_what_is_only_training_makes_no_offers(stand: Stand, flag: str) -> None:
+    stand.give_pack(BIG)
+    assert stand.capture.transaction(sale("1", total=5000, **{flag: True})).decisions == ()
+    assert stand.journal.spent == {}
+
+
 async def test_an_identification_is_captured_and_decided_on(stand: Stand) -> None:
     stand.give_pack(WELCOME)
     event = MemberIdentified(identifiers=(Identifier("loyalty", "77"),), event_id="e1", basket="b1")

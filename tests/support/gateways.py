@@ -64,7 +64,7 @@ class Gateway:
     enrolments: list[messages.EnrolRequest] = field(default_factory=list)
     batches: list[Batch] = field(default_factory=list)
     records: dict[tuple[bytes, int], bytes] = field(default_factory=dict)
-    repeats: int = 0
+    repeated: list[tuple[bytes, int]] = field(default_factory=list)
     pushes: list[Push] = field(default_factory=list)
     receipts: list[int] = field(default_factory=list)
     presents: list[Present] = field(default_factory=list)
@@ -215,9 +215,10 @@ class Gateway:
         for part in scan(batch.frames):
             assert isinstance(part, Frame)
             seqs.append(part.header.seq)
-            repeated += (header.epoch, part.header.seq) in self.records
+            if (header.epoch, part.header.seq) in self.records:
+                repeated += 1
+                self.repeated.append((header.epoch, part.header.seq))
             self.records[header.epoch, part.header.seq] = part.sealed
-        self.repeats += repeated
         dead = tuple(letter for seq, letter in self.dead.items() if seq in seqs)
         pause = self.backlog_pause_ms if batch.lane == "backlog" else 0
         pace = Pace(self.max_bytes, pause)

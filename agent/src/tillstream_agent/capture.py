@@ -108,13 +108,12 @@ class Capture:
             data, more = cut_bytes(original.data)
             redactions += more
             original = Original(original.media_type, original.sha256, data)
-        decisions = self._edge.decide("transaction", cut.store, sale_facts(cut), sale_occasion_key(cut), self._journal)
         return self._append(
             Record(
                 body=cut,
                 captured_at=self._clock.now_ms(),
                 clock_trusted=self._edge.clock_trusted,
-                decisions=tuple(decisions),
+                decisions=self._decide(cut),
                 pack=self._edge.pack_version,
                 redactions=redactions,
                 reconciles=reconcile(cut),
@@ -173,6 +172,13 @@ class Capture:
             raise NotOnDisk(
                 "captured, but the disk has not confirmed it", limit=f"{deadline} s", hint="ask again with the same id"
             ) from error
+
+    def _decide(self, sale: Transaction) -> tuple[Decision, ...]:
+        """The till's own decisions on a sale; one that is only training makes no offers."""
+        if sale.training or sale.test:
+            return ()
+        key = sale_occasion_key(sale)
+        return tuple(self._edge.decide("transaction", sale.store, sale_facts(sale), key, self._journal))
 
     def _append(self, record: Record, tag: bytes, checksum: int) -> Captured:
         spends = [Spend(d.lease, 1) for d in record.decisions if d.lease is not None]

@@ -136,6 +136,7 @@ def _run(given: argparse.Namespace) -> int:
         flags["run.uvloop"] = False
     config = load(given.config, flags=flags)
     folder = _folder(given)
+    folder.identity()
     world = World(SystemClock(), os.urandom, SystemRandom().random, sys.stderr)
 
     async def be_agent() -> None:

@@ -34,7 +34,7 @@ MAX_HOOK_US: Final = 20_000
 MAX_QUEUE_AGE_MS: Final = 3_600_000
 _ROUNDS: Final = 5
 
-_TROUBLES: Final[dict[str, tuple[str, str]]] = {
+TROUBLES: Final[dict[str, tuple[str, str]]] = {
     "authentication": ("the server does not know this device", "ask head office, or enrol anew with --replace"),
     "revoked": ("head office has revoked this till", "ask head office; what is queued is kept"),
     "replaced": ("another agent speaks for this till", "look for a copy of this state folder on another machine"),
@@ -198,7 +198,7 @@ class Doctor:
             took = self.timer() - started
         except TillstreamError as error:
             return [_problem("agent", error.message, "it hangs, or runs as another user", error.hint or "")]
-        return [_ok("agent", f"running, answers in {took * 1000:.1f} ms"), *_running(status)]
+        return [_ok("agent", f"running, answers in {took * 1000:.1f} ms"), *findings_of(status)]
 
 
 def _is_open(path: Path) -> bool:
@@ -215,10 +215,11 @@ def _is_ours(server: Introduction, nonce: bytes, identity: Identity) -> bool:
     return server.box_public_key == identity.box_public
 
 
-def _running(status: Status) -> Iterator[Finding]:
+def findings_of(status: Status) -> Iterator[Finding]:
+    """What a running agent's own account of itself gives away."""
     for code in status.trouble:
-        if code in _TROUBLES:
-            yield _problem("sync" if status.capturing else "capture", code, *_TROUBLES[code])
+        if code in TROUBLES:
+            yield _problem("sync" if status.capturing else "capture", code, *TROUBLES[code])
     hook = status.hook
     if hook is not None and hook.count:
         detail = f"p50 {hook.p50} µs, p99 {hook.p99} µs, longest {hook.max} µs, of {hook.count}"

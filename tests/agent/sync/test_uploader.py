@@ -89,7 +89,7 @@ async def test_records_arrive_signed_and_once(till: Till) -> None:
     await till.captures(50)
     await till.drains()
     assert till.server.seqs() == list(range(50))
-    assert till.server.repeats == 0
+    assert till.server.repeated == []
     assert till.link.online
     assert till.link.last_contact_ms is not None
 
@@ -106,7 +106,7 @@ async def test_a_lost_reply_makes_a_repeat_and_no_loss(till: Till) -> None:
     await till.captures(3)
     await till.drains()
     assert till.server.seqs() == [0, 1, 2]
-    assert till.server.repeats == 6
+    assert len(till.server.repeated) == 6
     assert till.telling.counted("sync_batches", outcome="unavailable") == 2
 
 
@@ -177,3 +177,16 @@ async def test_after_an_outage_everything_arrives_with_the_live_records_ahead(ti
     lanes = [batch.lane for batch in till.server.batches]
     assert "live" in lanes[1:-1]
     assert lanes[-1] == "backlog"
+
+
+async def test_it_ends_also_when_news_comes_at_the_same_moment(till: Till) -> None:
+    till.uploader.wake()
+    await till.captures()
+    await till.drains()
+    resting = asyncio.create_task(till.uploader.run())
+    await asyncio.sleep(0.01)
+    till.uploader.wake()
+    resting.cancel()
+    async with asyncio.timeout(5):
+        with contextlib.suppress(asyncio.CancelledError):
+            await resting

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,8 +13,8 @@ from support.pipelining import NOW, Server, Till, sale
 from tillstream_protocol.codec import encode
 from tillstream_protocol.errors import TillstreamError
 from tillstream_protocol.events import MemberIdentified, Record
-from tillstream_protocol.framing import DamagedChunk, Footer
-from tillstream_protocol.messages import Batch
+from tillstream_protocol.framing import MAX_SEQ, DamagedChunk, Footer
+from tillstream_protocol.messages import Batch, Range
 from tillstream_protocol.ranges import contains
 from tillstream_protocol.sealing import CannotOpen
 from tillstream_protocol.signing import BadSignature
@@ -163,11 +164,30 @@ async def test_the_reason_never_repeats_what_stood_there(server: Server) -> None
     assert await dead_letter(server, till, frame) == ("invalid_input", "business_date: expected YYYY-MM-DD")
 
 
-async def test_an_impossible_quantity_is_a_dead_letter(server: Server) -> None:
+@pytest.mark.parametrize(
+    ("fields", "place"),
+    [
+        ({"lines": (Line(seq=0, amount=1), Line(seq=1, amount=1, quantity="1000000000.1"))}, "lines[1].quantity"),
+        ({"lines": tuple(Line(seq=i, amount=1, quantity="-999999") for i in range(2000))}, "lines[1000].quantity"),
+        ({"lines": tuple(Line(seq=i, amount=(-1) ** i * 10**12) for i in range(11))}, "lines.amount"),
+        ({"total": -(10**14)}, "lines.amount"),
+    ],
+)
+async def test_amounts_that_would_burst_a_sum_are_dead_letters(
+    server: Server, fields: dict[str, Any], place: str
+) -> None:
     till = server.till()
-    lines = (Line(seq=0, amount=1), Line(seq=1, amount=1, quantity="1000000001"))
-    code, reason = await dead_letter(server, till, till.frame(Record(sale(lines=lines), NOW), seq=7))
-    assert (code, reason) == ("unacceptable", "lines[1].quantity: expected 1000000000 at most")
+    code, reason = await dead_letter(server, till, till.frame(Record(sale(**fields), NOW), seq=7))
+    assert code == "impossible_amount"
+    assert reason.startswith(f"{place}: expected")
+
+
+async def test_the_last_seq_of_all_is_a_seq(server: Server) -> None:
+    till = server.till()
+    frame = till.frame(Record(sale(), NOW), seq=MAX_SEQ)
+    for repeated in (0, 1):
+        outcome = await server.pipeline.process(till.device, till.frames(frame))
+        assert (outcome.repeated, outcome.reply_acked) == (repeated, (Range(MAX_SEQ, MAX_SEQ),))
 
 
 async def test_what_is_left_out_is_the_tills_own(server: Server) -> None:

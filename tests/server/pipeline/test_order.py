@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from support.pipelining import DAY, NOW, Server, Till, member, prepare, sale, server_at, void
 from tillstream_protocol.events import MemberIdentified, Record
-from tillstream_protocol.transaction import Identifier, Line, Transaction
+from tillstream_protocol.transaction import Identifier, Line, Moment, Transaction
 from tillstream_server.keys import ServerKeys
 from tillstream_server.pipeline.rebuild import rebuild
 
@@ -60,8 +60,6 @@ def transactions(draw: st.DrawFn) -> Transaction:
     if kind == "return":
         return _return(pos_id, price, who, 0, revision)
     customer = None if who is None else member(who)
-    from tillstream_protocol.transaction import Moment
-
     return sale(
         pos_id,
         price,

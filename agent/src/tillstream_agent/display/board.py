@@ -157,7 +157,8 @@ class Board:
         if self._version != since:
             return True
         try:
-            await asyncio.wait_for(self._changed.wait(), patience)
+            async with asyncio.timeout(patience):
+                await self._changed.wait()
         except TimeoutError:
             return False
         return True

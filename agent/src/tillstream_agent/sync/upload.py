@@ -280,7 +280,8 @@ class Uploader:
             await asyncio.sleep(rest.seconds or 0.0)
             return
         try:
-            await asyncio.wait_for(self._news.wait(), rest.seconds)
+            async with asyncio.timeout(rest.seconds):  # wait_for would lose a cancellation that comes with the news
+                await self._news.wait()
         except TimeoutError:
             return
 

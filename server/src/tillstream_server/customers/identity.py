@@ -14,13 +14,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import select
+from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tillstream_protocol.codec import encode
 from tillstream_protocol.transaction import Identifier
 
-from ..ledger import schema
+from ..ledger.lookup import among
 
 SUBJECT_SIZE: Final = 16
 HASH_SIZE: Final = 16
@@ -29,13 +29,11 @@ CACHED: Final = 200_000
 _SPACE: Final = re.compile(r"\s+")
 _NOT_DIGIT: Final = re.compile(r"\D+")
 _CUT: Final = re.compile(r"[*•…]|x{4}", re.IGNORECASE)
-_SLICE: Final = 500
 _OWN: Final = "retailer"
 """The scheme of a retailer's own subject. No POS can name it: it is not among the identifiers' schemes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Name:
+class Name(Struct, frozen=True, gc=False):
     """An identifier as the server looks it up. `form` tells apart the ways of writing one identifier."""
 
     hash: bytes
@@ -54,7 +52,9 @@ def normalise(scheme: str, value: str) -> str:
     lower-cased; spaces count nowhere. A card number that has been cut is shared by many people, so it names nobody.
     Case is kept where it may matter: to split one person is a smaller harm than to merge two.
     """
-    value = _SPACE.sub("", unicodedata.normalize("NFKC", value))
+    if not value.isascii():
+        value = unicodedata.normalize("NFKC", value)
+    value = _SPACE.sub("", value)
     if scheme == "email":
         return value.lower()
     if scheme == "phone":
@@ -111,10 +111,8 @@ class Identities:
         """The subject of every hash, inside the transaction that writes about them."""
         found = {name: subject for name in hashes if (subject := self._subjects.get(name)) is not None}
         missing = [name for name in dict.fromkeys(hashes) if name not in found]
-        for start in range(0, len(missing), _SLICE):
-            table = schema.identifier.c
-            query = select(table.hash, table.subject).where(table.hash.in_(missing[start : start + _SLICE]))
-            found.update((name, subject) for name, subject in (await conn.execute(query)).all())
+        rows = await among(conn, "SELECT hash, subject FROM identifier WHERE hash IN (?)", missing)
+        found.update((name, subject) for name, subject in rows)
         made = {name: self._randomness(SUBJECT_SIZE) for name in missing if name not in found}
         if made:
             rows = [(subject, retailer, now_ms) for subject in made.values()]

@@ -27,9 +27,10 @@ from tillstream_protocol.sealing import KEY_SIZE, NONCE_SIZE
 from ..clock import Clock
 from ..ledger import schema
 from ..ledger.database import Database, create
+from ..ledger.lookup import among
 
 CACHED: Final = 50_000
-_SLICE: Final = 500
+_READ_KEYS: Final = "SELECT subject, nonce, wrapped FROM subject_key WHERE subject IN (?)"
 
 _metadata: Final = MetaData()
 _subject_key: Final = Table(
@@ -137,14 +138,11 @@ class Vault:
         missing = [subject for subject in subjects if subject not in known]
         if not missing:
             return known
-        stored: dict[bytes, bytes] = {}
-        columns = _subject_key.c
         async with self._database.read() as conn:
-            for start in range(0, len(missing), _SLICE):
-                query = select(columns.subject, columns.nonce, columns.wrapped)
-                query = query.where(columns.subject.in_(missing[start : start + _SLICE]))
-                for subject, nonce, wrapped in (await conn.execute(query)).all():
-                    stored[subject] = _open(wrapped, _key_aad(subject), nonce, self._vault_key)
+            rows = await among(conn, _READ_KEYS, missing)
+        stored = {
+            subject: _open(wrapped, _key_aad(subject), nonce, self._vault_key) for subject, nonce, wrapped in rows
+        }
         self._remember(stored)
         return known | stored
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from tillstream_protocol.framing import MAX_SEQ
 from tillstream_protocol.messages import Range
 from tillstream_protocol.ranges import merge
 
@@ -32,7 +33,7 @@ async def near(conn: AsyncConnection, till_id: bytes, epoch: bytes, batch: Range
     query = select(table.first_seq, table.last_seq).where(
         table.till_id == till_id,
         table.epoch == epoch,
-        table.first_seq <= batch.last + 1,
+        table.first_seq <= min(batch.last + 1, MAX_SEQ),
         table.last_seq >= batch.first - 1,
     )
     rows = (await conn.execute(query.order_by(table.first_seq))).all()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
+from msgspec import Struct
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -14,12 +14,11 @@ from tillstream_protocol.transaction import Transaction
 
 from ..devices import Device
 from ..ledger import schema
+from ..ledger.lookup import among
 from .opening import Opened, OpenedBatch, Refused
-from .projections import slices
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
+class Placed(Struct, frozen=True, gc=False):
     """A record with its place in the ledger: a row of its own, or as another name of a row that is there."""
 
     opened: Opened
@@ -39,12 +38,8 @@ async def known_contents(
     conn: AsyncConnection, retailer: str, idems: Iterable[bytes]
 ) -> dict[tuple[bytes, bytes], int]:
     """(idempotency key, content) → ledger id, for everything the ledger holds under these keys."""
-    table = schema.ledger.c
-    found: dict[tuple[bytes, bytes], int] = {}
-    for some in slices(idems):
-        query = select(table.idem, table.content, table.id).where(table.retailer == retailer, table.idem.in_(some))
-        found.update(((idem, content), id_) for idem, content, id_ in (await conn.execute(query)).all())
-    return found
+    rows = await among(conn, _READ_CONTENTS, idems, retailer)
+    return {(idem, content): id_ for idem, content, id_ in rows}
 
 
 async def write_records(
@@ -179,6 +174,8 @@ def _ledger_row(placed: Placed, device: Device, epoch: bytes, now_ms: int) -> tu
         o.reconciles,
     )
 
+
+_READ_CONTENTS: Final = "SELECT idem, content, id FROM ledger WHERE retailer = ? AND idem IN (?)"
 
 _APPEND: Final = """
 INSERT INTO ledger (id, retailer, store, till_id, epoch, seq, kind, body_type, at_ms, business_date, captured_ms,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
+
+from msgspec import Struct
 
 from tillstream_protocol.errors import InvalidInput
 from tillstream_protocol.facts import local_hour_ms
@@ -14,20 +15,23 @@ from tillstream_protocol.transaction import SELLING_KINDS, Transaction
 
 MICRO_DIGITS: Final = 6
 MAX_QUANTITY: Final = 10**9
-"""Units on one line: sums of them stay far within 64 bits."""
+"""Units in one transaction, signs apart."""
+MAX_AMOUNT: Final = 10**13
+"""Minor units in one transaction, signs apart."""
 
-SURELY_SMALL: Final = 9
-"""Characters of a quantity that cannot be above `MAX_QUANTITY`."""
+_SHORT: Final = 5
+"""Characters of a quantity that even `MAX_LINES` of do not come to `MAX_QUANTITY`."""
 
 _PARTS: Final = re.compile(r"([+-]?)(\d+)(?:\.(\d+))?")
 
 
 class TooMuch(InvalidInput):
-    """A quantity that no basket holds."""
+    """A quantity or an amount that no basket holds."""
+
+    code = "impossible_amount"
 
 
-@dataclass(frozen=True, slots=True)
-class Figures:
+class Figures(Struct, frozen=True, gc=False):
     """One transaction in figures. Products are by (sku, quantity in millionths, amount), categories by (name, lines,
     amount); amounts in minor units of `currency`."""
 
@@ -44,6 +48,19 @@ class Figures:
 def sells(t: Transaction) -> bool:
     """Whether a transaction counts in sales figures, unless it is voided."""
     return t.kind in SELLING_KINDS and not t.training and not t.test
+
+
+def check_sums(t: Transaction) -> None:
+    """Raise `TooMuch` for a transaction that could drive a sum beyond 64 bits, and so stop every later one."""
+    amount, micro = abs(t.total), 0
+    for index, line in enumerate(t.lines):
+        amount += abs(line.amount)
+        if len(line.quantity) > _SHORT:
+            micro += abs(quantity_micro(line.quantity))
+            if micro > MAX_QUANTITY * 10**MICRO_DIGITS:
+                raise TooMuch("too large", field=f"lines[{index}].quantity", limit=f"{MAX_QUANTITY} in all")
+    if amount > MAX_AMOUNT:
+        raise TooMuch("too large", field="lines.amount", limit=f"{MAX_AMOUNT} in all")
 
 
 def figures(t: Transaction) -> Figures:
@@ -80,12 +97,10 @@ def figures(t: Transaction) -> Figures:
 
 @lru_cache(maxsize=4_096)
 def quantity_micro(text: str) -> int:
-    """A decimal text in millionths, cut after the sixth digit. Raises `TooMuch` beyond `MAX_QUANTITY`."""
+    """A decimal text in millionths, cut after the sixth digit. Raises `InvalidInput` for what is none."""
     match = _PARTS.fullmatch(text)
     if match is None:
-        raise TooMuch("not a decimal number", limit="digits with an optional sign and fraction")
+        raise InvalidInput("not a decimal number", limit="digits with an optional sign and fraction")
     sign, whole, fraction = match.groups(default="")
     micro = int(whole) * 10**MICRO_DIGITS + int(fraction[:MICRO_DIGITS].ljust(MICRO_DIGITS, "0"))
-    if micro > MAX_QUANTITY * 10**MICRO_DIGITS:
-        raise TooMuch("too large", limit=f"{MAX_QUANTITY} at most")
     return -micro if sign == "-" else micro

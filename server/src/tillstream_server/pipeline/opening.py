@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import Final
 
 import msgspec
+from msgspec import Struct
 from msgspec.structs import replace
 
 from tillstream_protocol import codec, framing
@@ -32,7 +33,7 @@ from tillstream_protocol.versions import RECORD
 from ..customers.identity import Name, Namer
 from ..devices import Device
 from ..keys import ServerKeys
-from .figures import SURELY_SMALL, TooMuch, quantity_micro
+from .figures import check_sums
 from .split import Split, split
 
 HASH_SIZE: Final = 16
@@ -65,8 +66,7 @@ class NewerRecord(TillstreamError):
     code = "newer_record"
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(Struct, frozen=True, gc=False):
     """One record, ready for the ledger. `idem`, `content` and `digest` are keyed hashes; `links` are relations
     and the `idem` of what they lead to."""
 
@@ -85,8 +85,7 @@ class Opened:
     reconciles: bool | None
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(Struct, frozen=True, gc=False):
     """A frame whose record cannot be taken. `reason` names place and limit, never what stood there."""
 
     seq: int
@@ -213,7 +212,7 @@ class _Reader:
         if isinstance(body, Transaction):
             body = self._fill(body)
             check(body)
-            _check_quantities(body)
+            check_sums(body)
             return body, body.store, body.end.at
         if isinstance(body, MemberIdentified):
             return body, body.store or self._device.store, body.at if body.at is not None else record.captured_at
@@ -285,19 +284,7 @@ def _reconciles(record: Record, body: Transaction) -> bool | None:
     return record.reconciles if record.reconciles is not None else reconcile(body)
 
 
-def _check_quantities(t: Transaction) -> None:
-    for index, line in enumerate(t.lines):
-        if len(line.quantity) <= SURELY_SMALL:
-            continue
-        try:
-            quantity_micro(line.quantity)
-        except TooMuch as error:
-            raise Unacceptable(
-                "the quantity is too large", field=f"lines[{index}].quantity", limit=error.limit
-            ) from error
-
-
-class _Version(msgspec.Struct):
+class _Version(Struct):
     version: int = RECORD
 
 

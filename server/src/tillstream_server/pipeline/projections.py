@@ -9,20 +9,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final
 
-from sqlalchemy import literal_column, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ..ledger import schema
 from ..ledger.bodies import decode_transaction
+from ..ledger.lookup import among
 from .figures import Figures, figures
 from .members import Member, Members, Purse
 from .sales import Entry, Holding, Sales, Taken
-
-_SLICE: Final = 500
-
-T = TypeVar("T")
 
 
 class Projector:
@@ -148,12 +143,6 @@ async def _many(conn: AsyncConnection, statement: str, rows: Sequence[tuple[obje
 # Reading
 
 
-def slices(values: Iterable[T]) -> Iterator[list[T]]:
-    """Lists that one statement takes as its parameters."""
-    everything = list(values)
-    return (everything[i : i + _SLICE] for i in range(0, len(everything), _SLICE))
-
-
 @dataclass(frozen=True, slots=True)
 class _Held:
     """A row of `sale` with its ledger row's body."""
@@ -184,79 +173,53 @@ class _Held:
         return Holding(entry, bool(self.counted))
 
 
-_SALE: Final = schema.sale.c
-_HELD: Final = select(
-    _SALE.idem,
-    _SALE.ledger_id,
-    _SALE.captured_ms,
-    _SALE.seq,
-    _SALE.content,
-    _SALE.kind,
-    _SALE.till_id,
-    _SALE.subject,
-    _SALE.counted,
-    schema.ledger.c.body,
-).join_from(schema.sale, schema.ledger, schema.ledger.c.id == _SALE.ledger_id)
-
-
 async def _held(conn: AsyncConnection, retailer: str, keys: Iterable[bytes]) -> list[_Held]:
-    rows: list[_Held] = []
-    for some in slices(keys):
-        query = _HELD.where(_SALE.retailer == retailer, _SALE.idem.in_(some))
-        rows += [_Held(**row) for row in (await conn.execute(query)).mappings()]
-    return rows
+    return [_Held(*row) for row in await among(conn, _READ_HELD, keys, retailer)]
 
 
 async def _voids_of(conn: AsyncConnection, retailer: str, targets: Iterable[bytes]) -> dict[bytes, set[bytes]]:
     """Target → the transactions that void it."""
-    table = schema.voiding.c
     found: defaultdict[bytes, set[bytes]] = defaultdict(set)
-    for some in slices(targets):
-        query = select(table.target, table.idem).where(table.retailer == retailer, table.target.in_(some))
-        for target, idem in (await conn.execute(query)).all():
-            found[target].add(idem)
+    for target, idem in await among(conn, _READ_VOIDS, targets, retailer):
+        found[target].add(idem)
     return found
 
 
 async def _targets_of(conn: AsyncConnection, retailer: str, voids: Iterable[bytes]) -> dict[bytes, set[bytes]]:
     """Void → the transactions that it voids."""
-    table = schema.voiding.c
     found: defaultdict[bytes, set[bytes]] = defaultdict(set)
-    for some in slices(voids):
-        query = select(table.target, table.idem).where(table.retailer == retailer, table.idem.in_(some))
-        for target, idem in (await conn.execute(query)).all():
-            found[idem].add(target)
+    for target, idem in await among(conn, _READ_TARGETS, voids, retailer):
+        found[idem].add(target)
     return found
 
 
 async def _members(conn: AsyncConnection, subjects: set[bytes], reversible: set[bytes]) -> dict[bytes, Member]:
     members: defaultdict[bytes, Member] = defaultdict(Member)
-    stats, category = schema.member_stats.c, schema.member_category.c
-    for some in slices(subjects):
-        query = select(
-            stats.subject, stats.currency, stats.transactions, stats.visits, stats.spend_minor, stats.last_visit_ms
-        ).where(stats.subject.in_(some))
-        for subject, currency, transactions, visits, spend, last in (await conn.execute(query)).all():
-            times = [] if last is None or subject in reversible else [last]
-            members[subject].purses[currency] = Purse(transactions, visits, spend, times)
-        kept = select(category.subject, category.category, category.lines).where(category.subject.in_(some))
-        for subject, name, lines in (await conn.execute(kept)).all():
-            categories = members[subject].categories
-            categories[name] = categories.get(name, 0) + lines
-    for subject, currency, at_ms in await _visits(conn, reversible):
+    for subject, currency, transactions, visits, spend, last in await among(conn, _READ_MEMBERS, subjects):
+        times = [] if last is None or subject in reversible else [last]
+        members[subject].purses[currency] = Purse(transactions, visits, spend, times)
+    for subject, name, lines in await among(conn, _READ_CATEGORIES, subjects):
+        categories = members[subject].categories
+        categories[name] = categories.get(name, 0) + lines
+    for subject, currency, at_ms in await among(conn, _READ_VISITS, reversible):
         members[subject].purses[currency].visits_at.append(at_ms)
     return members
 
 
-async def _visits(conn: AsyncConnection, subjects: set[bytes]) -> list[tuple[bytes, str, int]]:
-    """Every visit of these subjects, found by the index that holds what counts."""
-    visits: list[tuple[bytes, str, int]] = []
-    for some in slices(subjects):
-        query = select(_SALE.subject, _SALE.currency, _SALE.at_ms).where(
-            _SALE.subject.in_(some), _SALE.counted == literal_column("1"), _SALE.kind != "return"
-        )
-        visits += [(subject, currency, at_ms) for subject, currency, at_ms in (await conn.execute(query)).all()]
-    return visits
+_READ_HELD: Final = """
+SELECT s.idem, s.ledger_id, s.captured_ms, s.seq, s.content, s.kind, s.till_id, s.subject, s.counted, l.body
+FROM sale s JOIN ledger l ON l.id = s.ledger_id
+WHERE s.retailer = ? AND s.idem IN (?)
+"""
+_READ_VOIDS: Final = "SELECT target, idem FROM voiding WHERE retailer = ? AND target IN (?)"
+_READ_TARGETS: Final = "SELECT target, idem FROM voiding WHERE retailer = ? AND idem IN (?)"
+_READ_MEMBERS: Final = """
+SELECT subject, currency, transactions, visits, spend_minor, last_visit_ms FROM member_stats WHERE subject IN (?)
+"""
+_READ_CATEGORIES: Final = "SELECT subject, category, lines FROM member_category WHERE subject IN (?)"
+_READ_VISITS: Final = """
+SELECT subject, currency, at_ms FROM sale WHERE counted = 1 AND kind <> 'return' AND subject IN (?)
+"""
 
 
 # Writing

@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from msgspec import Struct
+
 from tillstream_protocol.transaction import Transaction
 
 from .figures import sells
@@ -21,8 +23,7 @@ from .figures import sells
 Rank = tuple[int, int, int, bytes, bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True, gc=False):
     """One transaction of the ledger as the fold takes it: `body` is pseudonymous. `targets` are the idempotency keys
     (hashed) of what it voids, if it is a void."""
 
@@ -49,8 +50,7 @@ def voided(body: Transaction, links: Iterable[tuple[str, bytes]]) -> frozenset[b
     return frozenset(target for relation, target in links if relation == "voids")
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(Struct, frozen=True, gc=False):
     """What became of an entry: whether it holds now, and whether it counts in the figures."""
 
     holds: bool

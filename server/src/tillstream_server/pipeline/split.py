@@ -7,7 +7,6 @@ What remains is the pseudonymous body of the ledger's row.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from msgspec import Struct
@@ -72,8 +71,7 @@ class Operation(Struct, frozen=True, omit_defaults=True):
     fiscal: Fiscal | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Split:
+class Split(Struct, frozen=True, gc=False):
     """A record in its parts: `body` and its bytes for the ledger, the rest (msgpack, or None) for the vault.
 
     `identifiers` are those that name somebody, with their normal texts.

@@ -1,0 +1,270 @@
+"""The command line: stdout is data, stderr is talk, and the exit code says what happened."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import msgspec
+import pytest
+
+from support.agents import enrolled, running_agent
+from support.gateways import TILL_ID, Gateway, gateway
+from tillstream_agent import __version__
+from tillstream_agent.cli import main, status_code
+from tillstream_agent.config import Config
+from tillstream_agent.folder import Folder
+from tillstream_agent.status import QueueStatus, Status
+from tillstream_protocol.messages import Token
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Gateway]:
+    async with gateway() as opened:
+        yield opened
+
+
+@pytest.fixture
+async def folder(server: Gateway, tmp_path: Path) -> Folder:
+    return await enrolled(tmp_path / "state", server)
+
+
+async def command(*arguments: str | Path) -> int:
+    """The exit code of a command, run beside the test's own loop."""
+    return await asyncio.to_thread(main, [str(argument) for argument in arguments])
+
+
+async def test_enroll_joins_and_says_as_what(
+    server: Gateway, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = await command("enroll", "--server", server.address, "--token", server.token(), "--state", tmp_path / "s")
+    assert code == 0
+    assert "till 1 of store north, acme" in capsys.readouterr().out
+    assert Folder(tmp_path / "s").identity().till_id == TILL_ID
+
+
+async def test_enroll_in_json(server: Gateway, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("enroll", "--server", server.address, "--token", server.token(), "--state", tmp_path / "s", "--json")
+    assert await command(*arguments) == 0
+    assert msgspec.json.decode(capsys.readouterr().out)["till_id"] == TILL_ID.hex()
+
+
+async def test_enrolling_twice_is_refused_until_asked_for(
+    server: Gateway, folder: Folder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("enroll", "--server", server.address, "--token", server.token(), "--state", folder.path)
+    assert await command(*arguments) == 1
+    assert "--replace" in capsys.readouterr().err
+    assert await command(*arguments, "--replace") == 0
+
+
+async def test_a_refused_token_is_told_of_in_one_sentence(
+    server: Gateway, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = Token.parse(server.token())
+    wrong = Token(os.urandom(16), real.fingerprint).text()
+    assert await command("enroll", "--server", server.address, "--token", wrong, "--state", tmp_path / "s") == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == "tillstream-agent: this is token_unknown\n"
+
+
+@pytest.mark.parametrize(
+    ("address", "token", "code", "said"),
+    [
+        ("http://127.0.0.1:1", None, 4, "cannot be reached"),
+        ("http://head.example", None, 2, "plain HTTP"),
+        ("http://127.0.0.1:1", "ts1.AAAA", 2, "not an enrolment token"),
+        ("http://127.0.0.1:1", "ts1.!", 2, "not a key or token"),
+        ("http://127.0.0.1:1", "???", 2, "not an enrolment token"),
+    ],
+)
+async def test_what_cannot_work_is_refused(
+    server: Gateway,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    address: str,
+    token: str | None,
+    code: int,
+    said: str,
+) -> None:
+    given = token or server.token()
+    assert await command("enroll", "--server", address, "--token", given, "--state", tmp_path / "s") == code
+    err = capsys.readouterr().err
+    assert said in err
+    assert err.count("\n") == 1
+    assert given not in err
+
+
+async def test_status_of_a_running_agent(server: Gateway, folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+    async with running_agent(folder):
+        await server.until(lambda server: bool(server.vitals))
+        assert await command("status", "--state", folder.path) == 0
+        assert "online" in capsys.readouterr().out
+        assert await command("status", "--state", folder.path, "--json") == 0
+        status = msgspec.json.decode(capsys.readouterr().out)
+    assert (status["running"], status["till"], status["queue"]["records"]) == (True, "1", 0)
+
+
+async def test_status_of_a_stopped_agent_is_degraded(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert await command("status", "--state", folder.path) == 5
+    assert "not running" in capsys.readouterr().out
+
+
+async def test_without_an_identity_it_is_not_enrolled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("status", "doctor", "run", "display"):
+        assert await command(name, "--state", tmp_path) == 3, name
+    assert "enroll" in capsys.readouterr().err
+
+
+async def test_doctor_finds_problems_and_none(
+    server: Gateway, folder: Folder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert await command("doctor", "--state", folder.path) == 6
+    told = capsys.readouterr().out
+    assert "PROBLEM agent: not running" in told
+    assert "fix: start it" in told
+    assert "\x1b" not in told
+    async with running_agent(folder):
+        await server.until(lambda server: bool(server.vitals))
+        assert await command("doctor", "--state", folder.path, "--json") == 0
+    findings = msgspec.json.decode(capsys.readouterr().out)["findings"]
+    assert {finding["verdict"] for finding in findings} == {"ok"}
+
+
+async def test_doctor_colours_a_terminal_unless_told_not_to(
+    folder: Folder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    await command("doctor", "--state", folder.path)
+    assert "\x1b[31m" in capsys.readouterr().out
+    monkeypatch.setenv("NO_COLOR", "1")
+    await command("doctor", "--state", folder.path)
+    assert "\x1b" not in capsys.readouterr().out
+
+
+async def test_display_prints_the_link_of_the_page(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert await command("display", "--state", folder.path) == 1
+    assert "no agent runs" in capsys.readouterr().err
+    async with running_agent(folder), aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as browser:
+        assert await command("display", "--state", folder.path) == 0
+        link = capsys.readouterr().out.strip()
+        assert folder.hook_token() not in link
+        async with browser.get(link) as page:
+            assert page.status == 200
+            assert "aria-live" in await page.text()
+
+
+async def test_a_wrong_setting_is_a_matter_of_usage(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert await command("run", "--state", folder.path, "--hook-port", "high") == 2
+    assert "hook.port" in capsys.readouterr().err
+    assert await command("doctor", "--state", folder.path, "--config", folder.path / "none.toml") == 2
+
+
+@pytest.mark.parametrize("arguments", [(), ("dance",), ("enroll",), ("status", "--colour")])
+def test_wrong_usage_ends_with_2(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    assert ended.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert __version__ in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("running", "online", "trouble", "code"),
+    [
+        (True, True, (), 0),
+        (True, False, (), 4),
+        (True, False, ("unavailable", "unreachable"), 4),
+        (True, True, ("unavailable",), 5),
+        (True, False, ("revoked",), 5),
+        (True, True, ("journal_full",), 5),
+        (False, False, (), 5),
+    ],
+)
+def test_the_exit_code_tells_an_unheard_server_from_worse(
+    *, running: bool, online: bool, trouble: tuple[str, ...], code: int
+) -> None:
+    queue = QueueStatus(0, 0, 0)
+    status = Status(running, "1", "https://h", "00", "r", "s", "t", queue, online=online, trouble=trouble)
+    assert status_code(status) == code
+
+
+@asynccontextmanager
+async def process(*arguments: str | Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The command as a process of its own."""
+    started = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tillstream_agent.cli",
+        *map(str, arguments),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield started
+    finally:
+        if started.returncode is None:
+            started.kill()
+        await started.communicate()
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("more", [(), ("--no-uvloop",)])
+async def test_run_ends_cleanly_when_asked_to(folder: Folder, number: signal.Signals, more: tuple[str, ...]) -> None:
+    async with process("run", "--state", folder.path, "--hook-port", "0", *more) as agent:
+        assert agent.stderr is not None
+        started = msgspec.json.decode(await agent.stderr.readline())
+        assert started["event"] == "started"
+        agent.send_signal(number)
+        out, err = await agent.communicate()
+    assert agent.returncode == 0
+    assert out == b""
+    assert b"stopping" in err
+    assert not folder.socket.exists()
+
+
+@pytest.mark.system
+async def test_run_on_a_port_in_use_says_what_to_do(folder: Folder) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        async with process("run", "--state", folder.path, "--hook-port", str(taken.getsockname()[1])) as agent:
+            _, err = await agent.communicate()
+    assert agent.returncode == 1
+    assert err.decode().count("\n") == 1
+    assert "--hook-port" in err.decode()
+
+
+@pytest.mark.system
+async def test_run_on_a_folder_in_use_says_so(folder: Folder) -> None:
+    running = running_agent(folder, Config(hook_port=0))
+    async with running, process("run", "--state", folder.path, "--hook-port", "0") as agent:
+        _, err = await agent.communicate()
+    assert agent.returncode == 1
+    assert "already runs" in err.decode()
+
+
+@pytest.mark.system
+async def test_a_killed_agent_starts_again(folder: Folder) -> None:
+    for _ in range(2):
+        async with process("run", "--state", folder.path, "--hook-port", "0") as agent:
+            assert agent.stderr is not None
+            assert b"started" in await agent.stderr.readline()
+            agent.kill()
+            await agent.wait()
+    assert folder.socket.exists()
+    assert await command("status", "--state", folder.path) == 5

@@ -1,0 +1,166 @@
+"""The doctor finds what is wrong, says why, and what to do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from support.agents import enrolled, running_agent
+from support.gateways import Gateway, gateway
+from support.tills import TurnedClock
+from tillstream_agent import doctor
+from tillstream_agent.clock import SystemClock
+from tillstream_agent.config import Config
+from tillstream_agent.doctor import Doctor, Finding, findings_of
+from tillstream_agent.folder import Folder, write_private
+from tillstream_agent.inspection import read_stopped
+from tillstream_agent.status import QueueStatus, Status
+from tillstream_protocol.messages import HookLatency
+from tillstream_protocol.signing import SignKey
+
+
+@dataclass
+class Practice:
+    """A folder, its server, and a doctor."""
+
+    server: Gateway
+    folder: Folder
+
+    async def finds(self, doctor: Doctor | None = None) -> dict[str, Finding]:
+        seen = doctor or Doctor(self.folder, Config(sync_timeout_s=2), SystemClock(), os.urandom)
+        return {finding.check: finding for finding in await seen.examine()}
+
+    async def problem(self, check: str, doctor: Doctor | None = None) -> Finding:
+        finding = (await self.finds(doctor))[check]
+        assert finding.verdict == "problem", finding
+        assert finding.cause
+        assert finding.fix
+        return finding
+
+
+@pytest.fixture
+async def practice(tmp_path: Path) -> AsyncIterator[Practice]:
+    async with gateway() as server:
+        yield Practice(server, await enrolled(tmp_path / "state", server))
+
+
+async def test_a_healthy_agent_has_no_problems(practice: Practice) -> None:
+    async with running_agent(practice.folder):
+        await practice.server.until(lambda server: bool(server.vitals))
+        found = await practice.finds()
+    assert {finding.verdict for finding in found.values()} == {"ok"}
+    assert {
+        "identity",
+        "permissions",
+        "disk space",
+        "disk speed",
+        "journal",
+        "server",
+        "clock",
+        "agent",
+        "queue",
+    } <= set(found)
+
+
+async def test_a_folder_that_is_not_enrolled_is_the_only_finding(tmp_path: Path) -> None:
+    examiner = Doctor(Folder(tmp_path), Config(), SystemClock(), os.urandom)
+    (finding,) = await examiner.examine()
+    assert (finding.check, finding.verdict) == ("identity", "problem")
+    assert "enroll" in finding.fix
+
+
+async def test_a_stopped_agent_is_a_problem(practice: Practice) -> None:
+    assert (await practice.problem("agent")).detail == "not running"
+
+
+async def test_an_agent_that_hangs_is_a_problem(practice: Practice) -> None:
+    with practice.folder.locked():
+        assert "does not answer" in (await practice.problem("agent")).detail
+
+
+async def test_a_missing_key_is_a_problem(practice: Practice) -> None:
+    practice.folder.tag_key_file.unlink()
+    assert "tag.key" in (await practice.problem("identity")).detail
+
+
+async def test_a_file_open_to_others_is_a_problem(practice: Practice) -> None:
+    practice.folder.device_key_file.chmod(0o644)
+    assert "device.key" in (await practice.problem("permissions")).detail
+
+
+async def test_a_full_disk_is_a_problem(practice: Practice, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "MIN_FREE", 2**62)
+    await practice.problem("disk space")
+
+
+async def test_a_slow_disk_is_a_problem(practice: Practice) -> None:
+    ticks = iter(range(1_000))
+    slow = Doctor(practice.folder, Config(), SystemClock(), os.urandom, timer=lambda: float(next(ticks)))
+    assert "1000.0 ms" in (await practice.problem("disk speed", slow)).detail
+    assert not list(practice.folder.path.glob(".doctor*"))
+
+
+async def test_a_disk_that_cannot_be_written_is_a_problem(practice: Practice) -> None:
+    (practice.folder.path / f".doctor-{os.getpid()}").mkdir()
+    assert "cannot write" in (await practice.problem("disk speed")).detail
+
+
+async def test_a_chunk_set_aside_is_a_problem(practice: Practice) -> None:
+    practice.folder.journal.mkdir()
+    (practice.folder.journal / "0000000001.damaged").touch()
+    assert "0000000001.damaged" in (await practice.problem("journal")).detail
+
+
+async def test_a_server_that_is_not_there_is_a_problem(practice: Practice) -> None:
+    practice.server.answers(503)
+    await practice.problem("server")
+
+
+async def test_another_server_in_its_place_is_a_problem(practice: Practice) -> None:
+    practice.server.key = SignKey(os.urandom(32))
+    assert "not the one" in (await practice.problem("server")).detail
+
+
+async def test_a_server_with_new_sealing_keys_is_a_problem(practice: Practice) -> None:
+    practice.server.box_public = os.urandom(32)
+    assert "not the one" in (await practice.problem("server")).detail
+
+
+async def test_an_address_that_was_altered_is_a_problem(practice: Practice) -> None:
+    altered = replace(practice.folder.identity(), server="http://head.example")
+    write_private(practice.folder.identity_file, altered.encode())
+    assert "plain HTTP" in (await practice.problem("server")).detail
+
+
+@pytest.mark.parametrize(("offset", "word"), [(3600, "ahead of"), (-3600, "behind")])
+async def test_a_clock_far_off_is_a_problem(practice: Practice, offset: int, word: str) -> None:
+    wrong = TurnedClock(SystemClock().now_ms() + offset * 1000)
+    found = await practice.problem("clock", Doctor(practice.folder, Config(), wrong, os.urandom))
+    assert word in found.detail
+
+
+async def stopped(practice: Practice) -> Status:
+    return await read_stopped(practice.folder, SystemClock())
+
+
+@pytest.mark.parametrize("trouble", sorted(doctor.TROUBLES))
+async def test_each_trouble_of_a_running_agent_has_cause_and_fix(practice: Practice, trouble: str) -> None:
+    status = msgspec.structs.replace(await stopped(practice), running=True, capturing=True, trouble=(trouble,))
+    (finding,) = [f for f in findings_of(status) if f.verdict == "problem"]
+    assert finding.detail == trouble
+    assert finding.cause
+    assert finding.fix
+
+
+async def test_slow_hooks_and_an_old_queue_are_problems(practice: Practice) -> None:
+    slow = HookLatency(100, 50_000, 60_000, 10)
+    old = QueueStatus(5, 500, 2 * 3_600_000)
+    status = msgspec.structs.replace(await stopped(practice), capturing=True, hook=slow, queue=old)
+    assert [f.check for f in findings_of(status) if f.verdict == "problem"] == ["hook", "queue"]
+    quick = msgspec.structs.replace(status, hook=HookLatency(10, 20, 30, 4), queue=QueueStatus(0, 0, 0))
+    assert {f.verdict for f in findings_of(quick)} == {"ok"}
