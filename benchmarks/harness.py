@@ -50,12 +50,16 @@ class Timings:
         """Its quantiles, by the nearest rank."""
         ordered = sorted(self.times)
         ratio = _at(ordered, 0.5) / _at(sorted(floor.times), 0.5) if floor is not None and floor.times else None
+        p50, p99, p999, longest = (round(_at(ordered, share) / 1000, 1) for share in (0.5, 0.99, 0.999, 1.0))
         return Row(
-            question,
-            self.subject,
-            self.condition,
-            len(ordered),
-            *(round(_at(ordered, share) / 1000, 1) for share in (0.5, 0.99, 0.999, 1.0)),
+            question=question,
+            subject=self.subject,
+            condition=self.condition,
+            calls=len(ordered),
+            p50=p50,
+            p99=p99,
+            p999=p999,
+            max=longest,
             floor_ratio=round(ratio, 1) if ratio is not None else None,
         )
 

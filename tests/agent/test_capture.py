@@ -199,7 +199,7 @@ async def test_a_decision_rides_in_the_sales_own_frame_and_is_repeated_with_it(s
 @pytest.mark.parametrize("flag", ["training", "test"])
 async def test_what_is_only_training_makes_no_offers(stand: Stand, flag: str) -> None:
     stand.give_pack(BIG)
-    assert stand.capture.transaction(sale("1", total=5000, **{flag: True})).decisions == ()
+    assert stand.capture.transaction(msgspec.structs.replace(sale("1", total=5000), **{flag: True})).decisions == ()
     assert stand.journal.spent == {}
 
 

@@ -9,7 +9,7 @@ from support.agents import Telling
 from tillstream_agent.events import JournalEvents, json_logger
 from tillstream_agent.journal import JournalFull
 from tillstream_agent.metrics import Gauges, LatencyWindow
-from tillstream_protocol.errors import InvalidInput
+from tillstream_protocol.errors import InvalidInput, TillstreamError, UnknownField
 
 FORBIDDEN = {"till", "store", "member", "sku", "cashier", "operator", "retailer"}
 
@@ -31,10 +31,21 @@ def test_no_label_names_a_till_or_a_person() -> None:
             assert not FORBIDDEN & sample.labels.keys()
 
 
+class SomethingElse(TillstreamError):
+    code = "something_else"
+
+
 def test_a_refusal_of_a_new_kind_makes_no_new_series() -> None:
     telling = Telling()
-    telling.events.refused("http", "something_else")
+    telling.events.refused("http", SomethingElse("new"))
     assert telling.counted("refusals", reason="error") == 1
+
+
+def test_a_refused_field_is_logged_by_name_only_if_the_format_has_it() -> None:
+    telling = Telling()
+    telling.events.refused("http", InvalidInput("Expected `int`", field="lines[0].amount"))
+    telling.events.refused("http", UnknownField("there is no field", field="5551234567"))
+    assert [line["field"] for line in telling.lines()] == ["lines[0].amount", None]
 
 
 def test_a_capture_ends_the_capture_trouble() -> None:

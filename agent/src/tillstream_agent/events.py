@@ -12,7 +12,7 @@ from typing import TextIO, cast
 import structlog
 from structlog.typing import FilteringBoundLogger
 
-from tillstream_protocol.errors import TillstreamError
+from tillstream_protocol.errors import TillstreamError, UnknownField
 
 from .journal import JournalObserver
 from .metrics import AgentMetrics, LatencyWindow
@@ -73,10 +73,11 @@ class Events:
         """Card numbers or secrets were cut out of what a POS sent."""
         self._metrics.redactions.inc(count)
 
-    def refused(self, door: str, code: str, *, field: str | None = None) -> None:
-        """A hook call was not taken."""
-        self._metrics.refusal(code)
-        self._log.warning("hook_refused", door=door, code=code, field=field)
+    def refused(self, door: str, error: TillstreamError) -> None:
+        """A hook call was not taken. The name of a field that nobody knows is left out: it may be anything."""
+        self._metrics.refusal(error.code)
+        field = None if isinstance(error, UnknownField) else error.field
+        self._log.warning("hook_refused", door=door, code=error.code, field=field)
 
     def capture_failed(self, door: str, error: TillstreamError) -> None:
         """The journal could not take a record: the POS was told so."""

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import msgpack
 import msgspec
 
-from .errors import InvalidInput, TooLarge, shown
+from .errors import InvalidInput, TooLarge, UnknownField, shown
 from .events import Record
 
 T = TypeVar("T")
@@ -101,8 +101,8 @@ def invalid(error: msgspec.ValidationError) -> InvalidInput:
     return InvalidInput(_cut(what), field=_cut(path) or "body", limit=limit)
 
 
-def _unknown(name: str, place: str) -> InvalidInput:
-    return InvalidInput(
+def _unknown(name: str, place: str) -> UnknownField:
+    return UnknownField(
         f"there is no field {shown(name)}", field=_cut(place + name), hint="what has no field goes into `ext`"
     )
 

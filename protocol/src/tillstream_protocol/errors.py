@@ -52,6 +52,10 @@ class InvalidInput(TillstreamError):
     code = "invalid_input"
 
 
+class UnknownField(InvalidInput):
+    """A field that the format does not have. `field` is the sender's own word, so it must not be logged."""
+
+
 class TooLarge(InvalidInput):
     """The sender's fault: over a limit that `limit` names."""
 

@@ -222,7 +222,7 @@ class HttpDoor:
         if isinstance(error, JournalError):
             self._events.capture_failed("http", error)
         elif not counted:
-            self._events.refused("http", error.code, field=error.field)
+            self._events.refused("http", error)
         status = status or _GUARD_STATUSES.get(type(error)) or status_of(error)
         return _respond(request, status, Refusal(error.body()))
 

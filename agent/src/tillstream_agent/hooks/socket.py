@@ -241,7 +241,7 @@ class Connection(asyncio.Protocol):
         if isinstance(error, JournalError):
             self._door.events.capture_failed("socket", error)
         else:
-            self._door.events.refused("socket", error.code, field=field)
+            self._door.events.refused("socket", error)
         body = ErrorBody(error.code, error.message, field, error.limit, error.hint, error.retryable)
         return SocketReply(status_of(error), error=body)
 
