@@ -70,6 +70,15 @@ class Stand:
                     answered += 1
         writer.close()
 
+    async def sells_on(self, stop: asyncio.Event) -> list[str]:
+        """Capture a sale now and then until `stop` is set; the names of those sales."""
+        names: list[str] = []
+        while not stop.is_set():
+            names.append(f"live-{len(names)}")
+            await self.captures(names[-1])
+            await asyncio.sleep(0.02)
+        return names
+
     async def ledger(self) -> list[tuple[str, str, int]]:
         """POS id, epoch and seq of every sale, in the order of arrival."""
         out = await command("tillstream-server", "ledger", "export", "--data", str(self.server.folder))
@@ -115,15 +124,14 @@ async def test_without_the_server_capturing_goes_on_and_afterwards_live_sales_ov
     backlog = [f"backlog-{n}" for n in range(6000)]
     await stand.captures_many(backlog)
     await stand.server.start()
-    live = 0
-    async with asyncio.timeout(WAIT_S):
-        while len(await stand.ledger()) < len(backlog) + 1:
-            for _ in range(20):
-                await stand.captures(f"live-{live}")
-                live += 1
-    rows = await stand.ledger_of(1 + len(backlog) + live)
+    stop = asyncio.Event()
+    selling = asyncio.create_task(stand.sells_on(stop))
+    await stand.ledger_of(1 + len(backlog))
+    stop.set()
+    live = await selling
+    rows = await stand.ledger_of(1 + len(backlog) + len(live))
     order = [pos_id for pos_id, _, _ in rows]
-    assert sorted(order) == sorted(["before", *backlog, *(f"live-{n}" for n in range(live))])
+    assert sorted(order) == sorted(["before", *backlog, *live])
     assert len({(epoch, seq) for _, epoch, seq in rows}) == len(rows)
     last_backlog = max(place for place, name in enumerate(order) if name.startswith("backlog"))
     assert any(name.startswith("live") for name in order[:last_backlog])
