@@ -20,7 +20,7 @@ INSTALL := $(UV) pip install --compile-bytecode --require-hashes
 PACKAGES := protocol agent server
 PROJECTS := pyproject.toml $(PACKAGES:%=%/pyproject.toml)
 CODE := $(sort $(foreach file,$(shell find $(wildcard $(PACKAGES) deploy tests benchmarks) -name '*.py'),$(firstword $(subst /, ,$(file)))))
-# The parts in the order of their dependencies; what starts whole processes comes last.
+# What starts whole processes comes last.
 PARTS := $(filter-out tests/support/ tests/system/,$(wildcard tests/*/)) $(wildcard tests/system/)
 AGENT_SOURCES := $(shell find protocol/src agent/src -type f -not -path '*/__pycache__/*')
 

@@ -60,7 +60,7 @@ class Original(Struct, frozen=True, forbid_unknown_fields=True):
     data: bytes
 
 
-class Record(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Record(Struct, frozen=True, gc=False, forbid_unknown_fields=True, omit_defaults=True):
     """One captured fact, as it is sealed.
 
     `captured_at` is the till's clock in milliseconds since 1970, advisory; the frame's seq orders. `decisions` are

@@ -3,6 +3,8 @@
 Money owed is in integer minor units of `currency` with `exponent` decimals. Unit prices, quantities and rates are
 decimal strings, because POS systems disagree on their precision. Header totals are verbatim, and a transaction that
 does not add up is kept: see `reconcile`. Unknown fields are refused by name; what has no field goes into `ext`.
+
+These objects hold no cycles, so garbage collection leaves them out (`gc=False`): a till holds many of them for a moment.
 """
 
 from __future__ import annotations
@@ -69,7 +71,7 @@ SELLING_KINDS: frozenset[str] = frozenset({"sale", "return", "exchange"})
 """The kinds that move goods against money, and so count in sales figures."""
 
 
-class Source(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Source(Struct, frozen=True, gc=False, forbid_unknown_fields=True, omit_defaults=True):
     """The POS that spoke, and what translated it."""
 
     system: Code
@@ -78,7 +80,7 @@ class Source(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
     adapter_version: Text = "1"
 
 
-class Moment(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Moment(Struct, frozen=True, gc=False, forbid_unknown_fields=True, omit_defaults=True):
     """An instant, the local offset it was read in, and where that offset came from."""
 
     at: InstantMs
@@ -88,7 +90,7 @@ class Moment(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
     """The time as the POS wrote it."""
 
 
-class Link(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Link(Struct, frozen=True, gc=False, forbid_unknown_fields=True, omit_defaults=True):
     """Another transaction that this one refers to. What is left out is the same as here."""
 
     relation: Literal["original", "voids", "resumes", "previous_receipt"]
@@ -99,7 +101,7 @@ class Link(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     receipt: Text | None = None
 
 
-class Tax(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Tax(Struct, frozen=True, gc=False, forbid_unknown_fields=True, omit_defaults=True):
     """One tax, on a line or on the whole. `rate` is in per cent."""
 
     code: Code
@@ -109,7 +111,7 @@ class Tax(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     included: bool = False
 
 
-class Discount(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Discount(Struct, frozen=True, gc=False, forbid_unknown_fields=True, omit_defaults=True):
     """Money taken off; `amount` is positive when the customer pays less."""
 
     amount: Minor
@@ -121,7 +123,7 @@ class Discount(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
     reason: Text | None = None
 
 
-class Line(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Line(Struct, frozen=True, gc=False, forbid_unknown_fields=True, omit_defaults=True):
     """One line. `amount` is the extended amount after line discounts, as the POS counts it into its total."""
 
     seq: Annotated[int, Meta(ge=0, le=1_000_000)]
@@ -147,7 +149,7 @@ class Line(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     ext: Ext | None = None
 
 
-class Tender(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Tender(Struct, frozen=True, gc=False, forbid_unknown_fields=True, omit_defaults=True):
     """One means of payment. `amount` is what it settled; `tendered` less `change` when cash was counted."""
 
     type: Code
@@ -166,7 +168,7 @@ class Tender(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
     ext: Ext | None = None
 
 
-class Totals(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Totals(Struct, frozen=True, gc=False, forbid_unknown_fields=True, omit_defaults=True):
     """The header's other totals, verbatim, each where the POS gives it."""
 
     gross: Minor | None = None
@@ -179,14 +181,14 @@ class Totals(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
     change: Minor | None = None
 
 
-class Identifier(Struct, frozen=True, forbid_unknown_fields=True):
+class Identifier(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """One name of a customer, as given."""
 
     scheme: Literal["loyalty", "phone", "email", "card", "device", "cookie", "account", "other"]
     value: Annotated[str, Meta(min_length=1, max_length=MAX_TEXT)]
 
 
-class ConsentGiven(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class ConsentGiven(Struct, frozen=True, gc=False, forbid_unknown_fields=True, omit_defaults=True):
     """A permission given with this sale. Level 0 is none, 4 is marketing."""
 
     purpose: Code
@@ -195,7 +197,7 @@ class ConsentGiven(Struct, frozen=True, forbid_unknown_fields=True, omit_default
     source: Literal["member", "cashier"] = "cashier"
 
 
-class PointsSaid(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class PointsSaid(Struct, frozen=True, gc=False, forbid_unknown_fields=True, omit_defaults=True):
     """What the POS itself says of points."""
 
     earned: Decimal | None = None
@@ -203,7 +205,7 @@ class PointsSaid(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=
     balance: Decimal | None = None
 
 
-class Customer(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Customer(Struct, frozen=True, gc=False, forbid_unknown_fields=True, omit_defaults=True):
     """The person, as the POS knows them. All of it but consents and points goes to the vault."""
 
     identifiers: Annotated[tuple[Identifier, ...], Meta(max_length=16)] = ()
@@ -214,7 +216,7 @@ class Customer(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
     points: PointsSaid | None = None
 
 
-class Fiscal(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Fiscal(Struct, frozen=True, gc=False, forbid_unknown_fields=True, omit_defaults=True):
     """What the law of the place adds: signatures, counters, device numbers."""
 
     system: Code
@@ -224,7 +226,7 @@ class Fiscal(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
     ext: Ext | None = None
 
 
-class Transaction(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag="transaction"):
+class Transaction(Struct, frozen=True, gc=False, forbid_unknown_fields=True, omit_defaults=True, tag="transaction"):
     """One transaction. Its idempotency key is (source.system, store, till, business_date, pos_id)."""
 
     source: Source
