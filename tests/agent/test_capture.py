@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 from collections.abc import AsyncIterator
@@ -14,17 +15,18 @@ import pytest
 from support.disks import BROKEN, TroubledDisk
 from support.tills import TestTill, crash
 from tillstream_agent.capture import Capture, Enrolment, NotOnDisk
-from tillstream_agent.journal import Journal
+from tillstream_agent.journal import Journal, Name
 from tillstream_agent.offers.edge import Edge
 from tillstream_protocol.codec import record_decoder
 from tillstream_protocol.decisions import Budget, Campaign
 from tillstream_protocol.effects import CustomerMessage
 from tillstream_protocol.errors import InvalidInput
 from tillstream_protocol.events import MemberIdentified, OfferShown, Original, Record
+from tillstream_protocol.framing import NO_TAG, Frame, scan
 from tillstream_protocol.limits import DEFAULT
 from tillstream_protocol.pack import Lease, Pack, sign_pack
 from tillstream_protocol.signing import SignKey
-from tillstream_protocol.transaction import Customer, Identifier, Line, Moment, Source, Transaction
+from tillstream_protocol.transaction import Customer, Fiscal, Identifier, Line, Moment, Source, Tender, Transaction
 
 LIMITS = replace(DEFAULT, sync_interval=0.0)
 SERVER = SignKey(bytes(32))
@@ -137,6 +139,7 @@ async def test_card_numbers_are_cut_and_counted_in_fields_and_in_original_bytes(
     assert captured.redactions == record.redactions == 2
     assert record.original is not None
     assert record.original.data == b"PAN 411111******1111"
+    assert record.original.sha256 == hashlib.sha256(b"PAN 411111******1111").digest()
 
 
 async def test_a_repeat_gets_the_first_name_also_after_a_kill(stand: Stand) -> None:
@@ -165,12 +168,42 @@ async def test_the_same_order_with_another_content_is_a_new_record(stand: Stand)
     assert len(set(names)) == len(given)
 
 
+async def test_an_id_that_is_a_telephone_number_leaves_no_tag_to_guess_it_by(stand: Stand) -> None:
+    phone = "5551234567"
+    first = stand.capture.transaction(sale(pos_id=f"order-{phone}", phone=phone))
+    event = MemberIdentified(identifiers=(Identifier("phone", phone),), event_id=phone)
+    second = stand.capture.member_identified(event)
+    assert not stand.capture.transaction(sale(pos_id=f"order-{phone}", phone=phone)).repeat
+    assert not stand.capture.member_identified(event).repeat
+    await stand.journal.synced(Name(second.name.epoch, 3))
+    piece = stand.journal.next_slice("live", 1 << 20)
+    assert piece is not None
+    assert first.name.seq == 0
+    assert [f.header.tag for f in scan(piece.frames) if isinstance(f, Frame)] == [NO_TAG] * 4
+
+
+def saying(phone: str) -> Transaction:
+    """A sale that has a number wherever there is room for one."""
+    return sale(
+        pos_id="same",
+        phone=phone,
+        note=phone,
+        reason=phone,
+        operator=phone,
+        receipt=phone,
+        ext={"phone": phone},
+        fiscal=Fiscal("tse", signature=phone),
+        lines=(Line(seq=0, amount=500, sku="1", name=phone, reason=phone, ext={"phone": phone}),),
+        tenders=(Tender("card", 500, reference=phone, gift_card=phone, ext={"phone": phone}),),
+    )
+
+
 async def test_the_tag_on_disk_is_the_same_whoever_the_customer_is(tmp_path: Path) -> None:
     till = TestTill(tmp_path, LIMITS)
     tags = []
     for phone in ("5551234567", "5559999999"):
         journal = await till.start()
-        Stand(till, journal).capture.transaction(sale(pos_id="same", phone=phone))
+        Stand(till, journal).capture.transaction(saying(phone))
         await crash(journal)
         for path in sorted(tmp_path.glob("*.chunk")):
             tags.append(path.read_bytes()[1024 + 20 : 1024 + 36])

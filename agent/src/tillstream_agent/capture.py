@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,7 +29,7 @@ from tillstream_protocol.facts import (
     sale_occasion_key,
 )
 from tillstream_protocol.framing import NO_TAG, Spend
-from tillstream_protocol.transaction import Transaction, check, idempotency_key, reconcile
+from tillstream_protocol.transaction import Identifier, Transaction, check, idempotency_key, reconcile
 
 from .clock import Clock
 from .journal import Journal, JournalError, Name, Randomness, Seen
@@ -101,13 +102,14 @@ class Capture:
         cut, redactions = cut_cards(placed, content)
         if redactions:
             content = encode(cut)
-        tag, seen = self._find(_sale_tag(self._tag_key, cut), content)
+        people = cut.customer.identifiers if cut.customer is not None else ()
+        tag = NO_TAG if _names_one_of(cut.pos_id, people) else _sale_tag(self._tag_key, cut)
+        tag, seen = self._find(tag, content)
         if seen is not None:
             return Captured(seen.name, True, self._recent.get(tag, ()))
         if original is not None:
-            data, more = cut_bytes(original.data)
+            original, more = _cut_original(original)
             redactions += more
-            original = Original(original.media_type, original.sha256, data)
         return self._append(
             Record(
                 body=cut,
@@ -136,12 +138,11 @@ class Capture:
         event_id = given.event_id or self._random(16).hex()
         store = given.store or self._where.store
         event = msgspec.structs.replace(given, identifiers=identifiers, event_id=event_id, store=store, at=at)
-        tag = self._tag(b"identified", given.event_id.encode()) if given.event_id else NO_TAG
         content = encode(given)
-        if tag != NO_TAG:
-            tag, seen = self._find(tag, content)
-            if seen is not None:
-                return Captured(seen.name, True, self._recent.get(tag, ()))
+        named = not given.event_id or _names_one_of(given.event_id, given.identifiers)
+        tag, seen = self._find(NO_TAG if named else self._tag(b"identified", given.event_id.encode()), content)
+        if seen is not None:
+            return Captured(seen.name, True, self._recent.get(tag, ()))
         facts = identification_facts(event, retailer=self._where.retailer, store=store, at_ms=at)
         key = identification_occasion_key(event, self._where.till_id)
         record = Record(
@@ -228,16 +229,40 @@ class Capture:
         return _keyed(self._tag_key, parts)
 
 
+def _names_one_of(own_id: str, people: Sequence[Identifier]) -> bool:
+    """Whether a POS's own id gives away who it was: a tag of it could be guessed, so there is none.
+
+    A repeat is then captured again, and the server counts it as the duplicate that it is.
+    """
+    return any(person.value in own_id for person in people)
+
+
+def _cut_original(original: Original) -> tuple[Original, int]:
+    """The POS's own bytes without card numbers. The digest is of what is kept: that of the uncut bytes would tell
+    the missing digits to whoever tries them all.
+    """
+    data, cut = cut_bytes(original.data)
+    return (Original(original.media_type, hashlib.sha256(data).digest(), data), cut) if cut else (original, 0)
+
+
 def _sale_tag(key: bytes, transaction: Transaction) -> bytes:
-    """The idempotency key and the content, less everything that could name somebody.
+    """The idempotency key, and of the content only what cannot name anybody: goods, amounts and times.
 
     Whoever holds a stolen till, and knows a sale from its receipt, could otherwise try every telephone number.
     """
     t = transaction
     people = len(t.customer.identifiers) if t.customer is not None else 0
-    bare = msgspec.structs.replace(t, customer=None, note=None, ext=None, fiscal=None, operator=None)
-    parts = [part.encode() for part in idempotency_key(t)]
-    return _keyed(key, [*parts, bytes([people]), encode(bare)])
+    content = (
+        (t.kind, t.revision, t.currency, t.total, t.totals, t.begin, t.end, t.training, t.test, t.links, people),
+        [
+            (x.seq, x.type, x.sku, x.gtin, x.quantity, x.amount, x.void, [d.amount for d in x.discounts])
+            for x in t.lines
+        ],
+        [d.amount for d in t.discounts],
+        [x.amount for x in t.taxes],
+        [(x.type, x.amount, x.refund) for x in t.tenders],
+    )
+    return _keyed(key, [*(part.encode() for part in idempotency_key(t)), encode(content)])
 
 
 def _keyed(key: bytes, parts: list[bytes] | tuple[bytes, ...]) -> bytes:

@@ -4,7 +4,7 @@ Money owed is in integer minor units of `currency` with `exponent` decimals. Uni
 decimal strings, because POS systems disagree on their precision. Header totals are verbatim, and a transaction that
 does not add up is kept: see `reconcile`. Unknown fields are refused by name; what has no field goes into `ext`.
 
-These objects hold no cycles, so garbage collection leaves them out (`gc=False`): a till holds many of them for a moment.
+These objects hold no cycles, so garbage collection leaves them out (`gc=False`).
 """
 
 from __future__ import annotations
