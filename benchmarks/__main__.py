@@ -15,6 +15,7 @@ from rich.table import Table
 from . import capture
 from .harness import Run, describe
 
+CALLS, QUICK_CALLS = 10_000, 1_000
 QUESTIONS = {capture.QUESTION: capture.run}
 
 
@@ -24,7 +25,7 @@ def main() -> int:
     rows = []
     for name in given.only or QUESTIONS:
         with tempfile.TemporaryDirectory(prefix="tillstream-bench-") as folder:
-            rows += asyncio.run(QUESTIONS[name](Path(folder), quick=given.quick))
+            rows += asyncio.run(QUESTIONS[name](Path(folder), QUICK_CALLS if given.quick else given.calls))
     run = describe(rows)
     _show(run)
     if given.json is not None:
@@ -35,7 +36,8 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--only", action="append", choices=QUESTIONS, help="only this question; may be repeated")
-    parser.add_argument("--quick", action="store_true", help="fewer calls: under three minutes in all")
+    parser.add_argument("--quick", action="store_true", help=f"only {QUICK_CALLS} calls: under three minutes in all")
+    parser.add_argument("--calls", type=int, default=CALLS, help=f"how often each thing is timed ({CALLS})")
     parser.add_argument("--json", type=Path, help="write the figures there")
     return parser.parse_args()
 

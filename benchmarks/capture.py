@@ -15,6 +15,8 @@ from .stand import Floors, Hook, InProcess, basket, floors, hook, in_process, se
 
 QUESTION = "capture"
 PAUSE_S = 0.002
+BACKLOG = 5
+"""Records that wait on each till, for each call that is timed while they drain."""
 IN_PROCESS = "in process, sealed, os ack"
 SOCKET = "Unix socket, os ack"
 HTTP = "loopback HTTP, os ack"
@@ -22,9 +24,9 @@ WRITE = "floor: bare write()"
 INSERT = "floor: SQLite insert, WAL NORMAL, not sealed"
 
 
-async def run(folder: Path, *, quick: bool) -> list[Row]:
+async def run(folder: Path, calls: int) -> list[Row]:
     """Time all of them in turn, at rest and then while both tills drain what they captured with the server down."""
-    count, backlog = (1_000, 5_000) if quick else (10_000, 100_000)
+    count, backlog = calls, calls * BACKLOG
     async with AsyncExitStack() as stack:
         running = await stack.enter_async_context(server(folder))
         inside = await stack.enter_async_context(in_process(folder, running))

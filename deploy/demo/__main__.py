@@ -52,7 +52,7 @@ class Stage:
 def main() -> int:
     """Run the demo; 0 if the proof holds, 1 if not."""
     given = _arguments()
-    console = Console(stderr=given.headless, highlight=False)
+    console = Console(stderr=given.headless, highlight=False, soft_wrap=True)
     try:
         return asyncio.run(_demo(given, console))
     except DemoFailed as error:
