@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -133,3 +134,16 @@ async def test_a_newer_agents_file_is_left_alone(tmp_path: Path) -> None:
     connection.close()
     with pytest.raises(StateError, match="newer agent"):
         await State.open(tmp_path / "state.db")
+
+
+async def test_a_save_that_is_cancelled_anywhere_leaves_the_state_usable(tmp_path: Path) -> None:
+    state = await State.open(tmp_path / "state.db")
+    for turns in range(12):
+        saving = asyncio.create_task(state.save_acked({b"e" * 16: [Range(0, turns)]}))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        saving.cancel()
+        await asyncio.gather(saving, return_exceptions=True)
+        await state.save_acked({b"f" * 16: [Range(1, turns)]} if turns else {})
+    assert await state.load_acked() == {b"f" * 16: (Range(1, 11),)}
+    await state.close()

@@ -196,13 +196,14 @@ class State:
     async def _transaction(self) -> AsyncIterator[aiosqlite.Connection]:
         async with self._lock:
             with _translated():
-                await self._db.execute("begin immediate")
                 try:
+                    await self._db.execute("begin immediate")
                     yield self._db
+                    await self._db.execute("commit")
                 except BaseException:
-                    await self._db.execute("rollback")
+                    # Cancelled while it waits, a statement is carried out all the same: even a `begin`.
+                    await self._db.rollback()
                     raise
-                await self._db.execute("commit")
 
 
 @contextmanager

@@ -69,6 +69,23 @@ async def test_a_cancelled_writer_takes_everything_back_and_the_next_one_writes(
     assert await reasons(database) == {"b"}
 
 
+async def test_a_writer_may_be_cancelled_at_any_moment(database: Database) -> None:
+    async def count(reason: str) -> None:
+        async with database.write() as conn:
+            await conn.exec_driver_sql(COUNT, (reason, 1))
+
+    whole: set[str] = set()
+    for turns in range(25):
+        writing = asyncio.create_task(count(f"cancelled {turns}"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+        await count(f"whole {turns}")
+        whole.add(f"whole {turns}")
+    assert whole <= await reasons(database) <= whole | {f"cancelled {turns}" for turns in range(25)}
+
+
 async def test_writers_take_turns(database: Database) -> None:
     async def count_one() -> None:
         async with database.write() as conn:
