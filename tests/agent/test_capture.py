@@ -8,6 +8,7 @@ import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -128,6 +129,25 @@ async def test_a_malformed_decimal_is_named_and_nothing_is_written(stand: Stand)
     with pytest.raises(InvalidInput) as caught:
         stand.capture.transaction(sale(lines=(Line(seq=0, amount=1, quantity="1e3"),)))
     assert caught.value.field == "lines[0].quantity"
+    assert stand.journal.position.seq == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "place"),
+    [
+        ({"total": 10**14}, "total"),
+        ({"lines": tuple(Line(seq=n, amount=2 * 10**12) for n in range(6))}, "lines[4].amount"),
+        ({"lines": (Line(seq=0, amount=1, quantity="999999999999"),)}, "lines[0].quantity"),
+        ({"lines": tuple(Line(seq=n, amount=1, quantity="999999999") for n in range(5))}, "lines[1].quantity"),
+    ],
+)
+async def test_an_impossible_amount_is_refused_by_name_and_nothing_is_written(
+    stand: Stand, fields: dict[str, Any], place: str
+) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        stand.capture.transaction(msgspec.structs.replace(sale(), **fields))
+    assert (caught.value.code, caught.value.field) == ("impossible_amount", place)
+    assert caught.value.limit
     assert stand.journal.position.seq == 0
 
 

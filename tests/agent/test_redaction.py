@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tillstream_agent.redaction import cut_bytes, cut_cards, is_card_number
+from tillstream_agent.cards import is_card_number
+from tillstream_agent.redaction import cut_bytes, cut_cards
 from tillstream_protocol.codec import encode
 from tillstream_protocol.transaction import (
     Customer,
@@ -61,6 +62,48 @@ def test_separators_do_not_hide_a_card_number() -> None:
     sale, count = cut(note="4111 1111 1111 1111 / 4111-1111-1111-1111")
     assert sale.note == "4111 11** **** 1111 / 4111-11**-****-1111"
     assert count == 2
+
+
+HIDDEN = [
+    "4111 1111 1111 1111 12/27",
+    "4111111111111111 123",
+    "378282246310005 1227",
+    "6011111111111117 9",
+    "5 4111 1111 1111 1111",
+    "till 5 4111111111111111",
+    "4111111111111111-27",
+    "4111.1111.1111.1111",
+    "4111  1111  1111  1111",
+    "4111\u00a01111\u00a01111\u00a01111",
+    "4111_1111_1111_1111",
+    "4111/1111/1111/1111",
+    "\uff14\uff11\uff11\uff11\uff11\uff11\uff11\uff11\uff11\uff11\uff11\uff11\uff11\uff11\uff11\uff11",
+]
+
+
+@pytest.mark.parametrize("text", HIDDEN)
+def test_neither_neighbours_nor_separators_nor_scripts_hide_a_card_number(text: str) -> None:
+    sale, count = cut(note=text, ext={"a": text}, tenders=(Tender(type=text, amount=1),))
+    assert count >= 3
+    notes = (sale.note or "", str((sale.ext or {})["a"]), sale.tenders[0].type)
+    assert all(note.count("*") >= 5 for note in notes)
+
+
+def test_a_long_number_without_a_break_is_no_card() -> None:
+    long = "4111111111111111" * 2
+    assert cut(note=long)[1] == 0
+
+
+@given(
+    st.text(alphabet="0123456789", max_size=4),
+    st.sampled_from([VISA, AMEX, MASTER]),
+    st.text(alphabet="0123456789/ ", max_size=8),
+    st.sampled_from([" ", "-", "/", ". "]),
+)
+def test_no_digits_around_a_card_number_hide_it(before: str, number: str, after: str, gap: str) -> None:
+    sale, count = cut(note=f"{before}{gap}{number}{gap}{after}")
+    assert count >= 1
+    assert number not in (sale.note or "")
 
 
 def test_a_number_that_is_no_text_is_cut_too() -> None:

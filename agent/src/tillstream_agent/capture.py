@@ -135,11 +135,11 @@ class Capture:
             raise InvalidInput("a card number does not identify a member", field="identifiers")
         now = self._clock.now_ms()
         at = now if given.at is None else given.at
-        event_id = given.event_id or self._random(16).hex()
+        named = not given.event_id or _names_one_of(given.event_id, given.identifiers)
+        event_id = self._random(16).hex() if named else given.event_id
         store = given.store or self._where.store
         event = msgspec.structs.replace(given, identifiers=identifiers, event_id=event_id, store=store, at=at)
         content = encode(given)
-        named = not given.event_id or _names_one_of(given.event_id, given.identifiers)
         tag, seen = self._find(NO_TAG if named else self._tag(b"identified", given.event_id.encode()), content)
         if seen is not None:
             return Captured(seen.name, True, self._recent.get(tag, ()))
@@ -226,13 +226,14 @@ class Capture:
         return int.from_bytes(hashlib.blake2b(content, digest_size=8, key=self._check_key).digest())
 
     def _tag(self, *parts: bytes) -> bytes:
-        return _keyed(self._tag_key, parts)
+        return keyed_tag(self._tag_key, parts)
 
 
 def _names_one_of(own_id: str, people: Sequence[Identifier]) -> bool:
-    """Whether a POS's own id gives away who it was: a tag of it could be guessed, so there is none.
+    """Whether a POS's own id gives away who it was: what is derived from it could be guessed, so there is no tag.
 
-    A repeat is then captured again, and the server counts it as the duplicate that it is.
+    A repeated sale is then captured again, and the server counts it as the duplicate that it is; an identification
+    gets an id of our own.
     """
     return any(person.value in own_id for person in people)
 
@@ -262,10 +263,11 @@ def _sale_tag(key: bytes, transaction: Transaction) -> bytes:
         [x.amount for x in t.taxes],
         [(x.type, x.amount, x.refund) for x in t.tenders],
     )
-    return _keyed(key, [*(part.encode() for part in idempotency_key(t)), encode(content)])
+    return keyed_tag(key, [*(part.encode() for part in idempotency_key(t)), encode(content)])
 
 
-def _keyed(key: bytes, parts: list[bytes] | tuple[bytes, ...]) -> bytes:
+def keyed_tag(key: bytes, parts: Sequence[bytes]) -> bytes:
+    """The 16-byte tag of some parts under a till's tag key."""
     digest = hashlib.blake2b(digest_size=16, key=key)
     for part in parts:
         digest.update(len(part).to_bytes(4, "big"))

@@ -6,8 +6,10 @@ No line carries personal data: no identifiers, no bodies, no tokens. Captures ar
 from __future__ import annotations
 
 import logging
+import time
 import traceback
-from typing import TextIO, cast
+from collections.abc import Callable
+from typing import Final, TextIO, cast
 
 import structlog
 from structlog.typing import FilteringBoundLogger
@@ -16,6 +18,9 @@ from tillstream_protocol.errors import TillstreamError, UnknownField
 
 from .journal import JournalObserver
 from .metrics import AgentMetrics, LatencyWindow
+
+REFUSALS_A_SECOND: Final = 10
+"""Lines on refused calls that a door may write a second: whoever is refused need not be anybody we know."""
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -34,13 +39,46 @@ def json_logger(stream: TextIO, level: str) -> FilteringBoundLogger:
     return cast("FilteringBoundLogger", logger)
 
 
-class Events:
-    """Everything worth telling about an agent's life."""
+class _Ration:
+    """Lets through so many lines a second, and counts those it held back."""
 
-    def __init__(self, log: FilteringBoundLogger, metrics: AgentMetrics, latency: LatencyWindow) -> None:
+    def __init__(self) -> None:
+        self._since = 0.0
+        self._let_through = 0
+        self._held_back = 0
+
+    def allows(self) -> bool:
+        """Whether one more line may be written in this second."""
+        if self._let_through < REFUSALS_A_SECOND:
+            self._let_through += 1
+            return True
+        self._held_back += 1
+        return False
+
+    def turn(self, now: float | None) -> int:
+        """Begin another second if the last is over, or at `None` in any case; returns how many were held back."""
+        if now is not None and self._let_through and now - self._since < 1.0:
+            return 0
+        held_back = self._held_back
+        self._since, self._let_through, self._held_back = now or 0.0, 0, 0
+        return held_back
+
+
+class Events:
+    """Everything worth telling about an agent's life. `monotonic` gives seconds."""
+
+    def __init__(
+        self,
+        log: FilteringBoundLogger,
+        metrics: AgentMetrics,
+        latency: LatencyWindow,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._log = log
         self._metrics = metrics
         self._latency = latency
+        self._monotonic = monotonic
+        self._rations: dict[str, _Ration] = {}
         self.last_error = ""
         """The code of the last trouble, for status and heartbeat."""
         self.capture_trouble = ""
@@ -52,6 +90,8 @@ class Events:
 
     def stopping(self, *, queued: int) -> None:
         """The agent was asked to end."""
+        for door, ration in self._rations.items():
+            self._held_back(door, ration.turn(None))
         self._log.info("stopping", queued=queued)
 
     def captured(self, door: str, kind: str, ack: str, *, repeat: bool, seconds: float) -> None:
@@ -74,10 +114,25 @@ class Events:
         self._metrics.redactions.inc(count)
 
     def refused(self, door: str, error: TillstreamError) -> None:
-        """A hook call was not taken. The name of a field that nobody knows is left out: it may be anything."""
+        """A hook call was not taken. The name of a field that nobody knows is left out: it may be anything.
+
+        Every call is counted. Lines are rationed, and how many were held back is told with the next one.
+        """
         self._metrics.refusal(error.code)
-        field = None if isinstance(error, UnknownField) else error.field
-        self._log.warning("hook_refused", door=door, code=error.code, field=field)
+        ration = self._rations.setdefault(door, _Ration())
+        self._held_back(door, ration.turn(self._monotonic()))
+        if ration.allows():
+            field = None if isinstance(error, UnknownField) else error.field
+            self._log.warning("hook_refused", door=door, code=error.code, field=field)
+
+    def _held_back(self, door: str, lines: int) -> None:
+        if lines:
+            self._log.warning("hook_refusals_not_logged", door=door, calls=lines)
+
+    def disconnected(self, door: str) -> None:
+        """A caller went away before its call was whole."""
+        self._metrics.refusal("disconnected")
+        self._log.debug("hook_disconnected", door=door)
 
     def capture_failed(self, door: str, error: TillstreamError) -> None:
         """The journal could not take a record: the POS was told so."""

@@ -20,11 +20,13 @@ DOORS: Final = ("http", "socket")
 KINDS: Final = ("transaction", "member_identified", "offer_answered")
 ACKS: Final = ("os", "disk")
 REFUSALS: Final = (
+    "disconnected",
     "error",
     "forbidden",
     "invalid_input",
     "journal_full",
     "journal_unavailable",
+    "method_not_allowed",
     "not_found",
     "not_on_disk",
     "too_large",

@@ -1,9 +1,8 @@
 """Cutting card numbers before the first write.
 
-A card number is 13 to 19 digits, perhaps parted by spaces or dashes, with an issuer's prefix and a valid Luhn digit.
-It is cut to its first six and last four. Card verification values and track data are dropped altogether. Fields that
-hold numbers of other things (SKU, GTIN, the POS's own ids) are never touched. Prefixes: ISO/IEC 7812 and the card
-schemes' published ranges.
+Card numbers are cut to their first six and last four digits, card verification values and track data are dropped
+altogether, wherever text is free. Fields that hold numbers of other things (SKU, GTIN, the POS's own ids) are never
+touched.
 """
 
 from __future__ import annotations
@@ -16,6 +15,8 @@ import msgspec
 from msgspec import Struct
 
 from tillstream_protocol.transaction import Identifier, Transaction
+
+from .cards import cut_numbers, drop_tracks, may_hold_card
 
 T = TypeVar("T", bound=Struct)
 
@@ -32,23 +33,17 @@ UNTOUCHED: Final = frozenset(
         "hierarchy",
         "currency",
         "kind",
-        "type",
         "source",
     }
 )
 """Fields whose digits name something else."""
 
 _SECRET_KEY = re.compile(r"(?:cvv|cvc|cav|csc|cvn|track)[\s_-]?\d?(?:[\s_-]?data)?|pin[\s_-]?block", re.IGNORECASE)
-_RUN = re.compile(r"(?<![0-9])[3-6](?:[ -]?[0-9]){12,18}(?![0-9])|(?<![0-9])2[2-7](?:[ -]?[0-9]){14}(?![0-9])")
-_RUN_BYTES = re.compile(_RUN.pattern.encode())
-_TRACK = re.compile(r"%[A-Z]\d{12,19}\^[^?]{2,80}\??|;?\d{12,19}[=D]\d{4,40}\??")
-_TRACK_BYTES = re.compile(_TRACK.pattern.encode())
-_ISSUER = re.compile(
-    r"4(?:\d{12}|\d{15}|\d{18})|(?:5[1-5]\d\d|222[1-9]|22[3-9]\d|2[3-6]\d\d|27[01]\d|2720)\d{12}|3[47]\d{13}"
-    r"|(?:6011|64[4-9]\d|65\d\d)\d{12,15}|35(?:2[89]|[3-8]\d)\d{12,15}|3(?:0[0-5]|[68]\d)\d{11,16}|62\d{14,17}"
-    r"|(?:5018|5020|5038|5893|6304|6759|676[1-3])\d{9,15}|60\d{14}|220[0-4]\d{12,15}"
-)
-_DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
+_OPEN_MAPS: Final = (b"\xa3ext", b"\xa8personal")
+"""The names, in msgpack, of the fields whose keys a POS chooses."""
+_SECRET_WORDS: Final = (b"cvv", b"cvc", b"cav", b"csc", b"cvn", b"track", b"pin_block", b"pin block", b"pinblock")
+_OTHER_NUMBERS: Final = ("loyalty", "phone")
+"""Schemes of identifiers whose numbers may look like a card's by chance, and are none."""
 
 
 def cut_cards(transaction: Transaction, encoded: bytes) -> tuple[Transaction, int]:
@@ -64,90 +59,28 @@ def cut_cards(transaction: Transaction, encoded: bytes) -> tuple[Transaction, in
 
 def cut_identifiers(identifiers: tuple[Identifier, ...]) -> tuple[tuple[Identifier, ...], int]:
     """Identifiers without card numbers: cut, one would name many people, so it is left out."""
-    kept = tuple(i for i in identifiers if i.scheme not in ("card", "other") or not _holds_card(i.value))
+    kept = tuple(i for i in identifiers if i.scheme in _OTHER_NUMBERS or not _holds_card(i.value))
     return kept, len(identifiers) - len(kept)
 
 
 def cut_bytes(data: bytes) -> tuple[bytes, int]:
     """A POS's own bytes with card numbers overwritten in place, so that every other byte stays where it was."""
-    count = 0
-
-    def track(match: re.Match[bytes]) -> bytes:
-        nonlocal count
-        count += 1
-        return b"*" * len(match[0])
-
-    def run(match: re.Match[bytes]) -> bytes:
-        nonlocal count
-        masked = _mask(match[0].decode())
-        count += masked is not None
-        return match[0] if masked is None else masked.encode()
-
-    data = _TRACK_BYTES.sub(track, data)
-    return _RUN_BYTES.sub(run, data), count
-
-
-def is_card_number(digits: str) -> bool:
-    """Whether digits alone have an issuer's prefix and a valid Luhn digit (ISO/IEC 7812-1, annex B)."""
-    if _ISSUER.fullmatch(digits) is None:
-        return False
-    total = sum(_DOUBLED[int(digit)] if place % 2 else int(digit) for place, digit in enumerate(reversed(digits)))
-    return total % 10 == 0
+    text, tracks = drop_tracks(data.decode("latin-1"), "*")
+    text, numbers = cut_numbers(text)
+    return text.encode("latin-1"), tracks + numbers
 
 
 def _suspicious(encoded: bytes) -> bool:
-    """Whether an encoded transaction may hold anything to cut: a cheap look, before the careful walk.
-
-    It errs on the safe side: bytes that only look like digits cost a walk, never a card number.
-    """
+    """Whether an encoded transaction may hold anything to cut: a cheap look, before the careful walk."""
     if any(name in encoded for name in _OPEN_MAPS):
         lowered = encoded.lower()
         if any(word in lowered for word in _SECRET_WORDS):
             return True
-    if _DIGITS in encoded.translate(_SHAPE, b" -") and any(map(_may_be_card, _RUNS.findall(encoded))):
-        return True
-    return any(is_card_number(str(int.from_bytes(number))) for number in _WIDE_NUMBERS.findall(encoded))
-
-
-_OPEN_MAPS = (b"\xa3ext", b"\xa8personal")
-"""The names, in msgpack, of the fields whose keys a POS chooses."""
-_SECRET_WORDS = (b"cvv", b"cvc", b"cav", b"csc", b"cvn", b"track", b"pin_block", b"pin block", b"pinblock")
-_DIGITS = b"0" * 12
-_SHAPE = bytes(ord("0") if chr(value).isdecimal() and value < 128 else ord(".") for value in range(256))
-_RUNS = re.compile(rb"[0-9][0-9 -]{10,}[0-9][=D^]?")
-_WIDE_NUMBERS = re.compile(rb"\xcf(.{8})", re.DOTALL)
-
-
-def _may_be_card(run: bytes) -> bool:
-    """Whether some 13 to 19 digits of a run are a card number, or the run goes on as track data does."""
-    if run[-1] in b"=D^":
-        return True
-    digits = run.translate(None, b" -").decode()
-    return any(
-        is_card_number(digits[start : start + size])
-        for size in range(13, min(19, len(digits)) + 1)
-        for start in range(len(digits) - size + 1)
-    )
-
-
-def _mask(run: str) -> str | None:
-    """A run of digits and separators with all but the first six and last four digits starred; None if no card."""
-    digits = run.replace(" ", "").replace("-", "")
-    if not is_card_number(digits):
-        return None
-    place = 0
-    masked = []
-    for character in run:
-        if character in " -":
-            masked.append(character)
-            continue
-        masked.append(character if place < 6 or place >= len(digits) - 4 else "*")
-        place += 1
-    return "".join(masked)
+    return may_hold_card(encoded)
 
 
 def _holds_card(text: str) -> bool:
-    return _TRACK.search(text) is not None or any(_mask(run[0]) for run in _RUN.finditer(text))
+    return drop_tracks(text)[1] > 0 or cut_numbers(text)[1] > 0
 
 
 class _Cutter:
@@ -183,26 +116,15 @@ class _Cutter:
         return self.struct(value) if isinstance(value, Struct) else value
 
     def _text(self, value: object) -> object:
-        text = cast("str", value)
-        if len(text) < 12:
-            return value
-        text, tracks = _TRACK.subn("", text)
-        self.count += tracks
-        return _RUN.sub(self._cut_run, text)
-
-    def _cut_run(self, match: re.Match[str]) -> str:
-        masked = _mask(match[0])
-        if masked is None:
-            return match[0]
-        self.count += 1
-        return masked
+        text, tracks = drop_tracks(cast("str", value))
+        text, numbers = cut_numbers(text)
+        self.count += tracks + numbers
+        return text if tracks or numbers else value
 
     def _number(self, value: object) -> object:
-        digits = str(value)
-        if not is_card_number(digits):
-            return value
-        self.count += 1
-        return _mask(digits)
+        text, count = cut_numbers(str(value))
+        self.count += count
+        return text if count else value
 
     def _items(self, value: object) -> object:
         before = cast("tuple[object, ...] | list[object]", value)

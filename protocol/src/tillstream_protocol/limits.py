@@ -13,6 +13,10 @@ MAX_SHORT = 64
 MAX_TEXT = 256
 MAX_LONG_TEXT = 4_000
 MAX_MINOR = 10**15
+MAX_AMOUNT = 10**13
+"""Minor units in one transaction, total and lines together, signs apart."""
+MAX_QUANTITY = 10**9
+"""Units in one transaction, signs apart."""
 MAX_EXT_FIELDS = 200
 MAX_SPENDS = 16
 MAX_OFFERS_SHOWN = 3

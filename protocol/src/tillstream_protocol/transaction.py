@@ -18,10 +18,12 @@ from msgspec import Meta, Struct
 
 from .errors import InvalidInput
 from .limits import (
+    MAX_AMOUNT,
     MAX_EXT_FIELDS,
     MAX_LINES,
     MAX_LONG_TEXT,
     MAX_MINOR,
+    MAX_QUANTITY,
     MAX_SHORT,
     MAX_TENDERS,
     MAX_TEXT,
@@ -276,6 +278,8 @@ _DECIMAL = r"[+-]?[0-9]{1,18}(?:\.[0-9]{1,12})?"
 _DECIMALS = re.compile(rf"(?:{_DECIMAL}(?:\x00|\Z))+")
 _ONE_DECIMAL = re.compile(_DECIMAL)
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_SMALL_QUANTITY = 5
+"""Characters of a quantity that even `MAX_LINES` of do not come to `MAX_QUANTITY`."""
 _CURRENCY = re.compile(r"[A-Z]{3}")
 
 
@@ -285,10 +289,16 @@ def idempotency_key(transaction: Transaction) -> IdempotencyKey:
     return (t.source.system, t.store, t.till, t.business_date, t.pos_id)
 
 
+class ImpossibleAmount(InvalidInput):
+    """A quantity or an amount that no basket holds."""
+
+    code = "impossible_amount"
+
+
 def check(transaction: Transaction) -> None:
     """Refuse what the types let through: malformed decimals, dates and currencies.
 
-    Raises `InvalidInput` naming the field.
+    Raises `InvalidInput` naming the field, or `ImpossibleAmount`.
     """
     decimals = list(_fast_decimals(transaction))
     joined = "\x00".join(decimals)
@@ -302,6 +312,24 @@ def check(transaction: Transaction) -> None:
     for index, link in enumerate(transaction.links):
         if link.business_date is not None:
             _require_date(link.business_date, f"links[{index}].business_date")
+    _require_possible(transaction)
+
+
+def _require_possible(t: Transaction) -> None:
+    """Refuse what no basket holds: it could drive a sum beyond 64 bits, and so stop every later sale."""
+    amount, units = abs(t.total), 0
+    if amount > MAX_AMOUNT:
+        raise ImpossibleAmount("the amount is impossible", field="total", limit=f"{MAX_AMOUNT} minor units")
+    for index, line in enumerate(t.lines):
+        amount += abs(line.amount)
+        if amount > MAX_AMOUNT:
+            limit = f"{MAX_AMOUNT} minor units, total and lines together"
+            raise ImpossibleAmount("the amount is impossible", field=f"lines[{index}].amount", limit=limit)
+        if len(line.quantity) > _SMALL_QUANTITY:
+            units += int(line.quantity.lstrip("+-").partition(".")[0]) + 1
+            if units > MAX_QUANTITY:
+                limit = f"{MAX_QUANTITY} in all lines together"
+                raise ImpossibleAmount("the quantity is impossible", field=f"lines[{index}].quantity", limit=limit)
 
 
 def reconcile(transaction: Transaction) -> bool | None:

@@ -3,15 +3,18 @@
 While a server runs, it listens on a Unix socket in its data folder; the folder's mode is the access control. One
 connection carries one command and its answer, each one JSON document: the command ends with a newline, the answer
 with the connection. When no server runs, the CLI takes the folder's lock and runs the very same command itself.
+
+A server that starts holds the lock before it listens, and a command holds it for as long as it takes: whoever finds the
+lock held waits a few seconds for its turn, or for the server to listen.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 import msgspec
 
@@ -19,13 +22,18 @@ from tillstream_protocol.codec import json_decoder
 from tillstream_protocol.errors import ErrorBody, InvalidInput, TillstreamError
 
 from .events import Events
-from .folder import Folder, FolderError
+from .folder import Folder, FolderBusy, FolderError
 from .office import Command, Office
 
 MAX_COMMAND: Final = 1024 * 1024
 FINISH_SECONDS: Final = 5.0
+PATIENCE_SECONDS: Final = 5.0
+"""How long to wait for a folder that another process holds without listening."""
+RETRY_SECONDS: Final = 0.05
 MAX_PATH: Final = 100
 """Bytes of a Unix socket's path, on every system we run on."""
+
+_T = TypeVar("_T")
 
 _decode: Callable[[bytes], Command] = json_decoder(cast("Any", Command), limit=MAX_COMMAND)
 
@@ -81,16 +89,64 @@ async def listening(folder: Folder, office: Office, events: Events) -> AsyncIter
 
 
 async def order(
-    folder: Folder, command: Command, open_office: Callable[[Folder], AbstractAsyncContextManager[Office]]
+    folder: Folder,
+    command: Command,
+    open_office: Callable[[Folder], AbstractAsyncContextManager[Office]],
+    *,
+    patience: float = PATIENCE_SECONDS,
 ) -> bytes:
     """Have a command carried out, by the running server or here; its result as JSON.
 
-    Raises whatever the command raises, and `FolderBusy` when another process holds the folder without listening.
+    Raises whatever the command raises, and `FolderBusy` when another process holds the folder for longer than
+    `patience` seconds without listening.
     """
-    connection = await _connect(folder)
-    if connection is None:
+
+    async def attempt() -> bytes:
+        connection = await _connect(folder)
+        if connection is not None:
+            return await _ask(connection, command)
         async with open_office(folder) as office:
             return msgspec.json.encode(await office.run(command))
+
+    return await _in_turn(attempt, patience)
+
+
+async def wait_to_serve(
+    folder: Folder, serve: Callable[[], Awaitable[None]], *, patience: float = PATIENCE_SECONDS
+) -> None:
+    """Serve as soon as no command holds the folder. Raises `FolderBusy` where another server runs, or at the end of
+    `patience` seconds, and whatever `serve` raises."""
+
+    async def attempt() -> None:
+        connection = await _connect(folder)
+        if connection is not None:
+            connection[1].close()
+            raise _Served(f"another server serves {folder.root}", hint="stop it first, or give another --data")
+        await serve()
+
+    await _in_turn(attempt, patience)
+
+
+class _Served(FolderBusy):
+    """A server listens already: there is nothing to wait for."""
+
+
+async def _in_turn(attempt: Callable[[], Awaitable[_T]], patience: float) -> _T:
+    """Try again while the folder is busy, for so many seconds."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + patience
+    while True:
+        try:
+            return await attempt()
+        except _Served:
+            raise
+        except FolderBusy:
+            if loop.time() >= until:
+                raise
+        await asyncio.sleep(RETRY_SECONDS)
+
+
+async def _ask(connection: tuple[asyncio.StreamReader, asyncio.StreamWriter], command: Command) -> bytes:
     reader, writer = connection
     try:
         writer.write(msgspec.json.encode(command) + b"\n")

@@ -134,9 +134,7 @@ async def serve(
             parts.hub.close()
 
         app.on_shutdown.append(say_goodbye)
-        runner = aioweb.AppRunner(
-            app, access_log=None, handle_signals=False, auto_decompress=False, shutdown_timeout=SHUTDOWN_SECONDS
-        )
+        runner = web.QuietRunner(app, events, handle_signals=False, shutdown_timeout=SHUTDOWN_SECONDS)
         await runner.setup()
         background = [asyncio.create_task(parts.notes.run()), asyncio.create_task(parts.deliveries.run(stop))]
         try:

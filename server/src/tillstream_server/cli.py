@@ -23,9 +23,10 @@ from prometheus_client import CollectorRegistry
 
 from tillstream_protocol.codec import invalid
 from tillstream_protocol.errors import TillstreamError
+from tillstream_protocol.limits import MAX_SHORT
 
 from . import admin, app, config, office
-from .app import Surroundings
+from .app import CannotListen, Surroundings
 from .auth import PERMISSIONS
 from .clock import SystemClock
 from .config import Config
@@ -44,7 +45,13 @@ Action = Callable[[argparse.Namespace], Coroutine[Any, Any, int]]
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
+_NUMBER: Final = re.compile(r"-?[0-9]{1,19}")
 _TTL: Final = re.compile(r"(\d{1,9})(s|m|h|d)")
+_ADVICE: Final = {
+    "host": "give an address of this machine with --host, and a port that you may use with --port",
+    "tls_certificate": "give a PEM certificate and its private key with --tls-certificate and --tls-key",
+}
+"""What to do when we cannot listen, by what is to blame."""
 _UNIT_MS: Final = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
@@ -83,7 +90,8 @@ def _loop_factory(wanted: bool) -> Callable[[], asyncio.AbstractEventLoop] | Non
 def _sentence(error: TillstreamError) -> str:
     place = f" ({error.field})" if error.field else ""
     limit = f"; allowed: {error.limit}" if error.limit else ""
-    hint = f"; {error.hint}" if error.hint else ""
+    advice = error.hint or (_ADVICE.get(error.field or "") if isinstance(error, CannotListen) else None)
+    hint = f"; {advice}" if advice else ""
     return f"{error.message}{place}{limit}{hint}"
 
 
@@ -106,6 +114,7 @@ async def _init(given: argparse.Namespace) -> int:
 
 async def _serve(given: argparse.Namespace) -> int:
     folder = Folder(given.data)
+    folder.settings()
     settings = _config(folder, given)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -115,7 +124,8 @@ async def _serve(given: argparse.Namespace) -> int:
     def ready(address: str) -> None:
         print(msgspec.json.encode({"listening": address}).decode(), flush=True)
 
-    await app.serve(folder, settings, _surroundings(), ready=ready, stop=stop)
+    around = _surroundings()
+    await admin.wait_to_serve(folder, lambda: app.serve(folder, settings, around, ready=ready, stop=stop))
     return OK
 
 
@@ -214,8 +224,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_serve(commands: Commands) -> None:
     one = _leaf(commands, "serve", "serve tills and head office", _serve)
-    one.add_argument("--host", help="address to listen on (default 127.0.0.1)")
-    one.add_argument("--port", type=int, help="port to listen on, 0 for any free one (default 8700)")
+    one.add_argument("--host", type=_word, help="address to listen on (default 127.0.0.1)")
+    one.add_argument("--port", type=_whole(0, 65_535), help="port to listen on, 0 for any free one (default 8700)")
     one.add_argument("--tls-certificate", metavar="FILE", help="PEM; without it the server speaks plain HTTP")
     one.add_argument("--tls-key", metavar="FILE", help="PEM")
     one.add_argument("--no-uvloop", dest="uvloop", action="store_false", default=None, help="use asyncio's own loop")
@@ -224,10 +234,10 @@ def _add_serve(commands: Commands) -> None:
 def _add_access(commands: Commands) -> None:
     token = _group(commands, "token", "let tills in")
     one = _leaf(token, "create", "make an enrolment token", _order(office.TokenCreate))
-    one.add_argument("--retailer", required=True)
-    one.add_argument("--store", required=True)
-    one.add_argument("--till", help="only this till, or its replacement (default: the store's next tills)")
-    one.add_argument("--uses", type=int, help="how many agents it lets in (default 1)")
+    one.add_argument("--retailer", required=True, type=_word)
+    one.add_argument("--store", required=True, type=_word)
+    one.add_argument("--till", type=_word, help="only this till, or its replacement (default: the store's next tills)")
+    one.add_argument("--uses", type=_whole(1, office.MAX_USES), help="how many agents it lets in (default 1)")
     one.add_argument("--ttl", dest="ttl_ms", type=_duration, metavar="TIME", help="30m, 24h, 7d … (default 24h)")
     key = _group(commands, "key", "let head office in")
     one = _leaf(key, "create", "make a key for the API", _order(office.KeyCreate))
@@ -237,21 +247,21 @@ def _add_access(commands: Commands) -> None:
 def _add_campaigns(commands: Commands) -> None:
     campaign = _group(commands, "campaign", "put campaigns in force")
     one = _leaf(campaign, "put", "put a campaign in force", _order(office.CampaignPut))
-    one.add_argument("--retailer", required=True)
+    one.add_argument("--retailer", required=True, type=_word)
     one.add_argument("document", metavar="FILE", type=_file, help="the campaign as JSON; - reads standard input")
     one = _leaf(campaign, "end", "take a campaign out of force", _order(office.CampaignEnd))
-    one.add_argument("--retailer", required=True)
-    one.add_argument("campaign", metavar="ID")
+    one.add_argument("--retailer", required=True, type=_word)
+    one.add_argument("campaign", metavar="ID", type=_word)
     one = _leaf(campaign, "list", "list every version", _order(office.CampaignList, "campaigns"))
-    one.add_argument("--retailer")
+    one.add_argument("--retailer", type=_word)
 
 
 def _add_fleet(commands: Commands) -> None:
     till = _group(commands, "till", "look after tills")
     one = _leaf(till, "list", "list tills", _order(office.TillList, "tills"))
-    one.add_argument("--retailer")
+    one.add_argument("--retailer", type=_word)
     one.add_argument("--after", metavar="ID", help="the `next` of the page before")
-    one.add_argument("--limit", type=int, help="at most 1000")
+    one.add_argument("--limit", type=_whole(1, office.MAX_TILLS), help=f"at most {office.MAX_TILLS}")
     _till(_leaf(till, "revoke", "turn a till away", _order(office.TillRevoke)))
     _till(_leaf(till, "allow-again", "let a revoked till in again", _order(office.TillAllowAgain)))
     held = _group(commands, "quarantine", "what revoked tills sent")
@@ -263,11 +273,11 @@ def _add_ledger(commands: Commands) -> None:
     _leaf(commands, "rebuild", "fold the ledger into every projection again", _order(office.Rebuild))
     letters = _group(commands, "dead-letters", "records that could not be taken")
     one = _leaf(letters, "list", "list the newest", _order(office.DeadLettersList, "dead_letters"))
-    one.add_argument("--limit", type=int, help="at most 10000")
+    one.add_argument("--limit", type=_whole(1, office.MAX_LETTERS), help=f"at most {office.MAX_LETTERS}")
     ledger = _group(commands, "ledger", "the ledger itself")
     one = _leaf(ledger, "export", "write it as JSON lines", _export)
-    one.add_argument("--retailer")
-    one.add_argument("--after", type=int, default=0, metavar="ID", help="only records with a higher id")
+    one.add_argument("--retailer", type=_word)
+    one.add_argument("--after", type=_whole(0, 2**63 - 1), default=0, metavar="ID", help="only records with a higher id")
 
 
 def _group(commands: Commands, name: str, text: str) -> Commands:
@@ -278,21 +288,49 @@ def _group(commands: Commands, name: str, text: str) -> Commands:
 def _leaf(commands: Commands, name: str, text: str, action: Action) -> argparse.ArgumentParser:
     leaf = commands.add_parser(name, help=text, description=text)
     leaf.set_defaults(action=action)
-    leaf.add_argument("--data", required=True, type=Path, metavar="DIR", help="the server's data folder")
+    leaf.add_argument("--data", required=True, type=_folder, metavar="DIR", help="the server's data folder")
     leaf.add_argument("--json", action="store_true", help="print the result as JSON")
     return leaf
 
 
 def _till(parser: argparse.ArgumentParser) -> None:
     for name in ("retailer", "store", "till"):
-        parser.add_argument(f"--{name}", required=True)
+        parser.add_argument(f"--{name}", required=True, type=_word)
 
 
 def _duration(text: str) -> int:
     found = _TTL.fullmatch(text)
     if found is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not a time like 30m, 24h or 7d")
-    return int(found[1]) * _UNIT_MS[found[2]]
+    duration = int(found[1]) * _UNIT_MS[found[2]]
+    if not office.MIN_TTL_MS <= duration <= office.MAX_TTL_MS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; give a time from 1s to 366d")
+    return duration
+
+
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    """An argument that is a whole number from `least` to `most`."""
+
+    def parse(text: str) -> int:
+        found = _NUMBER.fullmatch(text)
+        if found is None or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not allowed; give a whole number from {least} to {most}")
+        return int(text)
+
+    return parse
+
+
+def _word(text: str) -> str:
+    """An argument that names something."""
+    if not 1 <= len(text) <= MAX_SHORT:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not allowed; give 1 to {MAX_SHORT} characters")
+    return text
+
+
+def _folder(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("'' is not allowed; give the path of a folder")
+    return Path(text)
 
 
 def _file(name: str) -> str:

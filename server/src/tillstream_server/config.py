@@ -67,7 +67,9 @@ def _from_file(file: Path) -> dict[str, object]:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise ConfigError(f"cannot read {file}: {error.strerror}", hint="check its owner and mode") from error
+    except ValueError as error:
         raise ConfigError(f"cannot read {file}: {error}") from error
 
 

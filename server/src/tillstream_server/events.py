@@ -53,6 +53,10 @@ class Events:
         frames = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-6:]]
         self._log.error("unexpected_error", where=where, type=type(error).__name__, at=frames)
 
+    def malformed(self) -> None:
+        """Somebody sent what is not HTTP, or broke off. Only counted, as anybody may do it as often as they like."""
+        self.metrics.malformed.inc()
+
     def commanded(self, command: str) -> None:
         """Somebody on this machine gave a command."""
         self._log.info("command", command=command)

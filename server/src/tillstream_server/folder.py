@@ -25,6 +25,8 @@ from tillstream_protocol.errors import TillstreamError
 
 FORMAT: Final = 1
 
+_AGENTS_FILES: Final = ("identity.json", "agent.lock")
+
 
 class FolderError(TillstreamError):
     """A data folder that cannot be used as it is."""
@@ -93,9 +95,12 @@ class Folder:
             raise FolderError(f"{self.root} is already a server's data folder", hint="choose another one with --data")
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._refuse_agents()
             if any(self.root.iterdir()):
                 raise FolderError(f"{self.root} is not empty", hint="init needs a folder of its own: choose another")
             self.root.chmod(0o700)
+        except (FileExistsError, NotADirectoryError):
+            raise self._not_a_folder() from None
         except OSError as error:
             raise FolderError(f"cannot make {self.root}: {error.strerror}") from error
 
@@ -117,7 +122,10 @@ class Folder:
         """Read the settings. Raises `FolderError` where `init` has not been."""
         try:
             data = self.settings_file.read_bytes()
+        except NotADirectoryError:
+            raise self._not_a_folder() from None
         except FileNotFoundError:
+            self._refuse_agents()
             raise FolderError(
                 f"{self.root} is not a server's data folder", hint=f"run: tillstream-server init --data {self.root}"
             ) from None
@@ -132,6 +140,17 @@ class Folder:
                 f"{self.root} has format {settings.format}", limit=str(FORMAT), hint="use the server that made it"
             )
         return settings
+
+    def _refuse_agents(self) -> None:
+        """Raise `FolderError` for the state folder of a till's agent."""
+        if any((self.root / name).exists() for name in _AGENTS_FILES):
+            raise FolderError(
+                f"{self.root} is the state folder of an agent, not a server's data folder",
+                hint="give --data a folder of the server's own",
+            )
+
+    def _not_a_folder(self) -> FolderError:
+        return FolderError(f"{self.root} is or lies in a file, not a folder", hint="give a folder with --data")
 
     @contextmanager
     def writing(self) -> Iterator[None]:

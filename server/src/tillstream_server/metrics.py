@@ -61,6 +61,9 @@ class Metrics:
         self.forks = Counter(
             "tillstream_server_forks", "Epochs that follow a place already followed.", registry=registry
         )
+        self.malformed = Counter(
+            "tillstream_server_malformed_requests", "Requests that were not HTTP, or not whole.", registry=registry
+        )
         self.failures = Counter(
             "tillstream_server_unexpected_errors", "Requests that ended in an unexpected error.", registry=registry
         )

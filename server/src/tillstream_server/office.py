@@ -35,6 +35,12 @@ from .ledger.database import Database
 HOUR_MS: Final = 3_600_000
 DAY_MS: Final = 24 * HOUR_MS
 
+MAX_USES: Final = 100_000
+MIN_TTL_MS: Final = 1000
+MAX_TTL_MS: Final = 366 * DAY_MS
+MAX_TILLS: Final = 1000
+MAX_LETTERS: Final = 10_000
+
 Result = dict[str, object]
 
 
@@ -44,8 +50,8 @@ class TokenCreate(Struct, frozen=True, forbid_unknown_fields=True, tag="token_cr
     retailer: Name
     store: Name
     till: Name | None = None
-    uses: Annotated[int, Meta(ge=1, le=100_000)] = 1
-    ttl_ms: Annotated[int, Meta(ge=1000, le=366 * DAY_MS)] = DAY_MS
+    uses: Annotated[int, Meta(ge=1, le=MAX_USES)] = 1
+    ttl_ms: Annotated[int, Meta(ge=MIN_TTL_MS, le=MAX_TTL_MS)] = DAY_MS
 
 
 class KeyCreate(Struct, frozen=True, forbid_unknown_fields=True, tag="key_create"):
@@ -79,7 +85,7 @@ class TillList(Struct, frozen=True, forbid_unknown_fields=True, tag="till_list")
 
     retailer: Name | None = None
     after: Annotated[str, Meta(pattern="^([0-9a-f]{32})?$")] = ""
-    limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
+    limit: Annotated[int, Meta(ge=1, le=MAX_TILLS)] = MAX_TILLS
 
 
 class TillRevoke(Struct, frozen=True, forbid_unknown_fields=True, tag="till_revoke"):
@@ -113,7 +119,7 @@ class QuarantineRelease(Struct, frozen=True, forbid_unknown_fields=True, tag="qu
 class DeadLettersList(Struct, frozen=True, forbid_unknown_fields=True, tag="dead_letters_list"):
     """The newest records that could not be taken."""
 
-    limit: Annotated[int, Meta(ge=1, le=10_000)] = 1000
+    limit: Annotated[int, Meta(ge=1, le=MAX_LETTERS)] = 1000
 
 
 class Rebuild(Struct, frozen=True, forbid_unknown_fields=True, tag="rebuild"):

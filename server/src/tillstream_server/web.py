@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -50,6 +53,11 @@ _HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+
+_NOT_HTTP: Final = ErrorBody("invalid_input", "this is not HTTP as it is spoken here")
+_FAILED: Final = ErrorBody("internal", "the server failed", retryable=True)
+_SILENT: Final = logging.getLogger("tillstream.silent")
+_SILENT.disabled = True
 
 _FRONT_PAGE: Final = """<!doctype html>
 <html lang="en">
@@ -115,6 +123,84 @@ def application(routes: Iterable[web.RouteDef], events: Events) -> web.Applicati
     return app
 
 
+class QuietRunner(web.AppRunner):
+    """Runs an application, and lets neither aiohttp nor asyncio write what a caller sent into a log.
+
+    aiohttp logs the bytes that it could not parse and sends them back; here they are counted, and quoted nowhere.
+    While it runs, the event loop's own complaints go to `events` too.
+    """
+
+    def __init__(self, app: web.Application, events: Events, **options: Any) -> None:
+        super().__init__(app, access_log=None, logger=_SILENT, auto_decompress=False, **options)
+        self._events = events
+
+    async def setup(self) -> None:
+        """Start the application."""
+        await super().setup()
+        asyncio.get_running_loop().set_exception_handler(self._complained)
+
+    async def cleanup(self) -> None:
+        """End it, and give the event loop its complaints back."""
+        try:
+            await super().cleanup()
+        finally:
+            asyncio.get_running_loop().set_exception_handler(None)
+
+    async def _make_server(self) -> web.Server:
+        return _Server(await super()._make_server(), self._events, **self._kwargs)
+
+    def _complained(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        self._events.unexpected("loop", context.get("exception") or RuntimeError())
+
+
+class _Server(web.Server):
+    def __init__(self, made: web.Server, events: Events, **options: Any) -> None:
+        super().__init__(self._handle, request_factory=made.request_factory, **options)
+        self._inner = made.request_handler
+        self._events = events
+        self._options = options
+
+    def __call__(self) -> web.RequestHandler:
+        return _Connection(self, self._events, loop=asyncio.get_running_loop(), **self._options)
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            return await self._inner(request)
+        except web.HTTPException as error:  # from before the middleware: an `Expect` that nobody knows
+            return _malformed(self._events, error.status)
+
+
+class _Connection(web.RequestHandler):
+    __slots__ = ("_events",)
+
+    def __init__(self, server: web.Server, events: Events, **options: Any) -> None:
+        super().__init__(server, **options)
+        self._events = events
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - it quotes
+    ) -> web.StreamResponse:
+        """Answer what did not parse, or failed outside the frame. Raises `ConnectionError` if nobody listens."""
+        if isinstance(exc, ConnectionError):
+            raise exc
+        if isinstance(exc, HttpProcessingError):
+            return _malformed(self._events, status)
+        self._events.unexpected("connection", exc or TimeoutError())
+        if request.writer.output_size > 0:
+            raise ConnectionError
+        return _last_word(_FAILED, status)
+
+    def log_exception(self, *_args: Any, **about: Any) -> None:
+        """A failure after the answer. A body that went wrong when nobody read it any more is not worth a word."""
+        error = about.get("exc_info")
+        if not isinstance(error, (web.RequestPayloadError, HttpProcessingError, ConnectionError)):
+            self._events.unexpected("connection", error if isinstance(error, BaseException) else RuntimeError())
+
+
 def status_of(error: TillstreamError) -> int:
     """The HTTP status that tells a sender whose fault an error is."""
     for kind, status in _STATUS:
@@ -130,6 +216,7 @@ def _frame(events: Events) -> Middleware:
     async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             _refuse_encodings(request)
+            _refuse_subprotocols(request)
             return await handler(request)
         except TillstreamError as error:
             return _error_response(error.body(), status_of(error))
@@ -138,9 +225,14 @@ def _frame(events: Events) -> Middleware:
             return _error_response(ErrorBody("too_large", "the body is too large", "body", limit), 413)
         except web.HTTPException as error:
             return _http_error(request, error)
-        except Exception as error:  # noqa: BLE001 - the last resort: told as a fault of ours, and logged without text
+        except web.RequestPayloadError:
+            return _malformed(events, 400)
+        except Exception as error:
+            if isinstance(error, ConnectionError) and _is_gone(request):
+                events.malformed()
+                raise
             events.unexpected(_place(request), error)
-            return _error_response(ErrorBody("internal", "the server failed", retryable=True), 500)
+            return _error_response(_FAILED, 500)
 
     return frame
 
@@ -155,6 +247,29 @@ def _refuse_encodings(request: web.Request) -> None:
     encoding = request.headers.get("Content-Encoding", "identity")
     if encoding != "identity":
         raise UnsupportedMedia("a body is sent as it is", field="Content-Encoding", limit="none")
+
+
+def _refuse_subprotocols(request: web.Request) -> None:
+    """None is spoken here, and aiohttp would log the names that it was offered."""
+    if "Sec-WebSocket-Protocol" in request.headers:
+        raise InvalidInput("no sub-protocol is spoken here", field="Sec-WebSocket-Protocol", limit="none")
+
+
+def _is_gone(request: web.Request) -> bool:
+    return request.transport is None or request.transport.is_closing()
+
+
+def _malformed(events: Events, status: int) -> web.Response:
+    events.malformed()
+    return _last_word(_NOT_HTTP, status)
+
+
+def _last_word(body: ErrorBody, status: int) -> web.Response:
+    """An answer after which nothing on the connection can be trusted. No signal of the application sees all of them."""
+    response = _error_response(body, status)
+    response.headers.update({**_HEADERS, "Server": "Tillstream"})
+    response.force_close()
+    return response
 
 
 def _http_error(request: web.Request, error: web.HTTPException) -> web.Response:

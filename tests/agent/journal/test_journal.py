@@ -148,6 +148,23 @@ async def test_a_chunk_whose_headers_are_both_gone_is_set_aside_and_kept(till: T
     await again.close()
 
 
+async def test_a_chunk_that_cannot_be_read_just_now_is_left_where_it_is(tmp_path: Path) -> None:
+    disk = TroubledDisk(tmp_path)
+    till = TestTill(tmp_path, SMALL, disk)
+    journal = await till.start()
+    journal.append(b"still there", kind=1)
+    await journal.close()
+    disk.trouble.read = BROKEN
+    blind = await till.start()
+    await blind.close()
+    assert "set aside 0000000001.chunk" in till.diary.lines
+    disk.trouble.read = None
+    again = await till.start()
+    await again.synced(again.append(b"new", kind=1))
+    assert till.drain(again) == [b"still there", b"new"]
+    await again.close()
+
+
 async def test_tags_and_spends_are_read_back_from_footers_and_from_scans_alike(till: TestTill) -> None:
     closed = await till.start()
     first = closed.append(b"a", kind=1, tag=tag(1), spends=[Spend(LEASE, 2)])

@@ -18,6 +18,8 @@ from tillstream_server.ledger import schema
 from tillstream_server.ledger.database import Database, LedgerBusy, LedgerFault, LedgerVersion, is_current, migrate
 
 COUNT = "INSERT INTO refusal (reason, count) VALUES (?, ?)"
+SLOW = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < 150000) SELECT sum(n) FROM r"
+"""A statement that takes some 30 ms."""
 
 
 @pytest.fixture
@@ -84,6 +86,99 @@ async def test_a_writer_may_be_cancelled_at_any_moment(database: Database) -> No
         await count(f"whole {turns}")
         whole.add(f"whole {turns}")
     assert whole <= await reasons(database) <= whole | {f"cancelled {turns}" for turns in range(25)}
+
+
+@pytest.mark.parametrize("wait_ms", [0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89])
+async def test_a_writer_may_be_cancelled_inside_a_slow_statement(database: Database, wait_ms: int) -> None:
+    async def count_slowly() -> None:
+        async with database.write() as conn:
+            await conn.exec_driver_sql(COUNT, ("first", 1))
+            await conn.exec_driver_sql(SLOW)
+            await conn.exec_driver_sql(COUNT, ("last", 1))
+
+    before = await writing_connection(database)
+    writing = asyncio.create_task(count_slowly())
+    await asyncio.sleep(wait_ms / 1000)
+    writing.cancel()
+    await asyncio.wait([writing])
+    impatient = sqlite3.connect(database.path, timeout=0, isolation_level=None)
+    impatient.execute("BEGIN IMMEDIATE")  # nobody holds the lock any more
+    impatient.close()
+    async with database.write() as conn:
+        await conn.exec_driver_sql(COUNT, ("next", 1))
+    assert await writing_connection(database) is before
+    assert await reasons(database) == ({"next"} if writing.cancelled() else {"first", "last", "next"})
+
+
+async def test_a_cancellation_is_kept_until_the_statement_is_done_and_stops_the_rest(database: Database) -> None:
+    begun, came_back, went_on = asyncio.Event(), False, False
+
+    async def stay() -> None:
+        nonlocal came_back, went_on
+        async with database.write() as conn:
+            begun.set()
+            await conn.exec_driver_sql(SLOW)
+            came_back = True
+            await asyncio.Event().wait()
+            went_on = True
+
+    task = asyncio.create_task(stay())
+    await begun.wait()
+    await asyncio.sleep(0)
+    task.cancel()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (came_back, went_on) == (True, False)
+
+
+async def test_a_time_limit_on_a_transaction_is_told_as_such_and_hits_nothing_else(database: Database) -> None:
+    async def count_slowly() -> None:
+        async with asyncio.timeout(0.005), database.write() as conn:
+            await conn.exec_driver_sql(COUNT, ("late", 1))
+            await conn.exec_driver_sql(SLOW)
+
+    with pytest.raises(TimeoutError):
+        await count_slowly()
+    await asyncio.sleep(0)
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+    assert await reasons(database) == set()
+
+
+async def test_a_reader_may_be_cancelled_inside_a_slow_statement(database: Database) -> None:
+    async def look() -> None:
+        async with database.read() as conn:
+            await conn.exec_driver_sql(SLOW)
+
+    for wait_ms in (1, 5, 20):
+        looking = [asyncio.create_task(look()) for _ in range(6)]
+        await asyncio.sleep(wait_ms / 1000)
+        for task in looking:
+            task.cancel()
+        await asyncio.wait(looking)
+        assert await reasons(database) == set()
+
+
+async def test_an_error_inside_a_cancelled_statement_is_rolled_back_too(database: Database) -> None:
+    async def fail() -> None:
+        async with database.write() as conn:
+            await conn.exec_driver_sql(COUNT, ("a", 1))
+            writing.cancel()
+            await conn.exec_driver_sql(COUNT, ("a", 1))
+
+    writing = asyncio.create_task(fail())
+    await asyncio.wait([writing])
+    assert writing.cancelled()
+    async with database.write() as conn:
+        await conn.exec_driver_sql(COUNT, ("a", 1))
+
+
+async def writing_connection(database: Database) -> object:
+    """The driver's connection that writes."""
+    async with database.write() as conn:
+        return (await conn.get_raw_connection()).driver_connection
 
 
 async def test_writers_take_turns(database: Database) -> None:

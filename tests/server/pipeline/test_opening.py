@@ -169,8 +169,8 @@ async def test_the_reason_never_repeats_what_stood_there(server: Server) -> None
     [
         ({"lines": (Line(seq=0, amount=1), Line(seq=1, amount=1, quantity="1000000000.1"))}, "lines[1].quantity"),
         ({"lines": tuple(Line(seq=i, amount=1, quantity="-999999") for i in range(2000))}, "lines[1000].quantity"),
-        ({"lines": tuple(Line(seq=i, amount=(-1) ** i * 10**12) for i in range(11))}, "lines.amount"),
-        ({"total": -(10**14)}, "lines.amount"),
+        ({"lines": tuple(Line(seq=i, amount=(-1) ** i * 10**12) for i in range(11))}, "lines[9].amount"),
+        ({"total": -(10**14)}, "total"),
     ],
 )
 async def test_amounts_that_would_burst_a_sum_are_dead_letters(

@@ -23,10 +23,10 @@ from ..metrics import AgentMetrics, Gauges
 from .guard import DISPLAY_COOKIE, JSON, MSGPACK, Forbidden, Guard, Unauthorized, UnsupportedMedia, media_type
 from .guard import wants_msgpack as wants
 from .requests import Ack, Answer, Desk, Refusal, Reply, status_of
+from .wire import HEADERS, QuietRunner, not_http
 
 HOST: Final = "127.0.0.1"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-_HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 _GUARD_STATUSES: Final[dict[type[TillstreamError], int]] = {Forbidden: 403, Unauthorized: 401, UnsupportedMedia: 415}
 _json: Final = msgspec.json.Encoder().encode
 
@@ -38,9 +38,15 @@ class PortInUse(TillstreamError):
 
 
 class NotFound(TillstreamError):
-    """There is nothing at this path, or not by this method."""
+    """There is nothing at this path."""
 
     code = "not_found"
+
+
+class MethodNotAllowed(TillstreamError):
+    """There is something at this path, but not by this method."""
+
+    code = "method_not_allowed"
 
 
 class HttpDoor:
@@ -77,11 +83,11 @@ class HttpDoor:
             JSON: json_decoder(MemberIdentified, limit=self._limit),
             MSGPACK: msgpack_decoder(MemberIdentified, limit=self._limit),
         }
-        self._runner: web.AppRunner | None = None
+        self._runner: QuietRunner | None = None
 
     async def open(self, port: int) -> int:
         """Listen on the loopback address; port 0 takes any. Returns the port. Raises `PortInUse`."""
-        runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=2.0, auto_decompress=False)
+        runner = QuietRunner(self._application(), self._events, shutdown_timeout=2.0)
         await runner.setup()
         try:
             await web.TCPSite(runner, HOST, port, reuse_address=True).start()
@@ -133,10 +139,18 @@ class HttpDoor:
         except web.HTTPRedirection:
             raise
         except web.HTTPException as error:
-            return self._refuse(request, NotFound(f"{error.reason}: {request.method} here"), error.status)
+            return self._misdirected(request, error)
+        except web.RequestPayloadError:
+            response = self._refuse(request, not_http())
+            response.force_close()
+            return response
+        except ConnectionError as error:
+            if not _is_gone(request):
+                return self._crashed(request, error)
+            self._events.disconnected("http")
+            raise
         except Exception as error:  # noqa: BLE001 (the border of the process: a defect must not end the door)
-            self._events.crashed("http", error)
-            return self._refuse(request, TillstreamError("the agent failed on this call"), counted=True)
+            return self._crashed(request, error)
 
     def _for_pos(self, handler: Handler) -> Handler:
         async def guarded(request: web.Request) -> web.StreamResponse:
@@ -202,7 +216,7 @@ class HttpDoor:
             return await self._display.page(request)
         if not self._guard.opens_display(key):
             raise Unauthorized("this link does not open the page", field="token")
-        response = web.Response(status=303, headers={"Location": "/display", **_HEADERS})
+        response = web.Response(status=303, headers={"Location": "/display", **HEADERS})
         response.set_cookie(
             DISPLAY_COOKIE, self._guard.display_cookie, path="/display", httponly=True, samesite="Strict"
         )
@@ -216,12 +230,22 @@ class HttpDoor:
         self._events.captured("http", kind, reply.ack, repeat=repeat, seconds=seconds)
         return response
 
-    def _refuse(
-        self, request: web.Request, error: TillstreamError, status: int | None = None, *, counted: bool = False
-    ) -> web.Response:
+    def _misdirected(self, request: web.Request, error: web.HTTPException) -> web.Response:
+        if not isinstance(error, web.HTTPMethodNotAllowed):
+            return self._refuse(request, NotFound("there is nothing here"), error.status)
+        allowed = error.headers["Allow"]
+        response = self._refuse(request, MethodNotAllowed("not by this method", limit=allowed), error.status)
+        response.headers["Allow"] = allowed
+        return response
+
+    def _crashed(self, request: web.Request, error: Exception) -> web.Response:
+        self._events.crashed("http", error)
+        return _respond(request, 500, Refusal(TillstreamError("the agent failed on this call").body()))
+
+    def _refuse(self, request: web.Request, error: TillstreamError, status: int | None = None) -> web.Response:
         if isinstance(error, JournalError):
             self._events.capture_failed("http", error)
-        elif not counted:
+        else:
             self._events.refused("http", error)
         status = status or _GUARD_STATUSES.get(type(error)) or status_of(error)
         return _respond(request, status, Refusal(error.body()))
@@ -229,8 +253,12 @@ class HttpDoor:
 
 def _respond(request: web.Request, status: int, content: object) -> web.Response:
     if wants(request.headers):
-        return web.Response(status=status, body=encode(content), content_type=MSGPACK, headers=_HEADERS)
-    return web.Response(status=status, body=_json(content), content_type=JSON, headers=_HEADERS)
+        return web.Response(status=status, body=encode(content), content_type=MSGPACK, headers=HEADERS)
+    return web.Response(status=status, body=_json(content), content_type=JSON, headers=HEADERS)
+
+
+def _is_gone(request: web.Request) -> bool:
+    return request.transport is None or request.transport.is_closing()
 
 
 def _ack(request: web.Request) -> Ack:

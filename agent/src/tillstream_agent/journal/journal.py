@@ -374,21 +374,27 @@ class Journal:
         if not self._homeless:
             return
         self._dirty.set()
-        self._close_open()
         self._homeless.sort(key=lambda record: record.seq)
-        try:
-            target = self._open_chunk(self._homeless[0].seq)
-        except JournalError:
-            return
-        try:
+        with contextlib.suppress(JournalError, OSError):
             while self._homeless:
                 record = self._homeless[0]
-                self._writer.write(target, record.seq, record.kind, record.entry, record.plain)
+                target = self._open
+                if target is None or not _continues(target.chunk, record.seq):
+                    self._close_open()
+                    target = self._open_chunk(record.seq)
+                self._rewrite(target, record)
                 del self._homeless[0]
-        except OSError:
-            self._writer.cut_back(target)
-        if target.chunk.present and target.chunk.present[-1].last + 1 != self._next_seq:
+        if self._open is not None and not _continues(self._open.chunk, self._next_seq):
             self._close_open()
+
+    def _rewrite(self, target: OpenChunk, record: Unsynced) -> None:
+        """Seal one record again. Raises `OSError`; what a failed write left behind is cut, or the chunk left."""
+        try:
+            self._writer.write(target, record.seq, record.kind, record.entry, record.plain)
+        except OSError:
+            if not self._writer.cut_back(target):
+                self._give_up(target)
+            raise
 
     def _release_waiters(self) -> None:
         still: list[tuple[int, asyncio.Future[None]]] = []
@@ -398,3 +404,8 @@ class Journal:
             elif not waiter.done():
                 waiter.set_result(None)
         self._waiters = still
+
+
+def _continues(chunk: Chunk, seq: int) -> bool:
+    """Whether a record may follow what a chunk holds: its seqs have no gap."""
+    return seq == (chunk.present[-1].last + 1 if chunk.present else chunk.header.first_seq)

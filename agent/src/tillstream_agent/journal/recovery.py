@@ -62,7 +62,10 @@ def recover(disk: Disk, observer: JournalObserver) -> Found:
 def _read_or_set_aside(disk: Disk, name: str, number: int, observer: JournalObserver) -> Chunk | None:
     try:
         return _read(disk, name, number, observer)
-    except (DamagedChunk, OSError) as error:
+    except OSError as error:
+        observer.set_aside(name, f"it cannot be read now, and is tried again at the next start: {error}")
+        return None
+    except DamagedChunk as error:
         observer.set_aside(name, str(error))
     try:
         disk.rename(name, name.removesuffix(SUFFIX) + DAMAGED_SUFFIX)

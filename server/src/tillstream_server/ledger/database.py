@@ -4,6 +4,10 @@ SQLite up to 3.51.2 can corrupt a WAL file that two connections write or checkpo
 connection writes and checkpoints, one transaction after the other; the readers are `query_only` and never
 checkpoint. `synchronous` is FULL: a transaction that has committed survives a power cut.
 
+SQLAlchemy throws a connection away when a cancellation hits one of its statements, while the driver's thread still
+works on it and holds its lock. So no statement can be cancelled here: it comes to its end, and the cancellation goes on
+to what its task waits for next, at the latest at the end of the transaction.
+
 Errors of driver and SQLAlchemy end here: `write` and `read` raise `LedgerFault` or `LedgerBusy`, whose messages hold
 no values.
 """
@@ -12,11 +16,13 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import aiosqlite
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -92,13 +98,18 @@ class Database:
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
-        """The writing connection, inside one transaction: it commits at the end, or rolls back on an error."""
-        async with self._turn:
-            try:
-                async with self._conn.begin():
-                    yield self._conn
-            except SQLAlchemyError as error:
-                raise _translated(error) from error
+        """The writing connection, inside one transaction: it commits at the end, or rolls back on an error.
+
+        A caller that is cancelled meanwhile is rolled back too, unless the commit has begun.
+        """
+        try:
+            async with self._turn, self._conn.begin():
+                yield self._conn
+                await _postponed_cancellation()
+        except SQLAlchemyError as error:
+            raise _translated(error) from error
+        finally:
+            await _postponed_cancellation()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -108,6 +119,43 @@ class Database:
                 yield conn
         except SQLAlchemyError as error:
             raise _translated(error) from error
+        finally:
+            await _postponed_cancellation()
+
+
+class _Steady(aiosqlite.Connection):
+    """A connection whose statements, once begun, come to their end: see the module's text."""
+
+    def __init__(self, connector: Callable[[], sqlite3.Connection]) -> None:
+        super().__init__(connector, iter_chunk_size=64)
+        self._thread.daemon = True
+
+    async def _execute(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if not self._running or not self._connection:
+            raise ValueError("Connection closed")  # in the words of the driver, which SQLAlchemy knows
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._tx.put_nowait((done, partial(fn, *args, **kwargs)))
+        try:
+            return await asyncio.shield(done)
+        except asyncio.CancelledError:
+            while not done.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([done])
+            _cancel_later()
+            return done.result()
+
+
+def _cancel_later() -> None:
+    """Have the running task's next wait raise the cancellation that was caught; their number stays the same."""
+    task = asyncio.current_task()
+    if task is not None:
+        task.uncancel()
+        task.cancel()
+
+
+async def _postponed_cancellation() -> None:
+    """Raise the cancellation that waited for a statement, if there is one."""
+    await asyncio.sleep(0)
 
 
 async def migrate(path: Path) -> None:
@@ -149,7 +197,8 @@ def _migrate(path: Path) -> None:
 @contextmanager
 def _on_file(path: Path) -> Iterator[Connection]:
     """One transaction on a file that nothing else has open; the file is made for its owner alone."""
-    engine = create_engine(URL.create("sqlite", database=str(path)), poolclass=NullPool)
+    url = URL.create("sqlite", database=str(path))
+    engine = create_engine(url, poolclass=NullPool, connect_args={"isolation_level": None})
     _prepare(engine, "BEGIN IMMEDIATE", _writer_pragmas(BUSY_MS))
     try:
         path.touch(mode=0o600)
@@ -173,6 +222,7 @@ def _alembic() -> Config:
 def _engine(path: Path, begin: str, pragmas: tuple[str, ...], size: int) -> AsyncEngine:
     engine = create_async_engine(
         URL.create("sqlite+aiosqlite", database=str(path)),
+        async_creator=partial(_connected, path),
         poolclass=AsyncAdaptedQueuePool,
         pool_size=size,
         max_overflow=0,
@@ -182,11 +232,14 @@ def _engine(path: Path, begin: str, pragmas: tuple[str, ...], size: int) -> Asyn
     return engine
 
 
+async def _connected(path: Path) -> aiosqlite.Connection:
+    return await _Steady(partial(sqlite3.connect, path, isolation_level=None, check_same_thread=False))
+
+
 def _prepare(engine: Engine, begin: str, pragmas: tuple[str, ...]) -> None:
-    """Take the start of transactions from the driver, which would begin them late and deferred."""
+    """Begin transactions ourselves; the driver, which would begin them late and deferred, is told not to."""
 
     def connected(connection: Any, _record: object) -> None:
-        connection.isolation_level = None
         cursor = connection.cursor()
         for pragma in pragmas:
             cursor.execute(f"PRAGMA {pragma}")

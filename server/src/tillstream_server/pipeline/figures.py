@@ -14,21 +14,7 @@ from tillstream_protocol.facts import local_hour_ms
 from tillstream_protocol.transaction import SELLING_KINDS, Transaction
 
 MICRO_DIGITS: Final = 6
-MAX_QUANTITY: Final = 10**9
-"""Units in one transaction, signs apart."""
-MAX_AMOUNT: Final = 10**13
-"""Minor units in one transaction, signs apart."""
-
-_SHORT: Final = 5
-"""Characters of a quantity that even `MAX_LINES` of do not come to `MAX_QUANTITY`."""
-
 _PARTS: Final = re.compile(r"([+-]?)(\d+)(?:\.(\d+))?")
-
-
-class TooMuch(InvalidInput):
-    """A quantity or an amount that no basket holds."""
-
-    code = "impossible_amount"
 
 
 class Figures(Struct, frozen=True, gc=False):
@@ -48,19 +34,6 @@ class Figures(Struct, frozen=True, gc=False):
 def sells(t: Transaction) -> bool:
     """Whether a transaction counts in sales figures, unless it is voided."""
     return t.kind in SELLING_KINDS and not t.training and not t.test
-
-
-def check_sums(t: Transaction) -> None:
-    """Raise `TooMuch` for a transaction that could drive a sum beyond 64 bits, and so stop every later one."""
-    amount, micro = abs(t.total), 0
-    for index, line in enumerate(t.lines):
-        amount += abs(line.amount)
-        if len(line.quantity) > _SHORT:
-            micro += abs(quantity_micro(line.quantity))
-            if micro > MAX_QUANTITY * 10**MICRO_DIGITS:
-                raise TooMuch("too large", field=f"lines[{index}].quantity", limit=f"{MAX_QUANTITY} in all")
-    if amount > MAX_AMOUNT:
-        raise TooMuch("too large", field="lines.amount", limit=f"{MAX_AMOUNT} in all")
 
 
 def figures(t: Transaction) -> Figures:

@@ -33,7 +33,6 @@ from tillstream_protocol.versions import RECORD
 from ..customers.identity import Name, Namer
 from ..devices import Device
 from ..keys import ServerKeys
-from .figures import check_sums
 from .split import Split, split
 
 HASH_SIZE: Final = 16
@@ -212,7 +211,6 @@ class _Reader:
         if isinstance(body, Transaction):
             body = self._fill(body)
             check(body)
-            check_sums(body)
             return body, body.store, body.end.at
         if isinstance(body, MemberIdentified):
             return body, body.store or self._device.store, body.at if body.at is not None else record.captured_at
