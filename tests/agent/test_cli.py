@@ -240,6 +240,32 @@ async def test_run_ends_cleanly_when_asked_to(folder: Folder, number: signal.Sig
 
 
 @pytest.mark.system
+async def test_display_waits_for_an_agent_that_starts(folder: Folder) -> None:
+    async with process("run", "--state", folder.path, "--hook-port", "0") as agent:
+        async with process("display", "--state", folder.path) as display:
+            out, err = await display.communicate()
+        assert (display.returncode, err) == (0, b"")
+        port = folder.port_file.read_text().strip()
+        assert out.decode().startswith(f"http://127.0.0.1:{port}/display?token=")
+        agent.terminate()
+        await agent.communicate()
+    assert agent.returncode == 0
+
+
+@pytest.mark.system
+async def test_a_glance_at_the_lock_does_not_keep_an_agent_from_starting(folder: Folder) -> None:
+    async with process("run", "--state", folder.path, "--hook-port", "0") as agent:
+        assert agent.stderr is not None
+        reading = asyncio.create_task(agent.stderr.readline())
+        while not reading.done():
+            folder.is_running()
+            await asyncio.sleep(0)
+        assert msgspec.json.decode(await reading)["event"] == "started"
+        agent.terminate()
+        await agent.communicate()
+
+
+@pytest.mark.system
 async def test_run_on_a_port_in_use_says_what_to_do(folder: Folder) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         async with process("run", "--state", folder.path, "--hook-port", str(taken.getsockname()[1])) as agent:

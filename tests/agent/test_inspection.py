@@ -93,9 +93,16 @@ async def test_a_folder_without_identity_is_not_enrolled(tmp_path: Path) -> None
     assert not (tmp_path / "none").exists()
 
 
-async def test_an_agent_that_does_not_answer_is_told_of(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_agent_that_starts_is_waited_for(folder: Folder) -> None:
+    asking = asyncio.create_task(ask(folder, patience=60))
+    await asyncio.sleep(0)
+    async with running_agent(folder) as (port, _):
+        assert (await asking).http_port == port
+
+
+async def test_an_agent_that_does_not_answer_is_told_of(folder: Folder) -> None:
     with folder.locked(), pytest.raises(NoAnswer):
-        await look(folder, SystemClock())
+        await ask(folder, patience=0.01)
 
     async def hang_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.close()

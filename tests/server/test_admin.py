@@ -31,7 +31,7 @@ CREATE = office.TokenCreate("acme", "north")
 @asynccontextmanager
 async def here(folder: Folder) -> AsyncIterator[Office]:
     """The office without a server, as the CLI opens it."""
-    around = app.Surroundings(SetClock(), os.urandom, Events(Metrics(CollectorRegistry()), json_logger()))
+    around = app.Surroundings(SetClock(), os.urandom, events())
     async with app.opened(folder, Config(), around) as parts:
         yield parts.office
 
@@ -65,7 +65,65 @@ async def test_a_folder_that_somebody_holds_without_listening_is_busy(tmp_path: 
     folder = Folder(tmp_path / "data")
     await app.init(folder, "USD", os.urandom)
     with folder.writing(), pytest.raises(FolderBusy):
-        await admin.order(folder, CREATE, here)
+        await admin.order(folder, CREATE, here, patience=0.01)
+
+
+async def test_a_command_waits_for_a_server_that_starts(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "data")
+    await app.init(folder, "USD", os.urandom)
+    with folder.writing():
+        ordered = asyncio.create_task(admin.order(folder, CREATE, here, patience=60))
+        await asyncio.sleep(0.01)
+        async with admin.listening(folder, cast("Office", QuickOffice()), events()):
+            assert await ordered == b'{"done":true}'
+
+
+async def test_a_command_waits_for_another_one(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "data")
+    await app.init(folder, "USD", os.urandom)
+    with folder.writing():
+        ordered = asyncio.create_task(admin.order(folder, CREATE, here, patience=60))
+        await asyncio.sleep(0.01)
+    assert b"token" in await ordered
+
+
+async def test_a_server_waits_for_a_command(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    served = False
+
+    async def serve() -> None:
+        nonlocal served
+        with folder.writing():
+            served = True
+
+    with folder.writing():
+        waiting = asyncio.create_task(admin.wait_to_serve(folder, serve, patience=60))
+        await asyncio.sleep(0.01)
+        assert not served
+        with pytest.raises(FolderBusy):
+            await admin.wait_to_serve(folder, serve, patience=0.01)
+    await waiting
+    assert served
+
+
+async def test_a_second_server_is_told_of_the_first_at_once(server: Server) -> None:
+    async def serve() -> None:
+        pytest.fail("served twice")
+
+    with pytest.raises(FolderBusy, match="another server serves"):
+        await admin.wait_to_serve(server.folder, serve, patience=3600)
+
+
+def events() -> Events:
+    """A log and metrics of their own."""
+    return Events(Metrics(CollectorRegistry()), json_logger())
+
+
+class QuickOffice:
+    """Does everything at once."""
+
+    async def run(self, _: office.Command) -> office.Result:
+        return {"done": True}
 
 
 async def test_a_refusal_crosses_the_socket_with_field_limit_and_hint(server: Server) -> None:
@@ -150,8 +208,7 @@ async def test_a_till_that_is_not_there_cannot_be_revoked(server: Server) -> Non
 
 async def test_a_command_that_has_begun_comes_to_its_end_when_the_server_stops(tmp_path: Path) -> None:
     folder, office_ = Folder(tmp_path), SlowOffice()
-    events = Events(Metrics(CollectorRegistry()), json_logger())
-    async with admin.listening(folder, cast("Office", office_), events):
+    async with admin.listening(folder, cast("Office", office_), events()):
         ordered = asyncio.create_task(admin.order(folder, CREATE, here))
         await office_.begun.wait()
         asyncio.get_running_loop().call_soon(office_.go.set)

@@ -45,6 +45,14 @@ def test_a_file_that_is_no_toml_is_refused(tmp_path: Path) -> None:
         load(file, {}, {})
 
 
+def test_a_file_that_cannot_be_read_is_told_in_words(tmp_path: Path) -> None:
+    (tmp_path / "server.toml").mkdir()
+    with pytest.raises(ConfigError, match="cannot read") as caught:
+        load(tmp_path / "server.toml", {}, {})
+    assert "Errno" not in caught.value.message
+    assert caught.value.hint
+
+
 def test_a_certificate_needs_its_key(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="go together"):
         load(tmp_path / "server.toml", {}, {"tls_certificate": "cert.pem"})

@@ -53,15 +53,36 @@ async def test_init_wants_a_folder_of_its_own(tmp_path: Path) -> None:
 
 
 async def test_init_says_when_it_cannot_make_the_folder(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
     with pytest.raises(FolderError, match="cannot make"):
-        await app.init(Folder(tmp_path / "file" / "data"), "USD", os.urandom)
+        await app.init(Folder(tmp_path / ("d" * 300)), "USD", os.urandom)
 
 
 def test_a_folder_that_is_no_servers_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(FolderError, match="not a server's") as caught:
         Folder(tmp_path).settings()
     assert "init" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("name", ["", "below"])
+async def test_a_file_is_told_to_be_no_folder(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("dear")
+    folder = Folder(tmp_path / "file" / name)
+    with pytest.raises(FolderError, match="a file, not a folder") as caught:
+        folder.settings()
+    assert "--data" in str(caught.value.hint)
+    with pytest.raises(FolderError, match="a file, not a folder"):
+        await app.init(folder, "USD", os.urandom)
+    assert (tmp_path / "file").read_text() == "dear"
+
+
+@pytest.mark.parametrize("name", ["identity.json", "agent.lock"])
+async def test_an_agents_folder_is_told_as_such(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("")
+    with pytest.raises(FolderError, match="of an agent") as caught:
+        Folder(tmp_path).settings()
+    assert "init" not in str(caught.value.hint)
+    with pytest.raises(FolderError, match="of an agent"):
+        await app.init(Folder(tmp_path), "USD", os.urandom)
 
 
 @pytest.mark.parametrize("text", ["{}", "nonsense", '{"format": 1, "currency": "usd"}'])

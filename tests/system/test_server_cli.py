@@ -202,10 +202,70 @@ def test_wrong_usage_is_told_apart(arguments: tuple[str, ...]) -> None:
     assert run(*arguments).returncode == 2
 
 
-def test_what_is_out_of_range_names_field_and_limit(data: Path) -> None:
-    done = run("token", "create", "--data", data, "--retailer", "a", "--store", "b", "--uses", "0")
-    assert done.returncode == 1
-    assert "uses" in done.stderr
+TOKEN = ("token", "create", "--retailer", "a", "--store", "b")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "flag", "value", "allowed"),
+    [
+        ((*TOKEN, "--uses", "0"), "--uses", "'0'", "from 1 to 100000"),
+        ((*TOKEN, "--uses", "-1"), "--uses", "'-1'", "from 1 to 100000"),
+        ((*TOKEN, "--uses", "many"), "--uses", "'many'", "from 1 to 100000"),
+        ((*TOKEN, "--store", ""), "--store", "''", "1 to 64 characters"),
+        ((*TOKEN, "--ttl", "400d"), "--ttl", "'400d'", "1s to 366d"),
+        (("serve", "--port", "99999"), "--port", "'99999'", "from 0 to 65535"),
+        (("serve", "--host", ""), "--host", "''", "1 to 253 characters"),
+        (("till", "list", "--limit", "0"), "--limit", "'0'", "from 1 to 1000"),
+        (("ledger", "export", "--after", "-1"), "--after", "'-1'", "from 0"),
+    ],
+)
+def test_what_is_out_of_range_is_wrong_usage_that_names_flag_value_and_what_is_allowed(
+    data: Path, arguments: tuple[str, ...], flag: str, value: str, allowed: str
+) -> None:
+    done = run(*arguments, "--data", data)
+    assert done.returncode == 2
+    said = done.stderr.splitlines()[-1]
+    assert all(word in said for word in (flag, value, allowed)), said
+
+
+@pytest.mark.parametrize("arguments", [("init",), ("serve",), TOKEN])
+def test_a_file_as_data_folder_is_one_sentence_that_says_what_to_do(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    (tmp_path / "file").write_text("")
+    done = run(*arguments, "--data", tmp_path / "file")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "not a folder" in done.stderr
+    assert "--data" in done.stderr
+    assert "Errno" not in done.stderr
+
+
+def test_an_address_that_is_not_ours_is_one_sentence_that_says_what_to_do(data: Path) -> None:
+    done = run("serve", "--data", data, "--host", "192.0.2.1", "--port", "0")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "cannot listen" in done.stderr
+    assert "--host" in done.stderr
+
+
+def test_commands_right_after_the_servers_start_are_carried_out(data: Path) -> None:
+    process = subprocess.Popen(
+        [*COMMAND, "serve", "--data", str(data), "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        for _ in range(3):
+            assert result(*TOKEN, "--data", data)["uses"] == 1
+        assert process.stdout is not None
+        assert "listening" in process.stdout.readline()
+        second = run("serve", "--data", data, "--port", "0")
+        assert (second.returncode, second.stderr.count("\n")) == (1, 1)
+        assert "another server" in second.stderr
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=30)
+        assert process.returncode == 0, errors
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_no_secret_is_logged(data: Path) -> None:

@@ -101,7 +101,7 @@ async def _core(stack: AsyncExitStack, folder: Folder, identity: Identity, confi
     log = json_logger(world.log, config.log_level)
     metrics = AgentMetrics(CollectorRegistry())
     latency = LatencyWindow()
-    events = Events(log, metrics, latency)
+    events = Events(log, metrics, latency, world.clock.monotonic)
     state = await State.open(folder.database)
     stack.push_async_callback(state.close)
     journal = await _journal(folder, identity, config, world, state, JournalEvents(log, metrics, events))

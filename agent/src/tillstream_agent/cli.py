@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from pathlib import Path
 from secrets import SystemRandom
 from typing import Any, Final
@@ -26,9 +27,9 @@ from .app import World, run
 from .clock import SystemClock
 from .config import Config, ConfigError, load
 from .doctor import Doctor, Finding
-from .folder import Folder, NotEnrolled, StateError, default_folder
+from .folder import AlreadyRunning, Folder, NotEnrolled, StateError, default_folder
 from .hooks.guard import display_key
-from .inspection import look
+from .inspection import NoAnswer, ask, look
 from .status import Status
 from .sync.enrol import Enrolment
 from .sync.transport import Transport, Unreachable, server_address, tls_context
@@ -40,6 +41,9 @@ NOT_ENROLLED: Final = 3
 UNREACHABLE: Final = 4
 DEGRADED: Final = 5
 PROBLEMS: Final = 6
+
+LOCK_ATTEMPTS: Final = 10
+LOCK_RETRY_S: Final = 0.05
 
 _OFFLINE: Final = frozenset({"unavailable", "unreachable", "closed", "confused"})
 """Troubles that only say that the server is not heard."""
@@ -143,9 +147,18 @@ def _run(given: argparse.Namespace) -> int:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await run(folder, config, world, stop=stop)
+        await _when_free(lambda: run(folder, config, world, stop=stop))
 
     return _drive(be_agent(), config)
+
+
+async def _when_free(be_agent: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Be the agent, even if somebody holds the folder's lock for a moment to see whether one runs."""
+    for _ in range(LOCK_ATTEMPTS - 1):
+        with suppress(AlreadyRunning):
+            return await be_agent()
+        await asyncio.sleep(LOCK_RETRY_S)
+    return await be_agent()
 
 
 def _status(given: argparse.Namespace) -> int:
@@ -180,12 +193,17 @@ def _doctor(given: argparse.Namespace) -> int:
 def _display(given: argparse.Namespace) -> int:
     folder = _folder(given)
     folder.identity()
-    try:
-        port = int(folder.port_file.read_text())
-    except (OSError, ValueError) as error:
-        raise StateError(f"no agent runs on {folder.path}", hint="start it: tillstream-agent run") from error
-    print(f"http://127.0.0.1:{port}/display?token={display_key(folder.hook_token())}")
-    return OK
+
+    async def tell() -> None:
+        try:
+            status = await ask(folder)
+        except NoAnswer as error:
+            if folder.is_running():
+                raise
+            raise StateError(f"no agent runs on {folder.path}", hint="start it: tillstream-agent run") from error
+        print(f"http://127.0.0.1:{status.http_port}/display?token={display_key(folder.hook_token())}")
+
+    return _drive(tell())
 
 
 def _drive(main_coroutine: Coroutine[Any, Any, int | None], config: Config | None = None) -> int:

@@ -25,6 +25,8 @@ from .state import State
 from .status import QueueStatus, Status, disk_free
 
 PATIENCE_S: Final = 5.0
+"""How long to wait for an agent's answer, and for an agent that starts to be there."""
+RETRY_S: Final = 0.05
 _ASK: Final = msgspec.msgpack.encode({"call": "status"})
 
 
@@ -46,11 +48,15 @@ async def look(folder: Folder, clock: Clock) -> Status:
     return await ask(folder) if folder.is_running() else await read_stopped(folder, clock)
 
 
-async def ask(folder: Folder) -> Status:
-    """Ask the running agent. Raises `NoAnswer`."""
+async def ask(folder: Folder, *, patience: float = PATIENCE_S) -> Status:
+    """Ask the running agent, or the starting one as soon as it listens. Raises `NoAnswer` after `patience` seconds."""
     try:
-        async with asyncio.timeout(PATIENCE_S):
-            return await _ask(folder)
+        async with asyncio.timeout(patience):
+            while True:
+                try:
+                    return await _ask(folder)
+                except (FileNotFoundError, ConnectionRefusedError):
+                    await asyncio.sleep(RETRY_S)
     except (OSError, TimeoutError, EOFError, msgspec.MsgspecError, TillstreamError) as error:
         raise NoAnswer(
             f"the agent on {folder.path} does not answer", hint="is this its user? see its log, or restart it"

@@ -224,7 +224,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_serve(commands: Commands) -> None:
     one = _leaf(commands, "serve", "serve tills and head office", _serve)
-    one.add_argument("--host", type=_word, help="address to listen on (default 127.0.0.1)")
+    one.add_argument("--host", type=_up_to(253), help="address to listen on (default 127.0.0.1)")
     one.add_argument("--port", type=_whole(0, 65_535), help="port to listen on, 0 for any free one (default 8700)")
     one.add_argument("--tls-certificate", metavar="FILE", help="PEM; without it the server speaks plain HTTP")
     one.add_argument("--tls-key", metavar="FILE", help="PEM")
@@ -277,7 +277,9 @@ def _add_ledger(commands: Commands) -> None:
     ledger = _group(commands, "ledger", "the ledger itself")
     one = _leaf(ledger, "export", "write it as JSON lines", _export)
     one.add_argument("--retailer", type=_word)
-    one.add_argument("--after", type=_whole(0, 2**63 - 1), default=0, metavar="ID", help="only records with a higher id")
+    one.add_argument(
+        "--after", type=_whole(0, 2**63 - 1), default=0, metavar="ID", help="only records with a higher id"
+    )
 
 
 def _group(commands: Commands, name: str, text: str) -> Commands:
@@ -320,11 +322,20 @@ def _whole(least: int, most: int) -> Callable[[str], int]:
     return parse
 
 
+def _up_to(most: int) -> Callable[[str], str]:
+    """An argument that is a text, and not an empty one."""
+
+    def parse(text: str) -> str:
+        if not 1 <= len(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text[:40]!r} is not allowed; give 1 to {most} characters")
+        return text
+
+    return parse
+
+
 def _word(text: str) -> str:
-    """An argument that names something."""
-    if not 1 <= len(text) <= MAX_SHORT:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not allowed; give 1 to {MAX_SHORT} characters")
-    return text
+    """An argument that names a retailer, a store, a till or a campaign."""
+    return _up_to(MAX_SHORT)(text)
 
 
 def _folder(text: str) -> Path:

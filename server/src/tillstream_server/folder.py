@@ -91,9 +91,9 @@ class Folder:
 
     def prepare(self) -> None:
         """Make the folder, readable by its owner only. Raises `FolderError` if there is something in it."""
-        if self.settings_file.exists():
-            raise FolderError(f"{self.root} is already a server's data folder", hint="choose another one with --data")
         try:
+            if self.settings_file.exists():
+                raise FolderError(f"{self.root} is already a server's data folder", hint="choose another with --data")
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._refuse_agents()
             if any(self.root.iterdir()):
@@ -102,7 +102,9 @@ class Folder:
         except (FileExistsError, NotADirectoryError):
             raise self._not_a_folder() from None
         except OSError as error:
-            raise FolderError(f"cannot make {self.root}: {error.strerror}") from error
+            raise FolderError(
+                f"cannot make {self.root}: {error.strerror}", hint="choose another with --data"
+            ) from error
 
     def finish(self, settings: Settings) -> None:
         """Write the settings: from now on this is a server's folder."""
