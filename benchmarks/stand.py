@@ -151,7 +151,7 @@ async def in_process(folder: Path, running: Server) -> AsyncIterator[InProcess]:
     identity = home.identity()
     clock = SystemClock()
     device = home.device_key(identity)
-    keys = JournalIdentity(identity.till_id, device, home.tag_key(), identity.box_public, identity.escrow_public)
+    keys = JournalIdentity(identity.till_id, device, identity.box_public, identity.escrow_public)
     journal = await Journal.open(home.journal, identity=keys, clock=clock, randomness=os.urandom)
     edge = Edge(server_public_key=identity.server_public, till_id=identity.till_id, clock=clock)
     where = Enrolment(identity.till_id, identity.retailer, identity.store, identity.till, identity.currency)

@@ -72,9 +72,7 @@ class TillKeys:
 
     def identity(self) -> JournalIdentity:
         """What the journal is given."""
-        return JournalIdentity(
-            self.till_id, self.device, self.tag_key, bytes(self.server.public_key), bytes(self.escrow.public_key)
-        )
+        return JournalIdentity(self.till_id, self.device, bytes(self.server.public_key), bytes(self.escrow.public_key))
 
     def open(self, piece: Slice, *, by_escrow: bool = False) -> list[tuple[int, bytes]]:
         """Seqs and plain records of a slice, as the server would open it."""

@@ -126,7 +126,6 @@ async def _journal(
     keys = JournalIdentity(
         till_id=identity.till_id,
         device=folder.device_key(identity),
-        tag_key=folder.tag_key(),
         server_public=identity.box_public,
         escrow_public=identity.escrow_public,
     )

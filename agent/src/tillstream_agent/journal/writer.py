@@ -32,7 +32,6 @@ class JournalIdentity:
 
     till_id: bytes
     device: SignKey
-    tag_key: bytes
     server_public: bytes
     escrow_public: bytes
 
