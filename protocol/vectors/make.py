@@ -16,19 +16,22 @@ from nacl.public import PrivateKey
 from tillstream_protocol.codec import encode
 from tillstream_protocol.decisions import Budget, Campaign, Decision, offer_id
 from tillstream_protocol.effects import Discount
-from tillstream_protocol.events import MemberIdentified, OfferAnswered, OfferShown, Original, Record
+from tillstream_protocol.events import MemberIdentified, OfferAnswered, OfferShown, Original, Record, RecordsLost
 from tillstream_protocol.facts import identification_occasion_key, sale_occasion_key
 from tillstream_protocol.framing import ChunkHeader, ClearHeader, Entry, Footer, Place, Spend
 from tillstream_protocol.messages import (
     Batch,
     BatchReply,
+    Certificate,
     Challenge,
     DeadLetter,
     EnrolReply,
     EnrolRequest,
+    EpochRanges,
     Hello,
     HookLatency,
     Introduction,
+    Missing,
     OfferPush,
     Pace,
     PackPush,
@@ -36,12 +39,16 @@ from tillstream_protocol.messages import (
     Push,
     Range,
     Receipt,
+    ReturnReply,
+    ReturnRequest,
     Revoked,
     Token,
     Vitals,
     challenge_bytes,
     introduction_bytes,
     proof_bytes,
+    return_bytes,
+    sign_certificate,
     sign_heartbeat,
 )
 from tillstream_protocol.pack import Lease, Pack, sign_pack
@@ -76,6 +83,7 @@ ESCROW_PUBLIC = bytes(PrivateKey(ESCROW_PRIVATE).public_key)
 TILL = fixed("till", 16)
 EPOCH = fixed("epoch", 16)
 LEASE = fixed("lease", 16)
+OFFER_KEY = fixed("offer key", 32)
 
 CAMPAIGN = Campaign(
     id="coffee-10",
@@ -102,7 +110,7 @@ SALE = Transaction(
     customer=Customer(identifiers=(Identifier(scheme="loyalty", value="4711"),)),
 )
 IDENTIFIED = MemberIdentified(identifiers=(Identifier(scheme="loyalty", value="4711"),), event_id="e-1", basket="b-1")
-OFFER = offer_id(CAMPAIGN, sale_occasion_key(SALE))
+OFFER = offer_id(CAMPAIGN, sale_occasion_key(SALE), OFFER_KEY)
 DECISION = Decision(
     offer_id=OFFER,
     campaign="coffee-10",
@@ -125,6 +133,10 @@ RECORDS = {
         redactions=1,
         original=Original("text/plain", hashlib.sha256(b"yes").digest(), b"yes"),
     ),
+    "records_lost": Record(
+        body=RecordsLost(epoch=fixed("parent", 16), first=39, last=40, chunk=2, reason="damaged_frame"),
+        captured_at=WHEN + 4,
+    ),
 }
 
 
@@ -135,7 +147,7 @@ def stored(plain: bytes) -> bytes:
 
 
 def chunk() -> dict[str, object]:
-    """A whole closed chunk: header twice, four frames, footer; and the keys that open it."""
+    """A whole closed chunk: header twice, five frames, footer; and the keys that open it."""
     data_key = fixed("data key", 32)
     header = ChunkHeader(
         till=TILL,
@@ -207,23 +219,41 @@ def messages() -> dict[str, object]:
     nonce, secret = fixed("nonce", 16), fixed("secret", 16)
     keys = (SERVER.public, BOX_PUBLIC, ESCROW_PUBLIC)
     pack = sign_pack(
-        Pack(7, "r1", "s1", TILL, WHEN, WHEN + 86_400_000, (CAMPAIGN,), (Lease(LEASE, "coffee-10", 50),)), SERVER
+        Pack(
+            version=7,
+            retailer="r1",
+            store="s1",
+            till=TILL,
+            issued_ms=WHEN,
+            expires_ms=WHEN + 86_400_000,
+            campaigns=(CAMPAIGN,),
+            leases=(Lease(LEASE, "coffee-10", 50),),
+            offer_key=OFFER_KEY,
+            box_public_key=BOX_PUBLIC,
+            escrow_public_key=ESCROW_PUBLIC,
+        ),
+        SERVER,
     )
-    vitals = Vitals(TILL, EPOCH, 104, 4, 250, HookLatency(120, 800, 1500, 40), 10**10, WHEN, "0.1.0", "")
+    certificate = sign_certificate(Certificate(TILL, "r1", "s1", "t1", DEVICE.public, WHEN), SERVER)
+    held = (EpochRanges(EPOCH, (Range(0, 41), Range(100, 103))),)
+    vitals = Vitals(TILL, EPOCH, 104, 4, 250, HookLatency(120, 800, 1500, 40), 10**10, WHEN, "0.1.0", "", 1, 0)
     offer = OfferPush(DECISION, EPOCH, 100, "b-1")
     made: dict[str, object] = {
         "Hello": Hello(nonce, 1),
-        "Introduction": Introduction(*keys, 1, 1, SERVER.sign(introduction_bytes(nonce, *keys))),
+        "Introduction": Introduction(*keys, 1, 1, SERVER.sign(introduction_bytes(nonce, *keys, 1, 1))),
         "EnrolRequest": EnrolRequest(
             secret, DEVICE.public, DEVICE.sign(proof_bytes(secret, DEVICE.public)), 1, "0.1.0", "linux"
         ),
-        "EnrolReply": EnrolReply(TILL, "r1", "s1", "t1", "EUR", pack),
+        "EnrolReply": EnrolReply(TILL, "r1", "s1", "t1", "EUR", pack, certificate),
+        "ReturnRequest": ReturnRequest(certificate, DEVICE.sign(return_bytes(certificate.payload))),
+        "ReturnReply": ReturnReply("t1"),
         "Batch": Batch(fixed("header", 512), fixed("frames", 96), "backlog"),
         "BatchReply": BatchReply(
             EPOCH, (Range(100, 103),), 1, (DeadLetter(102, "invalid_input", "why"),), Pace(262_144, 0), WHEN
         ),
         "Challenge": Challenge(nonce, WHEN),
-        "Present": Present(TILL, DEVICE.key_id, DEVICE.sign(challenge_bytes(nonce, TILL)), 1, "0.1.0", 12, 7),
+        "Present": Present(TILL, DEVICE.key_id, DEVICE.sign(challenge_bytes(nonce, TILL)), 1, "0.1.0", 12, 7, held),
+        "Missing": Missing((EpochRanges(EPOCH, (Range(100, 101),)),)),
         "Push/offer": Push(13, WHEN + 60_000, offer),
         "Push/pack": Push(14, WHEN + 60_000, PackPush(pack)),
         "Push/revoked": Push(15, WHEN + 60_000, Revoked("stolen")),
@@ -251,9 +281,14 @@ def offers() -> dict[str, object]:
     return {
         "campaign": "coffee-10",
         "till": TILL.hex(),
+        "offer_key": OFFER_KEY.hex(),
         "occasions": [
-            {"of": "sale", "key": sale.hex(), "offer_id": offer_id(CAMPAIGN, sale).hex()},
-            {"of": "identification", "key": identified.hex(), "offer_id": offer_id(CAMPAIGN, identified).hex()},
+            {"of": "sale", "key": sale.hex(), "offer_id": offer_id(CAMPAIGN, sale, OFFER_KEY).hex()},
+            {
+                "of": "identification",
+                "key": identified.hex(),
+                "offer_id": offer_id(CAMPAIGN, identified, OFFER_KEY).hex(),
+            },
         ],
     }
 

@@ -29,6 +29,7 @@ from tillstream_protocol.rules import VARIABLES
 from tillstream_protocol.transaction import Moment, Source, Transaction
 
 NOW = 1_767_349_800_000
+KEY = b"k" * 32
 SALE = Transaction(
     source=Source(system="pos"),
     kind="sale",
@@ -62,6 +63,7 @@ def occasion(**changes: Any) -> Occasion:
         "facts": sale_facts(SALE),
         "record_key": sale_occasion_key(SALE),
         "member_key": None,
+        "offer_key": KEY,
         "now_ms": NOW,
         "age_ms": 0,
         "side": "edge",
@@ -81,7 +83,7 @@ def decided(*campaigns: Campaign, at: Occasion | None = None, **more: Any) -> li
 def test_an_offer_is_made_when_the_condition_is_true() -> None:
     [decision] = decided(campaign(valid_for_s=60))
     assert decision == Decision(
-        offer_id=offer_id(campaign(), sale_occasion_key(SALE)),
+        offer_id=offer_id(campaign(), sale_occasion_key(SALE), KEY),
         campaign="c1",
         campaign_version=1,
         outcome="offered",
@@ -120,13 +122,17 @@ def test_edge_and_server_name_one_offer_alike(total: int, name: str, pos_id: str
 
 def test_another_campaign_or_another_occasion_is_another_offer() -> None:
     ids = {
-        offer_id(campaign(name), key)
+        offer_id(campaign(name), key, KEY)
         for name in ("c1", "c", "c11")
         for key in (b"sale\0x", b"1sale\0x", sale_occasion_key(SALE), b"")
     }
     assert len(ids) == 12
     assert {len(one) for one in ids} == {16}
-    assert offer_id(campaign(version=2), b"x") == offer_id(campaign(), b"x")
+    assert offer_id(campaign(version=2), b"x", KEY) == offer_id(campaign(), b"x", KEY)
+
+
+def test_nobody_without_the_offer_key_can_name_an_offer() -> None:
+    assert offer_id(campaign(), b"x", KEY) not in (offer_id(campaign(), b"x", b""), offer_id(campaign(), b"x", KEY[1:]))
 
 
 def test_the_most_important_come_first_and_there_are_three_at_the_most() -> None:
@@ -148,7 +154,7 @@ def test_refusals_do_not_count_as_offers() -> None:
 
 def test_what_is_decided_is_left_alone() -> None:
     first, second = campaign("c1"), campaign("c2")
-    gone = {offer_id(first, sale_occasion_key(SALE))}
+    gone = {offer_id(first, sale_occasion_key(SALE), KEY)}
     assert [one.campaign for one in decided(first, second, decided=gone)] == ["c2"]
 
 
@@ -246,5 +252,6 @@ def test_a_discount_says_clearly_what_it_takes_off(discount: Discount, clear: bo
 
 def test_the_vector_offers_have_their_names(vectors: Any) -> None:
     v = vectors("offers")
+    key = bytes.fromhex(v["offer_key"])
     for one in v["occasions"]:
-        assert offer_id(campaign(v["campaign"]), bytes.fromhex(one["key"])).hex() == one["offer_id"]
+        assert offer_id(campaign(v["campaign"]), bytes.fromhex(one["key"]), key).hex() == one["offer_id"]

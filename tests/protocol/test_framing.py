@@ -467,7 +467,7 @@ def test_the_vector_chunk_reads_and_opens_with_either_private_key(vectors: Calla
     seal = RecordSeal(bytes.fromhex(v["data_key"]), limit=10_000)
     place = Place(header.till, header.epoch, header.chunk)
     frames = [piece for piece in scan(data, FRAMES_START) if isinstance(piece, Frame)]
-    assert len(frames) == len(v["frames"]) == 4
+    assert len(frames) == len(v["frames"]) == 5
     previous = NO_TAG
     for frame, said in zip(frames, v["frames"], strict=True):
         opened = open_frame(seal, place, frame)

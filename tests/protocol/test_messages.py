@@ -17,6 +17,7 @@ from tillstream_protocol.framing import HEADER_SIZE
 from tillstream_protocol.messages import (
     Batch,
     BatchReply,
+    Certificate,
     Heartbeat,
     HookLatency,
     Introduction,
@@ -24,12 +25,15 @@ from tillstream_protocol.messages import (
     Present,
     Range,
     Receipt,
+    SignedCertificate,
     Token,
     Vitals,
     challenge_bytes,
     introduction_bytes,
+    open_certificate,
     open_heartbeat,
     proof_bytes,
+    sign_certificate,
     sign_heartbeat,
 )
 from tillstream_protocol.signing import BadSignature, SignKey, verify
@@ -46,6 +50,8 @@ VITALS = Vitals(
     clock_ms=1_767_349_800_000,
     agent_version="0.1.0",
     last_error="",
+    dead_letters=1,
+    damaged_files=0,
 )
 DECODERS: dict[str, Callable[[bytes], Any]] = {
     "Hello": messages.decode_hello,
@@ -55,6 +61,9 @@ DECODERS: dict[str, Callable[[bytes], Any]] = {
     "Batch": messages.decode_batch,
     "BatchReply": messages.decode_batch_reply,
     "Challenge": messages.decode_to_till,
+    "Missing": messages.decode_to_till,
+    "ReturnRequest": messages.decode_return_request,
+    "ReturnReply": messages.decode_return_reply,
     "Push/offer": messages.decode_to_till,
     "Push/pack": messages.decode_to_till,
     "Push/revoked": messages.decode_to_till,
@@ -97,7 +106,7 @@ def test_an_unknown_field_is_refused_by_name(name: str, vectors: Callable[[str],
 def test_every_field_is_needed_or_has_its_default(name: str, vectors: Callable[[str], Any]) -> None:
     fields = msgpack.unpackb(bytes.fromhex(vectors("messages")["messages"][name]))
     for field in fields:
-        if field in {"lane", "basket"} or (name, field) == ("Vitals", "type"):
+        if field in {"acked", "lane", "basket"} or (name, field) == ("Vitals", "type"):
             continue
         with pytest.raises(InvalidInput) as refused:
             DECODERS[name](msgpack.packb({key: value for key, value in fields.items() if key != field}))
@@ -191,7 +200,7 @@ def test_the_vector_signatures_hold_over_what_they_are_said_to(vectors: Callable
     nonce, till = bytes.fromhex(v["nonce"]), bytes.fromhex(v["till"])
     told: Introduction = messages.decode_introduction(bytes.fromhex(v["messages"]["Introduction"]))
     keys = (told.server_public_key, told.box_public_key, told.escrow_public_key)
-    verify(server, introduction_bytes(nonce, *keys), told.signature)
+    verify(server, introduction_bytes(nonce, *keys, told.protocol_from, told.protocol_to), told.signature)
     asked = messages.decode_enrol_request(bytes.fromhex(v["messages"]["EnrolRequest"]))
     verify(device, proof_bytes(asked.secret, asked.device_public_key), asked.proof)
     present = messages.decode_to_server(bytes.fromhex(v["messages"]["Present"]))
@@ -201,9 +210,24 @@ def test_the_vector_signatures_hold_over_what_they_are_said_to(vectors: Callable
 
 def test_an_introduction_to_another_agent_is_no_introduction() -> None:
     server = SignKey(b"\2" * 32)
-    signature = server.sign(introduction_bytes(b"n" * 16, server.public, b"b" * 32, b"e" * 32))
+    keys = (server.public, b"b" * 32, b"e" * 32)
+    signature = server.sign(introduction_bytes(b"n" * 16, *keys, 1, 1))
+    for said in (introduction_bytes(b"m" * 16, *keys, 1, 1), introduction_bytes(b"n" * 16, *keys, 1, 2)):
+        with pytest.raises(BadSignature):
+            verify(server.public, said, signature)
+
+
+def test_a_certificate_is_the_servers_word_and_nobody_elses() -> None:
+    server, certificate = SignKey(b"\2" * 32), Certificate(b"t" * 16, "r", "s", "1", DEVICE.public, 1)
+    signed = sign_certificate(certificate, server)
+    assert open_certificate(signed, server.public) == certificate
     with pytest.raises(BadSignature):
-        verify(server.public, introduction_bytes(b"m" * 16, server.public, b"b" * 32, b"e" * 32), signature)
+        open_certificate(signed, DEVICE.public)
+    with pytest.raises(BadSignature):
+        open_certificate(SignedCertificate(signed.payload + b"\0", signed.signature), server.public)
+    nonsense = SignedCertificate(b"", server.sign(b"tillstream-till-1"))
+    with pytest.raises(InvalidInput):
+        open_certificate(nonsense, server.public)
 
 
 def test_a_heartbeat_opens_with_the_key_of_its_device() -> None:

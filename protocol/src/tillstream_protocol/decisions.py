@@ -1,7 +1,8 @@
 """Deciding on offers: the same function at the till and at the server.
 
 A decision's offer id is derived from what it is about, so that both sides name one offer alike and never both make
-it. A campaign whose condition needs what only the server knows is left to the server.
+it; its key, which only server and tills have, keeps others from guessing a sale from its offers. A campaign whose
+condition needs what only the server knows is left to the server.
 """
 
 from __future__ import annotations
@@ -79,6 +80,7 @@ class Occasion:
     """What a decision is about. Times are milliseconds since 1970.
 
     `record_key` names the fact the same way on both sides; `member_key` the person, where this side may know one.
+    `offer_key` is the retailer's (32 bytes): the till has it from its pack.
     """
 
     trigger: Trigger
@@ -86,6 +88,7 @@ class Occasion:
     facts: Facts
     record_key: bytes
     member_key: bytes | None
+    offer_key: bytes
     now_ms: int
     age_ms: int
     side: Literal["edge", "server"]
@@ -130,9 +133,9 @@ EDGE_VARIABLES = frozenset(
 """What a till knows by itself. Every other variable makes a campaign the server's to decide."""
 
 
-def offer_id(campaign: Campaign, occasion_key: bytes) -> bytes:
-    """The 16-byte name of the one offer that a campaign can make on an occasion."""
-    digest = hashlib.blake2b(digest_size=16, person=b"tillstream-offer")
+def offer_id(campaign: Campaign, occasion_key: bytes, offer_key: bytes) -> bytes:
+    """The 16-byte name of the one offer that a campaign can make on an occasion, under the retailer's offer key."""
+    digest = hashlib.blake2b(digest_size=16, key=offer_key, person=b"tillstream-offer")
     for part in (campaign.id.encode(), occasion_key):
         digest.update(len(part).to_bytes(4, "big"))
         digest.update(part)
@@ -175,7 +178,7 @@ def due(rule: Rule, occasion: Occasion) -> bytes | None:
     key = occasion.record_key if campaign.once_per == "record" else occasion.member_key
     if key is None or rule.matches(occasion.facts) is not True:
         return None
-    return offer_id(campaign, key)
+    return offer_id(campaign, key, occasion.offer_key)
 
 
 def _settle(campaign: Campaign, name: bytes, occasion: Occasion, draw: DrawLease) -> Decision:

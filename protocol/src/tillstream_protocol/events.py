@@ -41,13 +41,31 @@ class OfferAnswered(Struct, frozen=True, forbid_unknown_fields=True, tag="offer_
     answer: Literal["accepted", "declined"]
 
 
-Body = Transaction | MemberIdentified | OfferShown | OfferAnswered
+Reason = Literal["damaged_frame", "damaged_header", "torn_tail", "missing_chunk", "power_cut"]
+
+
+class RecordsLost(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag="records_lost"):
+    """The till cannot send records of its own, from `first` to `last`. `epoch` is 16 bytes, `chunk` the chunk's number.
+
+    With a `torn_tail`, the record was being written when the process ended, and may never have been acknowledged;
+    with a `power_cut`, nobody can know how many there were: `last` is None.
+    """
+
+    epoch: Annotated[bytes, Meta(min_length=16, max_length=16)]
+    first: Count
+    chunk: Count
+    reason: Reason
+    last: Count | None = None
+
+
+Body = Transaction | MemberIdentified | OfferShown | OfferAnswered | RecordsLost
 
 KIND_NUMBERS: Final[dict[type[Body], int]] = {
     Transaction: 1,
     MemberIdentified: 2,
     OfferShown: 3,
     OfferAnswered: 4,
+    RecordsLost: 5,
 }
 """The kind as a frame's clear header names it. Numbers are given once and never again."""
 

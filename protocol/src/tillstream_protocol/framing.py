@@ -42,6 +42,8 @@ _SPEND = struct.Struct(">16sI")
 _FOOTER = struct.Struct(">4sIQI")
 _ENTRY = struct.Struct(">16sB")
 
+FOOTER_ROW: Final = _ENTRY.size
+"""Bytes of a footer's entry that has no spends; it begins with the tag."""
 MIN_FRAME: Final = _FRAME.size + NONCE_SIZE + TAG_SIZE + _CRC.size
 MAX_FRAME: Final = 2 * 1024 * 1024
 MAX_SEQ: Final = 2**63 - 1
@@ -140,6 +142,13 @@ def _require_sizes(header: ChunkHeader) -> None:
     ):
         if len(getattr(header, field)) != size:
             raise InvalidInput("a name or key of the wrong size", field=f"header.{field}", limit=f"{size} bytes")
+
+
+def claimed_places(data: bytes) -> list[tuple[bytes, int]]:
+    """The epoch and first seq that each copy of a damaged header claims: nothing vouches for them."""
+    copies = (data[:HEADER_SIZE], data[HEADER_SIZE:FRAMES_START])
+    fields = [_HEADER.unpack_from(copy) for copy in copies if len(copy) == HEADER_SIZE]
+    return [(one[5], one[8]) for one in fields if one[5] != NO_EPOCH and one[8] <= MAX_SEQ]
 
 
 def verify_header(encoded: bytes, device_public_key: bytes) -> None:
@@ -366,6 +375,29 @@ def footer_length(tail: bytes) -> int:
 
 def read_footer(data: bytes) -> Footer | None:
     """The footer that fills `data` to its end, or None."""
+    checked = _check_footer(data)
+    if checked is None:
+        return None
+    first_seq, count, body = checked
+    entries = _read_entries(body, count)
+    return None if entries is None else Footer(first_seq, entries)
+
+
+def footer_rows(data: bytes) -> tuple[int, bytes] | None:
+    """The first seq and the entries, each of `FOOTER_ROW` bytes, as they lie in the footer that fills `data`.
+
+    None where there is none, and where it has spends: `read_footer` reads that, at many times the cost.
+    """
+    checked = _check_footer(data)
+    if checked is None:
+        return None
+    first_seq, count, body = checked
+    rows = body[_FOOTER.size :]
+    return (first_seq, rows) if len(rows) == count * FOOTER_ROW and not any(rows[16::FOOTER_ROW]) else None
+
+
+def _check_footer(data: bytes) -> tuple[int, int, bytes] | None:
+    """First seq, count and checksummed bytes of a footer, or None."""
     if len(data) < _FOOTER.size + 2 * _CRC.size or footer_length(data) != len(data):
         return None
     magic, length, first_seq, count = _FOOTER.unpack_from(data)
@@ -374,8 +406,19 @@ def read_footer(data: bytes) -> Footer | None:
         return None
     if zlib.crc32(body) != _CRC.unpack_from(data, len(body))[0]:
         return None
-    entries = _read_entries(body, count)
-    return None if entries is None else Footer(first_seq, entries)
+    return first_seq, count, body
+
+
+def footer_torn(tail: bytes, first_seq: int, count: int) -> bool:
+    """Whether a damaged or unfinished `tail`, after `count` frames from `first_seq` on, was a footer and no frame.
+
+    Any two bytes may be wrong: the footer says what it is in its first bytes, in its fields, and in its last bytes.
+    """
+    if tail[: len(_FOOTER_MAGIC)] == _FOOTER_MAGIC:
+        return True
+    if len(tail) < _FOOTER.size:
+        return False
+    return footer_length(tail) == len(tail) or _FOOTER.unpack_from(tail)[2:] == (first_seq, count)
 
 
 def _read_entries(body: bytes, count: int) -> tuple[Entry, ...] | None:

@@ -40,6 +40,10 @@ class Limits:
     push_message: int = 256 * KIB
     retain_age: float = 72 * 3600
     retain_bytes: int = 1024 * MIB
+    reserve: int = 64 * MIB
+    """Free room on the journal's disk that captures leave untouched."""
+    tries: int = 3
+    """How often the server may refuse one record before it is set aside."""
 
 
 DEFAULT = Limits()

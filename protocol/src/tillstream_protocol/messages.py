@@ -28,6 +28,8 @@ SignatureBytes = Annotated[bytes, Meta(min_length=64, max_length=64)]
 Seq = Count
 Name = Annotated[str, Meta(min_length=1, max_length=MAX_SHORT)]
 Short = Annotated[str, Meta(max_length=MAX_TEXT)]
+MAX_EPOCHS = 1_000
+MAX_EPOCH_RANGES = 5_000
 
 
 # Enrolment
@@ -82,6 +84,37 @@ class EnrolRequest(Struct, frozen=True, forbid_unknown_fields=True):
     platform: Short
 
 
+class Certificate(Struct, frozen=True, forbid_unknown_fields=True):
+    """That a device speaks for a till: the server's own word, by which it knows the till again after a restore."""
+
+    till_id: Id16
+    retailer: Name
+    store: Name
+    till: Name
+    device_public_key: Key
+    issued_ms: InstantMs
+
+
+class SignedCertificate(Struct, frozen=True, forbid_unknown_fields=True):
+    """A certificate's bytes and the server's signature over them."""
+
+    payload: Annotated[bytes, Meta(max_length=1024)]
+    signature: SignatureBytes
+
+
+class ReturnRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """A till that the server has forgotten asks to be taken back. `proof` is its device's signature."""
+
+    certificate: SignedCertificate
+    proof: SignatureBytes
+
+
+class ReturnReply(Struct, frozen=True, forbid_unknown_fields=True):
+    """The till is known again, under this name."""
+
+    till: Name
+
+
 class EnrolReply(Struct, frozen=True, forbid_unknown_fields=True):
     """Who the agent now is."""
 
@@ -91,11 +124,15 @@ class EnrolReply(Struct, frozen=True, forbid_unknown_fields=True):
     till: Name
     currency: Annotated[str, Meta(min_length=3, max_length=3)]
     pack: SignedPack
+    certificate: SignedCertificate
 
 
-def introduction_bytes(nonce: bytes, server: bytes, box: bytes, escrow: bytes) -> bytes:
+def introduction_bytes(
+    nonce: bytes, server: bytes, box: bytes, escrow: bytes, protocol_from: int, protocol_to: int
+) -> bytes:
     """What the server signs to introduce itself."""
-    return b"tillstream-hello-1" + nonce + server + box + escrow
+    spoken = protocol_from.to_bytes(8, "big") + protocol_to.to_bytes(8, "big")
+    return b"tillstream-hello-1" + nonce + server + box + escrow + spoken
 
 
 def proof_bytes(secret: bytes, device_public_key: bytes) -> bytes:
@@ -147,6 +184,13 @@ class BatchReply(Struct, frozen=True, forbid_unknown_fields=True):
     server_ms: InstantMs
 
 
+class EpochRanges(Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    """Ranges of seq in one epoch."""
+
+    epoch: Id16
+    ranges: Annotated[tuple[Range, ...], Meta(max_length=MAX_EPOCH_RANGES)]
+
+
 # The push channel
 
 
@@ -158,7 +202,10 @@ class Challenge(Struct, frozen=True, forbid_unknown_fields=True, tag="challenge"
 
 
 class Present(Struct, frozen=True, forbid_unknown_fields=True, tag="present"):
-    """Till → server, the answer. `last_push` is the highest push seq that the till holds durably."""
+    """Till → server, the answer. `last_push` is the highest push seq that the till holds durably.
+
+    `acked` is what the till believes the server to hold, of the epochs that it still has chunks of.
+    """
 
     till_id: Id16
     device_key_id: KeyId
@@ -167,6 +214,13 @@ class Present(Struct, frozen=True, forbid_unknown_fields=True, tag="present"):
     agent_version: Short
     last_push: Seq
     pack_version: Seq
+    acked: Annotated[tuple[EpochRanges, ...], Meta(max_length=MAX_EPOCHS)] = ()
+
+
+class Missing(Struct, frozen=True, forbid_unknown_fields=True, tag="missing"):
+    """Server → till, after admission: what of `acked` it does not hold. The till sends it again, if it still can."""
+
+    epochs: Annotated[tuple[EpochRanges, ...], Meta(max_length=MAX_EPOCHS)]
 
 
 class OfferPush(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag="offer"):
@@ -230,6 +284,9 @@ class Vitals(Struct, frozen=True, forbid_unknown_fields=True, tag="vitals"):
     clock_ms: InstantMs
     agent_version: Short
     last_error: Short
+    dead_letters: Count
+    """Records that the server has refused and the till keeps."""
+    damaged_files: Count
 
 
 class Heartbeat(Struct, frozen=True, forbid_unknown_fields=True, tag="heartbeat"):
@@ -239,18 +296,40 @@ class Heartbeat(Struct, frozen=True, forbid_unknown_fields=True, tag="heartbeat"
     signature: SignatureBytes
 
 
-ToTill = Challenge | Push
+ToTill = Challenge | Push | Missing
 ToServer = Present | Receipt | Heartbeat
 
 decode_hello = message_decoder(Hello, limit=4096)
 decode_introduction = message_decoder(Introduction, limit=4096)
 decode_enrol_request = message_decoder(EnrolRequest, limit=4096)
 decode_enrol_reply = message_decoder(EnrolReply, limit=MAX_PACK)
+decode_return_request = message_decoder(ReturnRequest, limit=4096)
+decode_return_reply = message_decoder(ReturnReply, limit=4096)
 decode_batch = message_decoder(Batch, limit=DEFAULT.batch_body)
 decode_batch_reply = message_decoder(BatchReply, limit=DEFAULT.batch_body)
 decode_to_till: Callable[[bytes], ToTill] = message_decoder(cast("Any", ToTill), limit=MAX_PACK)
 decode_to_server: Callable[[bytes], ToServer] = message_decoder(cast("Any", ToServer), limit=DEFAULT.push_message)
 decode_vitals = message_decoder(Vitals, limit=DEFAULT.push_message)
+
+
+_decode_certificate = message_decoder(Certificate, limit=4096)
+
+
+def sign_certificate(certificate: Certificate, server: SignKey) -> SignedCertificate:
+    """A certificate under the server's signature."""
+    payload = encode(certificate)
+    return SignedCertificate(payload, server.sign(b"tillstream-till-1" + payload))
+
+
+def open_certificate(signed: SignedCertificate, server_public_key: bytes) -> Certificate:
+    """The certificate, if the server signed it. Raises `BadSignature` or `InvalidInput`."""
+    verify(server_public_key, b"tillstream-till-1" + signed.payload, signed.signature)
+    return _decode_certificate(signed.payload)
+
+
+def return_bytes(payload: bytes) -> bytes:
+    """What a till's device signs, of its certificate's payload, to be taken back."""
+    return b"tillstream-return-1" + payload
 
 
 def challenge_bytes(nonce: bytes, till_id: bytes) -> bytes:

@@ -15,6 +15,7 @@ from .transaction import Code, InstantMs
 
 MAX_PACK = 8 * 1024 * 1024
 _PURPOSE = b"tillstream-pack-1"
+_Key = Annotated[bytes, Meta(min_length=32, max_length=32)]
 
 
 class ForeignPack(Damaged):
@@ -32,7 +33,11 @@ class Lease(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Pack(Struct, frozen=True, forbid_unknown_fields=True):
-    """What one till may decide by, from `issued_ms` until `expires_ms`. Versions only grow."""
+    """What one till may decide by, from `issued_ms` until `expires_ms`. Versions only grow.
+
+    It also carries keys of 32 bytes: `offer_key` names offers; new chunks are sealed to the other two, whether the
+    pack has expired or not, so that the server can change its key and no till has to enrol again.
+    """
 
     version: Annotated[int, Meta(ge=1, le=2**63 - 1)]
     retailer: Annotated[str, Meta(max_length=MAX_SHORT)]
@@ -42,6 +47,9 @@ class Pack(Struct, frozen=True, forbid_unknown_fields=True):
     expires_ms: InstantMs
     campaigns: Annotated[tuple[Campaign, ...], Meta(max_length=5_000)]
     leases: Annotated[tuple[Lease, ...], Meta(max_length=5_000)]
+    offer_key: _Key
+    box_public_key: _Key
+    escrow_public_key: _Key
 
 
 class SignedPack(Struct, frozen=True, forbid_unknown_fields=True):
