@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from support.agents import enrolled, member, offer_push, running_agent, sale
-from support.gateways import Gateway, gateway
+from support.gateways import TILL_ID, Gateway, gateway
 from tillstream_agent.app import World, run
 from tillstream_agent.clock import SystemClock
 from tillstream_agent.config import Config
@@ -24,7 +24,11 @@ from tillstream_agent.folder import AlreadyRunning, Folder, NotEnrolled
 from tillstream_agent.hooks.http import PortInUse
 from tillstream_agent.inspection import look
 from tillstream_agent.state import State
-from tillstream_protocol.messages import Range
+from tillstream_protocol.events import KIND_NUMBERS, RecordsLost
+from tillstream_protocol.framing import FRAMES_START, ChunkHeader, Frame, scan
+from tillstream_protocol.messages import PackPush, Range
+from tillstream_protocol.sealing import key_id
+from tillstream_protocol.signing import SignKey
 from tillstream_protocol.transaction import Customer, Identifier
 
 CARD = "4111111111111111"
@@ -165,6 +169,141 @@ async def test_a_pack_that_was_altered_on_disk_is_told_of_and_not_used(folder: F
     async with running_agent(folder) as (_, log):
         assert "push_refused" in log.getvalue()
         assert (await look(folder, SystemClock())).pack_version == 0
+
+
+async def test_a_restart_seals_to_the_keys_of_the_newest_pack_from_its_first_chunk_on(
+    server: Gateway, folder: Folder
+) -> None:
+    async with running_agent(folder):
+        await server.until(lambda server: bool(server.vitals))
+        server.box_public, server.escrow_public = SignKey(b"1" * 32).public, SignKey(b"2" * 32).public
+        await server.push(1, PackPush(server.pack(version=2)))
+        await server.until(lambda server: server.receipts == [1])
+    who = folder.identity()
+    assert (who.box_public, who.escrow_public) == (server.box_public, server.escrow_public)
+    async with running_agent(folder):
+        newest = max(folder.journal.glob("*.chunk"))
+        header, _ = ChunkHeader.read(newest.read_bytes()[:FRAMES_START])
+    assert header.server_key_id == key_id(server.box_public)
+    assert header.escrow_key_id == key_id(server.escrow_public)
+
+
+async def test_keys_that_could_not_be_written_down_are_taken_from_the_stored_pack(
+    server: Gateway, folder: Folder
+) -> None:
+    before = folder.identity()
+    server.box_public = SignKey(b"1" * 32).public
+    state = await State.open(folder.database)
+    await state.save_pack(server.pack(version=2))
+    await state.close()
+    async with running_agent(folder):
+        header, _ = ChunkHeader.read(max(folder.journal.glob("*.chunk")).read_bytes()[:FRAMES_START])
+    assert header.server_key_id == key_id(server.box_public) != key_id(before.box_public)
+    assert folder.identity().box_public == server.box_public
+
+
+def kinds(server: Gateway) -> list[int]:
+    """The kinds of all records that the server was sent, as their clear headers name them."""
+    parts = (part for batch in server.batches for part in scan(batch.frames))
+    return [part.header.kind for part in parts if isinstance(part, Frame)]
+
+
+async def test_a_power_cut_is_reported_to_the_server_and_a_good_end_is_not(server: Gateway, folder: Folder) -> None:
+    async with running_agent(folder, boot="monday") as (port, _):
+        _, reply = await post(folder, port, "/v1/transactions?ack=disk", sale("1"))
+        state = await State.open(folder.database)
+        cut_short = await state.load_runs()
+        await state.close()
+    assert cut_short == {bytes.fromhex(reply["epoch"]): "monday"}
+    async with running_agent(folder, boot="tuesday") as (port, _):
+        await post(folder, port, "/v1/transactions?ack=disk", sale("2"))
+        await drained(folder)
+    assert KIND_NUMBERS[RecordsLost] not in kinds(server)
+    state = await State.open(folder.database)
+    await state.begin_run(bytes.fromhex(reply["epoch"]), "monday")
+    await state.close()
+    async with running_agent(folder, boot="tuesday") as (_, log):
+        await server.until(lambda server: KIND_NUMBERS[RecordsLost] in kinds(server))
+        await drained(folder)
+    assert '"power_cut"' in log.getvalue()
+    state = await State.open(folder.database)
+    assert await state.load_runs() == {}
+    await state.close()
+
+
+async def test_a_server_that_lost_records_is_sent_them_again(server: Gateway, folder: Folder) -> None:
+    async with running_agent(folder) as (port, _):
+        for number in range(5):
+            await post(folder, port, "/v1/transactions?ack=disk", sale(str(number)))
+        await drained(folder)
+        server.loses()
+        await server.hangs_up()
+        await server.until(lambda server: server.seqs() == list(range(5)))
+        await drained(folder)
+    state = await State.open(folder.database)
+    assert [part for ranges in (await state.load_acked()).values() for part in ranges] == [Range(0, 4)]
+    await state.close()
+
+
+async def test_a_till_that_becomes_another_still_sends_what_it_captured_before(server: Gateway, folder: Folder) -> None:
+    server.answers(503, times=1000)
+    async with running_agent(folder) as (port, _):
+        _, former = await post(folder, port, "/v1/transactions?ack=disk", sale("1"))
+    server.heals()
+    device = folder.identity().device_key_id
+    server.till_id = b"2" * 16
+    await enrolled(folder.path, server, replace=True)
+    async with running_agent(folder) as (port, _):
+        _, own = await post(folder, port, "/v1/transactions?ack=disk", sale("2"))
+        await server.until(lambda server: len(server.records) == 2)
+        await drained(folder)
+    signers = {
+        ChunkHeader.decode(batch.header).till: signer
+        for batch, signer in zip(server.batches, server.signers, strict=True)
+    }
+    assert signers == {TILL_ID: device, b"2" * 16: folder.identity().device_key_id}
+    assert set(server.records) == {(bytes.fromhex(name["epoch"]), 0) for name in (former, own)}
+    server.presents.clear()
+    async with running_agent(folder):
+        await server.until(lambda server: bool(server.presents))
+    claimed = {one.epoch for one in server.presents[0].acked}
+    assert bytes.fromhex(own["epoch"]) in claimed
+    assert bytes.fromhex(former["epoch"]) not in claimed
+
+
+async def test_a_server_that_forgot_the_till_takes_it_back_and_the_identity_stays(
+    server: Gateway, folder: Folder
+) -> None:
+    who = folder.identity()
+    async with running_agent(folder) as (port, _):
+        await server.until(lambda server: bool(server.vitals))
+        server.forgets_till()
+        await post(folder, port, "/v1/transactions?ack=disk", sale("1"))
+        await server.until(lambda server: server.seqs() == [0])
+        await drained(folder)
+    assert server.returns == [TILL_ID]
+    assert folder.identity() == who
+
+
+async def test_a_till_that_was_taken_back_for_a_batch_hears_pushes_at_once_too(server: Gateway, folder: Folder) -> None:
+    async with running_agent(folder) as (port, log):
+        await server.until(lambda server: bool(server.vitals))
+        server.forgets_till()
+        server.passes()
+        server.answers(403, "not_yet")
+        await server.hangs_up()
+        async with asyncio.timeout(10):
+            while "return_refused" not in log.getvalue():
+                await asyncio.sleep(0.005)
+        await post(folder, port, "/v1/transactions?ack=disk", sale("1"))
+        await server.until(lambda server: len(server.presents) == 2)
+
+
+async def test_below_its_reserve_nothing_is_captured_and_the_pos_is_told_so(folder: Folder) -> None:
+    async with running_agent(folder, Config(hook_port=0, journal_reserve_bytes=2**50)) as (port, _):
+        status, reply = await post(folder, port, "/v1/transactions", sale("1"))
+    assert status in (503, 507)
+    assert reply["error"]["code"] == "journal_full"
 
 
 async def test_it_leaves_no_socket_and_no_port_behind(folder: Folder) -> None:

@@ -22,7 +22,7 @@ from tillstream_protocol.codec import record_decoder
 from tillstream_protocol.decisions import Budget, Campaign
 from tillstream_protocol.effects import CustomerMessage
 from tillstream_protocol.errors import InvalidInput
-from tillstream_protocol.events import MemberIdentified, OfferShown, Original, Record
+from tillstream_protocol.events import MemberIdentified, OfferShown, Original, Record, RecordsLost
 from tillstream_protocol.framing import NO_TAG, Frame, scan
 from tillstream_protocol.limits import DEFAULT
 from tillstream_protocol.pack import Lease, Pack, sign_pack
@@ -68,7 +68,13 @@ class Stand:
     def __init__(self, till: TestTill, journal: Journal) -> None:
         self.till = till
         self.journal = journal
-        self.edge = Edge(server_public_key=SERVER.public, till_id=till.keys.till_id, clock=till.clock)
+        self.clock_trusted = True
+        self.edge = Edge(
+            server_public_key=SERVER.public,
+            till_id=till.keys.till_id,
+            clock=till.clock,
+            trusted=lambda: self.clock_trusted,
+        )
         where = Enrolment(till.keys.till_id, "retailer", "store", "till-1", "EUR")
         self.capture = Capture(
             journal, self.edge, where, tag_key=till.keys.tag_key, clock=till.clock, randomness=os.urandom
@@ -76,7 +82,8 @@ class Stand:
 
     def give_pack(self, *campaigns: Campaign) -> None:
         now = self.till.clock.now_ms()
-        pack = Pack(1, "retailer", "store", self.till.keys.till_id, now, now + 10**6, campaigns, (LEASE,))
+        keys = (bytes(32), self.till.keys.identity().server_public, self.till.keys.identity().escrow_public)
+        pack = Pack(1, "retailer", "store", self.till.keys.till_id, now, now + 10**6, campaigns, (LEASE,), *keys)
         self.edge.accept(sign_pack(pack, SERVER))
 
     async def records(self) -> list[Record]:
@@ -282,6 +289,38 @@ async def test_an_offer_is_shown_once(stand: Stand) -> None:
     first, again = stand.capture.event(shown), stand.capture.event(shown)
     assert again.repeat
     assert again.name == first.name
+
+
+async def test_a_loss_is_captured_once_also_after_a_restart(stand: Stand) -> None:
+    fact = RecordsLost(b"e" * 16, 3, 1, "damaged_frame", 5)
+    first, again = stand.capture.lost(fact), stand.capture.lost(fact)
+    assert (first.repeat, again.repeat) == (False, True)
+    assert [record.body for record in await stand.records()] == [fact]
+    restarted = await stand.restart()
+    after = restarted.capture.lost(fact)
+    assert (after.repeat, after.name) == (True, first.name)
+    await crash(restarted.journal)
+
+
+async def test_losses_that_differ_in_anything_but_their_file_are_facts_of_their_own(stand: Stand) -> None:
+    fact = RecordsLost(b"e" * 16, 3, 1, "damaged_frame", 5)
+    others = [
+        msgspec.structs.replace(fact, epoch=b"f" * 16),
+        msgspec.structs.replace(fact, first=4),
+        msgspec.structs.replace(fact, last=6),
+        msgspec.structs.replace(fact, last=None),
+        msgspec.structs.replace(fact, reason="missing_chunk"),
+    ]
+    assert len({stand.capture.lost(one).name for one in [fact, *others]}) == 1 + len(others)
+    assert stand.capture.lost(msgspec.structs.replace(fact, chunk=2)).repeat
+
+
+async def test_what_is_captured_by_a_clock_that_is_off_says_so(stand: Stand) -> None:
+    stand.clock_trusted = False
+    stand.capture.transaction(sale())
+    stand.capture.event(OfferShown(b"o" * 16, "big"))
+    stand.capture.lost(RecordsLost(b"e" * 16, 3, 1, "power_cut"))
+    assert [record.clock_trusted for record in await stand.records()] == [False] * 3
 
 
 async def test_remembered_decisions_are_bounded(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:

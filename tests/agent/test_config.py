@@ -25,7 +25,7 @@ def test_a_file_sets_everything(tmp_path: Path) -> None:
         """
         hook = {port = 9000, origins = ["https://pos.example", "http://10.0.0.1:8080"]}
         sync = {heartbeat_s = 5, timeout_s = 2.5, ca_file = "/etc/ca.pem"}
-        journal = {retain_s = 60, retain_bytes = 0}
+        journal = {retain_s = 60, retain_bytes = 0, reserve_bytes = 1048576}
         [log]
         level = "debug"
         [run]
@@ -40,6 +40,7 @@ def test_a_file_sets_everything(tmp_path: Path) -> None:
         sync_ca_file="/etc/ca.pem",
         journal_retain_s=60.0,
         journal_retain_bytes=0,
+        journal_reserve_bytes=1_048_576,
         log_level="debug",
         uvloop=False,
     )

@@ -126,9 +126,27 @@ async def test_another_server_in_its_place_is_a_problem(practice: Practice) -> N
     assert "not the one" in (await practice.problem("server")).detail
 
 
-async def test_a_server_with_new_sealing_keys_is_a_problem(practice: Practice) -> None:
+async def test_a_server_with_new_sealing_keys_is_still_the_one(practice: Practice) -> None:
     practice.server.box_public = os.urandom(32)
-    assert "not the one" in (await practice.problem("server")).detail
+    assert (await practice.finds())["server"].verdict == "ok"
+
+
+async def test_a_damaged_state_file_that_was_set_aside_is_a_problem(practice: Practice) -> None:
+    (practice.folder.path / "state.db.damaged").touch()
+    (practice.folder.path / "state.db.damaged-wal").touch()
+    assert (await practice.problem("state")).detail == "set aside: state.db.damaged"
+
+
+async def test_torn_ends_are_told_of_and_no_problem(practice: Practice) -> None:
+    practice.folder.journal.mkdir()
+    (practice.folder.journal / "0000000001.torn").touch()
+    found = (await practice.finds())["journal"]
+    assert (found.verdict, "1 torn" in found.detail) == ("ok", True)
+
+
+async def test_the_reserve_counts_as_taken(practice: Practice) -> None:
+    reserved = Doctor(practice.folder, Config(journal_reserve_bytes=2**62), SystemClock(), os.urandom)
+    assert "in reserve" in (await practice.problem("disk space", reserved)).detail
 
 
 async def test_an_address_that_was_altered_is_a_problem(practice: Practice) -> None:
@@ -162,5 +180,9 @@ async def test_slow_hooks_and_an_old_queue_are_problems(practice: Practice) -> N
     old = QueueStatus(5, 500, 2 * 3_600_000)
     status = msgspec.structs.replace(await stopped(practice), capturing=True, hook=slow, queue=old)
     assert [f.check for f in findings_of(status) if f.verdict == "problem"] == ["hook", "queue"]
+    refused = msgspec.structs.replace(status, queue=QueueStatus(5, 500, 0, aside=2), dead_letters=3)
+    details = {f.check: f.detail for f in findings_of(refused)}
+    assert "2 refused ones" in details["queue"]
+    assert details["dead letters"].startswith("3 records")
     quick = msgspec.structs.replace(status, hook=HookLatency(10, 20, 30, 4), queue=QueueStatus(0, 0, 0))
     assert {f.verdict for f in findings_of(quick)} == {"ok"}

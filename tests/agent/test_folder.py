@@ -7,6 +7,7 @@ import stat
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tillstream_agent.folder import (
@@ -18,6 +19,7 @@ from tillstream_agent.folder import (
     default_folder,
     write_private,
 )
+from tillstream_protocol.messages import SignedCertificate
 from tillstream_protocol.signing import SignKey
 
 
@@ -41,6 +43,21 @@ def test_an_identity_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     folder = enrolled(tmp_path / "state")
     found = folder.identity()
     assert found == identity(folder.device_key(found))
+
+
+def test_a_certificate_is_kept_with_the_identity(tmp_path: Path) -> None:
+    folder = enrolled(tmp_path)
+    certified = replace(folder.identity(), certificate=SignedCertificate(b"payload", b"s" * 64))
+    folder.rewrite(certified)
+    assert folder.identity() == certified
+
+
+def test_an_identity_from_before_there_were_certificates_is_read(tmp_path: Path) -> None:
+    folder = enrolled(tmp_path)
+    plain = msgspec.json.decode(folder.identity_file.read_bytes())
+    del plain["certificate"]
+    folder.identity_file.write_bytes(msgspec.json.encode(plain))
+    assert folder.identity().certificate is None
 
 
 def test_everything_is_the_users_alone(tmp_path: Path) -> None:
@@ -106,6 +123,109 @@ def test_enrolling_anew_keeps_tag_key_and_hook_token(tmp_path: Path) -> None:
     folder.become(identity(SignKey(folder.next_seed(os.urandom))), os.urandom)
     assert (folder.tag_key(), folder.hook_token()) == kept
     assert folder.device_key(folder.identity()).public != before
+
+
+def enrol_again(folder: Folder) -> SignKey:
+    """Take a new device key, in the order in which an enrolment does it."""
+    key = SignKey(folder.next_seed(os.urandom))
+    folder.become(identity(key), os.urandom)
+    return key
+
+
+def test_the_keys_of_former_enrolments_are_kept_until_they_are_dropped(tmp_path: Path) -> None:
+    folder = enrolled(tmp_path)
+    assert folder.former_keys() == {}
+    first = folder.device_key(folder.identity())
+    second = enrol_again(folder)
+    enrol_again(folder)
+    kept = folder.former_keys()
+    assert {name: key.public for name, key in kept.items()} == {
+        first.key_id: first.public,
+        second.key_id: second.public,
+    }
+    assert mode(folder.former) == 0o700
+    assert {mode(file) for file in folder.former.iterdir()} == {0o600}
+    folder.drop_former(first.key_id)
+    folder.drop_former(first.key_id)
+    assert set(folder.former_keys()) == {second.key_id}
+
+
+def test_the_former_key_is_on_the_disk_before_the_new_identity_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = enrolled(tmp_path)
+    before = folder.identity()
+    first = folder.device_key(before)
+
+    def full(file: Path, content: bytes) -> None:
+        if file == folder.identity_file:
+            raise OSError(28, "no space")
+        write_private(file, content)
+
+    monkeypatch.setattr("tillstream_agent.folder.write_private", full)
+    with pytest.raises(StateError):
+        enrol_again(folder)
+    assert folder.identity() == before
+    assert folder.device_key(before).public == first.public
+    assert set(folder.former_keys()) == {first.key_id}
+
+
+def test_each_step_of_a_new_enrolment_is_on_the_disk_before_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a power cut at any of them there is one whole identity, and every key that it needs."""
+    folder = enrolled(tmp_path)
+    former = folder.device_key(folder.identity()).key_id.hex()
+    steps: list[str] = []
+    sync, rename = os.fsync, os.replace
+
+    def noted_sync(handle: int) -> None:
+        path = Path(f"/proc/self/fd/{handle}").readlink()
+        steps.append(f"sync {'content' if path.name.startswith('.') else path.relative_to(tmp_path)}")
+        sync(handle)
+
+    def noted_rename(source: Path, target: Path) -> None:
+        steps.append(f"name {target.relative_to(tmp_path)}")
+        rename(source, target)
+
+    key = SignKey(folder.next_seed(os.urandom))
+    monkeypatch.setattr("tillstream_agent.folder.os.fsync", noted_sync)
+    monkeypatch.setattr("tillstream_agent.folder.os.replace", noted_rename)
+    folder.become(identity(key), os.urandom)
+    assert steps == [
+        "sync content",
+        f"name former/{former}.key",
+        "sync former",
+        "sync .",
+        "sync content",
+        "name identity.json",
+        "sync .",
+        "name device.key",
+    ]
+
+
+def test_without_room_for_the_former_key_there_is_no_new_identity(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = enrolled(tmp_path)
+    before = folder.identity()
+
+    def full(file: Path, content: bytes) -> None:
+        if file.parent == folder.former:
+            raise OSError(28, "no space")
+        write_private(file, content)
+
+    monkeypatch.setattr("tillstream_agent.folder.write_private", full)
+    with pytest.raises(StateError):
+        enrol_again(folder)
+    assert folder.identity() == before
+
+
+def test_a_damaged_former_key_is_left_out(tmp_path: Path) -> None:
+    folder = enrolled(tmp_path)
+    enrol_again(folder)
+    (folder.former / "0000000000000000.key").write_bytes(b"short")
+    assert len(folder.former_keys()) == 1
 
 
 def test_a_key_that_is_gone_or_cut_is_told_of(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from support.tills import TestTill
 from tillstream_agent import housekeeping
 from tillstream_agent.housekeeping import Housekeeping, keep_running
 from tillstream_agent.journal import Journal
+from tillstream_agent.letters import Letters
 from tillstream_agent.state import State
 from tillstream_protocol.framing import Spend
 from tillstream_protocol.limits import DEFAULT
@@ -33,6 +34,7 @@ class House:
     state: State
     telling: Telling
     keeping: Housekeeping
+    letters: Letters
     answered: list[bytes]
     acknowledged: asyncio.Event
 
@@ -43,10 +45,11 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     journal = await till.start()
     state = await State.open(tmp_path / "state.db")
     telling = Telling()
+    letters = Letters(till.clock)
     answered: list[bytes] = []
     acknowledged = asyncio.Event()
-    keeping = Housekeeping(journal, state, till.clock, telling.events, acknowledged, lambda: answered)
-    yield House(till, journal, state, telling, keeping, answered, acknowledged)
+    keeping = Housekeeping(journal, state, till.clock.now_ms, telling.events, acknowledged, lambda: answered, letters)
+    yield House(till, journal, state, telling, keeping, letters, answered, acknowledged)
     await journal.close()
     await state.close()
 
@@ -106,6 +109,30 @@ async def test_the_last_acknowledgements_are_saved_at_the_end(house: House) -> N
     await captured(house)
     await house.keeping.finish()
     assert await house.state.load_acked() == dict(house.journal.acked())
+
+
+async def test_dead_letters_are_saved_with_the_acknowledgements(house: House) -> None:
+    house.letters.refused((b"e" * 16, 3), 1, "invalid_input", "no", counts=True)
+    task = asyncio.create_task(house.keeping.keep_acknowledgements())
+    house.acknowledged.set()
+    async with asyncio.timeout(5):
+        while not (await house.state.load_letters())[0]:
+            await asyncio.sleep(0.005)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    assert (await house.state.load_letters())[0] == list(house.letters.here.values())
+
+
+async def test_dead_letters_that_could_not_be_saved_are_saved_later(house: House, tmp_path: Path) -> None:
+    house.letters.refused((b"e" * 16, 3), 1, "invalid_input", "no", counts=True)
+    connection = await house.state._connection()
+    await connection.execute("pragma query_only = on")
+    await house.keeping.sweep()
+    assert "housekeeping_failed" in house.telling.said()
+    await connection.execute("pragma query_only = off")
+    await house.keeping.sweep()
+    assert (await house.state.load_letters())[0] == list(house.letters.here.values())
 
 
 async def test_a_part_with_a_defect_is_told_of_and_begun_anew(monkeypatch: pytest.MonkeyPatch) -> None:

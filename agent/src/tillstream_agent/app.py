@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -13,10 +14,13 @@ from prometheus_client import CollectorRegistry
 from tillstream_protocol.errors import TillstreamError
 from tillstream_protocol.events import OfferShown
 from tillstream_protocol.limits import DEFAULT
+from tillstream_protocol.signing import SignKey
 
 from . import __version__
+from .aftermath import Aftermath, Runs
+from .boot import boot_id
 from .capture import Capture, Enrolment
-from .clock import Clock
+from .clock import Clock, CorrectedClock
 from .config import Config
 from .display.board import Board, Card
 from .display.stream import Display
@@ -27,12 +31,17 @@ from .hooks.requests import Desk
 from .hooks.socket import SocketDoor
 from .housekeeping import Housekeeping, keep_running
 from .journal import Journal, JournalIdentity
+from .letters import Letters
 from .metrics import AgentMetrics, LatencyWindow
 from .offers.edge import Edge
+from .queue import QueueDesk
 from .state import State
 from .status import Reporter
+from .sync.enrol import Return
+from .sync.keys import SealingKeys, with_keys_of, write_down
 from .sync.link import Link
 from .sync.push import Mailbox, PushChannel
+from .sync.rewind import Rewind
 from .sync.transport import Transport, server_address, tls_context
 from .sync.upload import Uploader, UploadFlow
 
@@ -46,6 +55,8 @@ class World:
     uniform: Callable[[], float]
     """Numbers in [0, 1)."""
     log: TextIO
+    boot: Callable[[], str | None] = boot_id
+    """Which boot of the machine this is, where the platform can tell."""
 
 
 async def run(
@@ -60,7 +71,7 @@ async def run(
         async with AsyncExitStack() as stack:
             core = await _core(stack, folder, identity, config, world)
             sync = await _sync(stack, core)
-            port = await _doors(stack, core)
+            port = await _doors(stack, core, sync.queue)
             core.events.started(version=__version__, port=port, queued=core.journal.queue().records)
             if started is not None:
                 started(port)
@@ -71,12 +82,13 @@ async def run(
 
 @dataclass(slots=True)
 class _Core:
-    """What captures and shows; it needs no server."""
+    """What captures and shows; it needs no server. Its identity has the keys that chunks are sealed to."""
 
     folder: Folder
     identity: Identity
     config: Config
     world: World
+    time: CorrectedClock
     metrics: AgentMetrics
     events: Events
     state: State
@@ -86,6 +98,8 @@ class _Core:
     link: Link
     reporter: Reporter
     desk: Desk
+    letters: Letters
+    aftermath: Aftermath
 
 
 @dataclass(slots=True)
@@ -95,6 +109,7 @@ class _Sync:
     uploader: Uploader
     channel: PushChannel
     housekeeping: Housekeeping
+    queue: QueueDesk
 
 
 async def _core(stack: AsyncExitStack, folder: Folder, identity: Identity, config: Config, world: World) -> _Core:
@@ -102,26 +117,74 @@ async def _core(stack: AsyncExitStack, folder: Folder, identity: Identity, confi
     metrics = AgentMetrics(CollectorRegistry())
     latency = LatencyWindow()
     events = Events(log, metrics, latency, world.clock.monotonic)
-    state = await State.open(folder.database)
+    state = await State.open(folder.database, events)
     stack.push_async_callback(state.close)
-    journal = await _journal(folder, identity, config, world, state, JournalEvents(log, metrics, events))
+    time = CorrectedClock(world.clock)
+    edge = await _edge(identity, state, events, time)
+    identity = await _with_newest_keys(folder, identity, edge, events)
+    letters = Letters(world.clock, *await state.load_letters())
+    journal = await _journal(folder, identity, config, world, state, letters, JournalEvents(log, metrics, events))
+    runs = Runs(state, journal, world.boot(), events)
+    stack.push_async_callback(runs.finish)
     stack.push_async_callback(journal.close)
-    edge = await _edge(identity, state, events, world)
+    await runs.begin()
     where = Enrolment(identity.till_id, identity.retailer, identity.store, identity.till, identity.currency)
     capture = Capture(journal, edge, where, tag_key=folder.tag_key(), clock=world.clock, randomness=world.randomness)
-    board = Board(world.clock, _shown(capture, events))
-    for kept in await state.load_offers(world.clock.now_ms()):
+    board = Board(time, _shown(capture, events))
+    for kept in await state.load_offers(time.past_ms()):
         board.push(kept.offer)
-    link = Link(world.clock, _following(board, edge))
+    link = Link(world.clock, lambda link: board.set_online(link.online), time)
     reporter = Reporter(
-        identity, __version__, folder.path, journal, edge, link, events, latency, world.clock, config.hook_port
+        identity,
+        __version__,
+        folder.path,
+        journal,
+        edge,
+        link,
+        events,
+        latency,
+        world.clock,
+        config.hook_port,
+        letters,
+        config.journal_reserve_bytes,
     )
     desk = Desk(capture, board, events, till_id=identity.till_id, reports=reporter)
-    return _Core(folder, identity, config, world, metrics, events, state, journal, edge, board, link, reporter, desk)
+    return _Core(
+        folder,
+        identity,
+        config,
+        world,
+        time,
+        metrics,
+        events,
+        state,
+        journal,
+        edge,
+        board,
+        link,
+        reporter,
+        desk,
+        letters,
+        Aftermath(journal, capture, runs, folder, events),
+    )
+
+
+async def _with_newest_keys(folder: Folder, identity: Identity, edge: Edge, events: Events) -> Identity:
+    """The identity with the keys of the stored pack, put down if that could not be done when the pack came."""
+    newest = with_keys_of(identity, edge.pack)
+    if newest != identity:
+        await write_down(folder, newest, events)
+    return newest
 
 
 async def _journal(
-    folder: Folder, identity: Identity, config: Config, world: World, state: State, observer: JournalEvents
+    folder: Folder,
+    identity: Identity,
+    config: Config,
+    world: World,
+    state: State,
+    letters: Letters,
+    observer: JournalEvents,
 ) -> Journal:
     keys = JournalIdentity(
         till_id=identity.till_id,
@@ -136,13 +199,24 @@ async def _journal(
         randomness=world.randomness,
         acked=await state.load_acked(),
         settled=await state.load_settled(),
-        limits=replace(DEFAULT, retain_age=config.journal_retain_s, retain_bytes=config.journal_retain_bytes),
+        aside=letters.aside(),
+        limits=replace(
+            DEFAULT,
+            retain_age=config.journal_retain_s,
+            retain_bytes=config.journal_retain_bytes,
+            reserve=config.journal_reserve_bytes,
+        ),
         observer=observer,
     )
 
 
-async def _edge(identity: Identity, state: State, events: Events, world: World) -> Edge:
-    edge = Edge(server_public_key=identity.server_public, till_id=identity.till_id, clock=world.clock)
+async def _edge(identity: Identity, state: State, events: Events, time: CorrectedClock) -> Edge:
+    edge = Edge(
+        server_public_key=identity.server_public,
+        till_id=identity.till_id,
+        clock=time,
+        trusted=lambda: time.trusted,
+    )
     pack = await state.load_pack()
     if pack is not None:
         try:
@@ -166,48 +240,89 @@ def _shown(capture: Capture, events: Events) -> Callable[[Card], bool]:
     return report
 
 
-def _following(board: Board, edge: Edge) -> Callable[[Link], None]:
-    def changed(link: Link) -> None:
-        board.set_online(link.online)
-        edge.clock_trusted = link.clock_trusted
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """Where the server is, and as whom the agent speaks to it."""
 
-    return changed
+    address: str
+    tls: ssl.SSLContext | None
+    transport: Transport
+    device: SignKey
+    returning: Return
+
+
+def _line(core: _Core) -> _Line:
+    address = server_address(core.identity.server)
+    tls = tls_context(address, core.config.sync_ca_file)
+    transport = Transport(address, tls=tls, timeout=core.config.sync_timeout_s)
+    device = core.folder.device_key(core.identity)
+    return _Line(address, tls, transport, device, Return(transport, device, core.identity.certificate, core.events))
 
 
 async def _sync(stack: AsyncExitStack, core: _Core) -> _Sync:
-    config, world, identity = core.config, core.world, core.identity
-    address = server_address(identity.server)
-    device = core.folder.device_key(identity)
-    tls = tls_context(address, config.sync_ca_file)
-    transport = Transport(address, tls=tls, timeout=config.sync_timeout_s)
-    stack.push_async_callback(transport.close)
-    flow = UploadFlow(core.journal, core.events, core.link, world.uniform, DEFAULT)
-    uploader = Uploader(flow, transport, device, world.clock, core.events)
+    line = _line(core)
+    stack.push_async_callback(line.transport.close)
+    flow = UploadFlow(core.journal, core.events, core.link, core.world.uniform, DEFAULT, core.letters)
+
+    async def taken_back() -> bool:
+        known = await line.returning.ask()
+        if known:
+            channel.hurry()
+        return known
+
+    uploader = Uploader(
+        flow,
+        line.transport,
+        line.device,
+        core.world.clock,
+        core.events,
+        devices=core.folder.former_keys(),
+        returning=taken_back,
+    )
     core.journal.set_wakeup(uploader.wake)
-    channel = PushChannel(
-        address=address,
-        tls=tls,
-        till_id=identity.till_id,
-        device=device,
+
+    def acknowledgements_changed() -> None:
+        uploader.acknowledged.set()
+        uploader.wake()
+
+    channel = _channel(core, line, Rewind(core.journal, core.events, acknowledgements_changed))
+    housekeeping = Housekeeping(
+        core.journal,
+        core.state,
+        core.time.past_ms,
+        core.events,
+        uploader.acknowledged,
+        core.desk.take_answered,
+        core.letters,
+    )
+    stack.push_async_callback(housekeeping.finish)
+    queue = QueueDesk(flow, core.journal, core.letters, core.events, acknowledgements_changed)
+    return _Sync(uploader, channel, housekeeping, queue)
+
+
+def _channel(core: _Core, line: _Line, rewind: Rewind) -> PushChannel:
+    keys = SealingKeys(core.folder, core.identity, core.journal, core.events)
+    return PushChannel(
+        address=line.address,
+        tls=line.tls,
+        till_id=core.identity.till_id,
+        device=line.device,
         agent_version=__version__,
         state=core.state,
-        mailbox=Mailbox(core.state, core.board, core.edge, core.link, core.events),
+        mailbox=Mailbox(core.state, core.board, core.edge, keys, core.link, core.events),
+        rewind=rewind,
         edge=core.edge,
         link=core.link,
         events=core.events,
-        clock=world.clock,
+        clock=core.time,
         vitals=core.reporter.vitals,
-        uniform=world.uniform,
-        heartbeat_s=config.sync_heartbeat_s,
+        returning=line.returning.ask,
+        uniform=core.world.uniform,
+        heartbeat_s=core.config.sync_heartbeat_s,
     )
-    housekeeping = Housekeeping(
-        core.journal, core.state, world.clock, core.events, uploader.acknowledged, core.desk.take_answered
-    )
-    stack.push_async_callback(housekeeping.finish)
-    return _Sync(uploader, channel, housekeeping)
 
 
-async def _doors(stack: AsyncExitStack, core: _Core) -> int:
+async def _doors(stack: AsyncExitStack, core: _Core, queue: QueueDesk) -> int:
     """Open HTTP and the socket; closed first when the agent ends. Returns the HTTP port."""
     world = core.world
     http = HttpDoor(
@@ -221,14 +336,16 @@ async def _doors(stack: AsyncExitStack, core: _Core) -> int:
         limits=DEFAULT,
         gauges=core.reporter.gauges,
     )
-    socket = SocketDoor(core.desk, core.events, world.clock, limits=DEFAULT)
+    socket = SocketDoor(core.desk, queue, core.events, world.clock, limits=DEFAULT)
     stack.push_async_callback(http.close)
     port = await http.open(core.config.hook_port)
     core.reporter.http_port = port
     stack.push_async_callback(socket.close)
     await socket.open(core.folder.socket)
-    write_private(core.folder.port_file, f"{port}\n".encode())
+    core.folder.port_file.unlink(missing_ok=True)
     stack.callback(core.folder.port_file.unlink, missing_ok=True)
+    with suppress(OSError):  # a full disk has no room for it; the doors are open all the same, and `status` says where
+        write_private(core.folder.port_file, f"{port}\n".encode())
     return port
 
 
@@ -239,6 +356,7 @@ async def _background(core: _Core, sync: _Sync) -> AsyncIterator[None]:
         "push": sync.channel.run,
         "acknowledgements": sync.housekeeping.keep_acknowledgements,
         "sweep": sync.housekeeping.sweep_for_ever,
+        "aftermath": core.aftermath.run,
     }
     tasks = [asyncio.create_task(keep_running(name, run, core.events), name=name) for name, run in runs.items()]
     try:

@@ -21,6 +21,7 @@ from tillstream_protocol.events import (
     OfferShown,
     Original,
     Record,
+    RecordsLost,
 )
 from tillstream_protocol.facts import (
     identification_facts,
@@ -162,7 +163,16 @@ class Capture:
         seen = self._journal.find(tag)
         if seen is not None:
             return Captured(seen.name, True, ())
-        return self._append(Record(body=body, captured_at=self._clock.now_ms()), tag, 0)
+        return self._append(self._bare(body), tag, 0)
+
+    def lost(self, fact: RecordsLost) -> Captured:
+        """Capture that records of this till may be lost; the same again is a repeat. Raises `JournalError`."""
+        last = b"" if fact.last is None else b"%d" % fact.last
+        tag = self._tag(b"lost", fact.epoch, b"%d" % fact.first, last, fact.reason.encode())
+        seen = self._journal.find(tag)
+        if seen is not None:
+            return Captured(seen.name, True, ())
+        return self._append(self._bare(fact), tag, 0)
 
     async def durable(self, captured: Captured, deadline: float = DISK_DEADLINE) -> None:
         """Return when a captured record survives a power cut. Raises `NotOnDisk` after `deadline` seconds."""
@@ -180,6 +190,9 @@ class Capture:
             return ()
         key = sale_occasion_key(sale)
         return tuple(self._edge.decide("transaction", sale.store, sale_facts(sale), key, self._journal))
+
+    def _bare(self, body: OfferShown | OfferAnswered | RecordsLost) -> Record:
+        return Record(body=body, captured_at=self._clock.now_ms(), clock_trusted=self._edge.clock_trusted)
 
     def _append(self, record: Record, tag: bytes, checksum: int) -> Captured:
         spends = [Spend(d.lease, 1) for d in record.decisions if d.lease is not None]

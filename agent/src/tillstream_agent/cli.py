@@ -1,4 +1,4 @@
-"""`tillstream-agent`: enroll, run, status, doctor, display.
+"""`tillstream-agent`: enroll, run, status, doctor, queue, display.
 
 stdout is data, stderr is talk. Exit codes: 0 ok, 1 error, 2 usage, 3 not enrolled, 4 unreachable, 5 degraded,
 6 doctor found problems.
@@ -27,9 +27,11 @@ from .app import World, run
 from .clock import SystemClock
 from .config import Config, ConfigError, load
 from .doctor import Doctor, Finding
+from .export import export
 from .folder import AlreadyRunning, Folder, NotEnrolled, StateError, default_folder
 from .hooks.guard import display_key
-from .inspection import NoAnswer, ask, look
+from .inspection import NoAnswer, ask, list_queue, look, retry, to_export
+from .queue import Page, Wanted
 from .status import Status
 from .sync.enrol import Enrolment
 from .sync.transport import Transport, Unreachable, server_address, tls_context
@@ -89,7 +91,33 @@ def _parser() -> argparse.ArgumentParser:
     ):
         _command(commands, name, command, text).add_argument("--json", action="store_true", help="print JSON")
     _command(commands, "display", _display, "print the link that opens the cashier's page")
+    _queue_commands(commands)
     return parser
+
+
+def _queue_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "records that the server would not take: list, try again, take along"
+    parts = commands.add_parser("queue", help=text, description=text).add_subparsers(required=True, metavar="COMMAND")
+    listing = _command(
+        parts,
+        "list",
+        _queue_list,
+        "what the server would not take; exit code 5 if any of it waits here, 0 if the server keeps it all",
+    )
+    again = _command(parts, "retry", _queue_retry, "try such records again, as if they had never been refused")
+    again.add_argument("--all", action="store_true", help="every one of them")
+    again.add_argument("--epoch", metavar="HEX", help="those of one epoch")
+    again.add_argument("--seq", type=int, metavar="N", help="one record of that epoch")
+    taking = _command(
+        parts,
+        "export",
+        _queue_export,
+        "write records, sealed as they are, to a file for tillstream-server batch import",
+    )
+    taking.add_argument("file", type=Path, metavar="FILE", help="a file that does not exist yet")
+    taking.add_argument("--all", action="store_true", help="all that the server has not acknowledged, refused or not")
+    for command in (listing, again, taking):
+        command.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _command(
@@ -206,6 +234,71 @@ def _display(given: argparse.Namespace) -> int:
     return _drive(tell())
 
 
+def _queue_list(given: argparse.Namespace) -> int:
+    folder = _folder(given)
+
+    async def tell() -> int:
+        page = await list_queue(folder, SystemClock())
+        if given.json:
+            _print_json({"records": page.lines, "here": page.here, "server": page.server, "queue": page.queue})
+        else:
+            print(_list_in_words(page, SystemClock().now_ms()))
+        return DEGRADED if page.here else OK
+
+    return _drive(tell())
+
+
+def _queue_retry(given: argparse.Namespace) -> int:
+    folder = _folder(given)
+    if given.all == (given.epoch is not None) or (given.seq is not None and given.epoch is None):
+        raise InvalidInput("say which records: --all, or --epoch HEX with or without --seq N", field="queue retry")
+    try:
+        wanted = msgspec.convert({"epoch": given.epoch, "seq": given.seq}, Wanted)
+    except msgspec.ValidationError as error:
+        raise InvalidInput("an epoch is 32 hex digits, a seq a whole number from 0 on", field="queue retry") from error
+
+    async def tell() -> int:
+        done = await retry(folder, wanted)
+        if given.json:
+            _print_json(done)
+        else:
+            print(f"queued again: {done.here} kept here, {done.server} of the server's; {done.gone} are no longer here")
+        if not (done.here or done.server or done.gone):
+            _say("tillstream-agent: there is no such record (see tillstream-agent queue list)")
+        return OK if done.here or done.server or given.all else ERROR
+
+    return _drive(tell())
+
+
+def _queue_export(given: argparse.Namespace) -> int:
+    folder = _folder(given)
+
+    async def write() -> None:
+        wanted = await to_export(folder, SystemClock(), everything=given.all)
+        done = await asyncio.to_thread(export, folder.journal, wanted, given.file)
+        if given.json:
+            _print_json(done)
+        else:
+            print(f"{done.records} records in {done.bytes} bytes written to {given.file}; they stay queued here")
+        if done.unreadable:
+            _say(
+                f"tillstream-agent: {done.unreadable} files of the journal cannot be read (see tillstream-agent doctor)"
+            )
+
+    return _drive(write())
+
+
+def _list_in_words(page: Page, now_ms: int) -> str:
+    rows = [f"{page.queue.records} records queued; refused: {page.here} kept here, {page.server} kept by the server"]
+    for line in page.lines:
+        state = "waits" if not line.dead else "dead letter"
+        where = f"{state}, kept {'here' if line.kept == 'here' else 'at the server'}"
+        age = max(0, now_ms - line.since_ms) // 1000
+        what = f"{line.kind or 'record'}, {where}, {line.tries} tries, since {age} s"
+        rows.append(f"{line.epoch} {line.seq}  {what}\n    {line.code}: {line.reason}")
+    return "\n".join(rows)
+
+
 def _drive(main_coroutine: Coroutine[Any, Any, int | None], config: Config | None = None) -> int:
     """Run a coroutine on uvloop where that is there and wanted, else on Python's own loop."""
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None
@@ -240,6 +333,11 @@ def _in_words(status: Status) -> str:
         ("server", f"{status.server}{_link_words(status)}"),
         ("queue", f"{status.queue.records} records, the oldest {status.queue.oldest_ms // 1000} s old"),
     ]
+    if status.queue.aside or status.dead_letters:
+        words = f"{status.queue.aside} kept here, {status.dead_letters} at the server: tillstream-agent queue list"
+        rows.append(("refused", words))
+    if status.damaged_files:
+        rows.append(("damaged", f"{status.damaged_files} files of the journal: tillstream-agent doctor"))
     if status.running and status.hook is not None:
         rows.append(("hook", f"port {status.http_port}, p50 {status.hook.p50} µs, p99 {status.hook.p99} µs"))
         rows.append(("pack", f"version {status.pack_version}"))

@@ -39,6 +39,9 @@ class Config:
     """Certificates to trust instead of the system's, for a server with a private authority."""
     journal_retain_s: float = 72 * 3600.0
     journal_retain_bytes: int = 1024 * 1024 * 1024
+    journal_reserve_bytes: int = 64 * 1024 * 1024
+    """Free room on the journal's disk below which nothing more is captured, so that what is there can be kept and sent;
+    0 captures until the disk is full."""
     log_level: str = "info"
     uvloop: bool = True
 
@@ -119,6 +122,7 @@ _SETTINGS: Final = (
     _Setting("sync.ca_file", "sync_ca_file", "the path of a file of certificates", _text),
     _Setting("journal.retain_s", "journal_retain_s", "seconds from 0 to 31536000", _number(0, 31_536_000)),
     _Setting("journal.retain_bytes", "journal_retain_bytes", "bytes from 0 to 2**50", _whole(0, 2**50)),
+    _Setting("journal.reserve_bytes", "journal_reserve_bytes", "bytes from 0 to 2**50", _whole(0, 2**50)),
     _Setting("log.level", "log_level", "debug, info, warning or error", _level),
     _Setting("run.uvloop", "uvloop", "true or false", _truth),
 )

@@ -18,12 +18,11 @@ from tillstream_protocol.messages import Hello, Introduction, decode_introductio
 from tillstream_protocol.signing import verify
 from tillstream_protocol.versions import PROTOCOL
 
-from .clock import Clock
+from .clock import MAX_SKEW_MS, Clock
 from .config import Config
 from .folder import Folder, Identity, NotEnrolled
 from .inspection import ask, read_stopped
-from .status import Status, disk_free
-from .sync.link import MAX_SKEW_MS
+from .status import Status, damaged_files, disk_free
 from .sync.transport import Transport, server_address, tls_context
 
 Verdict = Literal["ok", "problem"]
@@ -33,12 +32,27 @@ MAX_SYNC_S: Final = 0.1
 MAX_HOOK_US: Final = 20_000
 MAX_QUEUE_AGE_MS: Final = 3_600_000
 _ROUNDS: Final = 5
+_BESIDE: Final = ("-wal", "-shm")
 
 TROUBLES: Final[dict[str, tuple[str, str]]] = {
     "authentication": ("the server does not know this device", "ask head office, or enrol anew with --replace"),
     "revoked": ("head office has revoked this till", "ask head office; what is queued is kept"),
-    "replaced": ("another agent speaks for this till", "look for a copy of this state folder on another machine"),
-    "poison": ("the server refuses a record as it is", "upgrade server or agent, and send the log to support"),
+    "replaced": (
+        "another agent speaks for this till, from a copy of this state folder or an image of this machine",
+        "find it, and on the copy run tillstream-agent enroll --replace; nothing is overwritten meanwhile",
+    ),
+    "confused": (
+        "the server, or something before it, gives answers that make no sense",
+        "see what stands between: proxy, firewall, load balancer; what is queued is kept",
+    ),
+    "poison": (
+        "the server refuses records as they are",
+        "see tillstream-agent queue list; once the server can take them: tillstream-agent queue retry --all",
+    ),
+    "state_unavailable": (
+        "the state file cannot be read or written; capturing and uploads go on",
+        "make room on the disk, and check owner and mode of state.db",
+    ),
     "version": ("server and agent speak different versions", "upgrade the older one"),
     "journal_full": ("there is no room for the journal", "make room on the disk"),
     "journal_unavailable": ("the journal could not be written", "check the disk, and the agent's log"),
@@ -83,7 +97,7 @@ class Doctor:
             cause = "this agent has joined no server" if isinstance(error, NotEnrolled) else "the file was altered"
             return [_problem("identity", error.message, cause, fix)]
         findings = [self._identity(identity), self._permissions(), self._disk_space(), await self._disk_speed()]
-        findings += [self._quarantine(), *await self._server(identity)]
+        findings += [self._quarantine(), self._state(), *await self._server(identity)]
         return findings + await self._agent()
 
     def _identity(self, identity: Identity) -> Finding:
@@ -107,10 +121,12 @@ class Doctor:
 
     def _disk_space(self) -> Finding:
         free = disk_free(self.folder.path)
-        if free is None or free < MIN_FREE:
-            detail = f"{(free or 0) // 2**20} MiB free"
-            return _problem("disk space", detail, "the disk is nearly full", "make room; captures stop when it is full")
-        return _ok("disk space", f"{free // 2**20} MiB free")
+        reserve = self.config.journal_reserve_bytes
+        detail = f"{(free or 0) // 2**20} MiB free, of which {reserve // 2**20} MiB are held in reserve"
+        if free is None or free < reserve + MIN_FREE:
+            fix = "make room; captures stop when no more than the reserve is left"
+            return _problem("disk space", detail, "the disk is nearly full", fix)
+        return _ok("disk space", detail)
 
     async def _disk_speed(self) -> Finding:
         try:
@@ -140,11 +156,22 @@ class Doctor:
         return slowest
 
     def _quarantine(self) -> Finding:
-        damaged = sorted(file.name for file in self.folder.journal.glob("*.damaged"))
+        kept = damaged_files(self.folder.path)
+        damaged = [name for name in kept if name.endswith(".damaged")]
         if damaged:
-            fix = "keep the files, and send them to support: the server may still open parts of them"
-            return _problem("journal", f"set aside: {', '.join(damaged)}", "the disk returned damaged bytes", fix)
-        return _ok("journal", "no damaged files")
+            fix = "check the disk; keep the files and send them to support: the server may still open parts of them"
+            detail = f"{len(damaged)} damaged files: {_some(damaged)}"
+            return _problem("journal", detail, "the disk returned damaged bytes", fix)
+        torn = f"; {len(kept)} torn ends of writes that a crash cut off are kept" if kept else ""
+        return _ok("journal", f"no damaged files{torn}")
+
+    def _state(self) -> Finding:
+        aside = sorted(file.name for file in self.folder.path.glob("state.db.*") if not file.name.endswith(_BESIDE))
+        if aside:
+            cause = "the state file could not be read at a start"
+            fix = "check the disk; what it knew was learned again, so the files may be removed"
+            return _problem("state", f"set aside: {_some(aside)}", cause, fix)
+        return _ok("state", "no damaged files")
 
     async def _server(self, identity: Identity) -> list[Finding]:
         try:
@@ -169,7 +196,7 @@ class Doctor:
             return [_problem("server", error.message, "the server is down, or something is between", fix)]
         took = (self.timer() - started) * 1000
         if not _is_ours(server, nonce, identity):
-            cause = "another server answers there, or its keys were made anew"
+            cause = "another server answers there, or its signing key was made anew"
             return [_problem("server", "the server is not the one that was joined", cause, "ask head office")]
         kind = "plain HTTP on this machine" if identity.server.startswith("http:") else "TLS"
         return [
@@ -201,18 +228,24 @@ class Doctor:
         return [_ok("agent", f"running, answers in {took * 1000:.1f} ms"), *findings_of(status)]
 
 
+def _some(names: list[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (" …" if len(names) > most else "")
+
+
 def _is_open(path: Path) -> bool:
     found = path.stat()
     return bool(found.st_mode & 0o077) or found.st_uid != os.geteuid()
 
 
 def _is_ours(server: Introduction, nonce: bytes, identity: Identity) -> bool:
-    claim = introduction_bytes(nonce, server.server_public_key, server.box_public_key, server.escrow_public_key)
+    """Whether the server holds the signing key that was joined; its other keys may change, and packs bring them."""
+    keys = (server.server_public_key, server.box_public_key, server.escrow_public_key)
+    claim = introduction_bytes(nonce, *keys, server.protocol_from, server.protocol_to)
     try:
         verify(identity.server_public, claim, server.signature)
     except TillstreamError:
         return False
-    return server.box_public_key == identity.box_public
+    return True
 
 
 def findings_of(status: Status) -> Iterator[Finding]:
@@ -228,11 +261,14 @@ def findings_of(status: Status) -> Iterator[Finding]:
         else:
             yield _ok("hook", detail)
     yield _queue(status)
+    if status.dead_letters:
+        yield _ok("dead letters", f"{status.dead_letters} records that the server keeps and could not take")
 
 
 def _queue(status: Status) -> Finding:
     queue = status.queue
-    detail = f"{queue.records} records in {queue.bytes} bytes, the oldest {queue.oldest_ms // 1000} s old"
+    aside = f" and {queue.aside} refused ones" if queue.aside else ""
+    detail = f"{queue.records} records{aside} in {queue.bytes} bytes, the oldest {queue.oldest_ms // 1000} s old"
     if queue.records and queue.oldest_ms > MAX_QUEUE_AGE_MS:
         return _problem("queue", detail, "the server has not taken records for an hour", "see the other findings")
     return _ok("queue", detail)

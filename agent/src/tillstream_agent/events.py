@@ -83,6 +83,8 @@ class Events:
         """The code of the last trouble, for status and heartbeat."""
         self.capture_trouble = ""
         """Why the last capture could not be written, if it could not."""
+        self.state_trouble = ""
+        """What is wrong with the state file, if anything."""
 
     def started(self, *, version: str, port: int, queued: int) -> None:
         """The doors are open."""
@@ -163,6 +165,42 @@ class Events:
         self._metrics.batch(outcome)
         self._log.warning("upload_failed", outcome=outcome, code=code, reason=reason, retry_s=round(retry_s, 3))
 
+    def set_aside(self, code: str, reason: str, *, records: int, dead: int) -> None:
+        """The server refuses records as they are: they are kept and passed over; `dead` were tried often enough."""
+        self.last_error = code
+        self._metrics.set_aside.inc(records)
+        self._metrics.given_up.inc(dead)
+        self._log.warning("records_set_aside", code=code, reason=reason, records=records, dead=dead)
+
+    def recovered(self, records: int) -> None:
+        """The server took records that it had refused before."""
+        self._metrics.recovered.inc(records)
+        self._log.info("records_recovered", records=records)
+
+    def taken_up(self, *, here: int, server: int) -> None:
+        """Somebody asked for refused records to be tried again: those kept here, and dead letters of the server."""
+        self._log.info("records_taken_up", here=here, server=server)
+
+    def state_set_aside(self, name: str, reason: str) -> None:
+        """The state file could not be used; it was renamed and kept, and a fresh one made."""
+        self.last_error = "state_set_aside"
+        self._metrics.state("set_aside")
+        self._log.error("state_set_aside", file=name, reason=reason)
+
+    def state_unusable(self, reason: str) -> None:
+        """The state file cannot be read or written for now. Capturing and uploads go on without it."""
+        self.last_error = "state_unavailable"
+        if not self.state_trouble:
+            self.state_trouble = "state_unavailable"
+            self._metrics.state("unusable")
+            self._log.error("state_unusable", reason=reason)
+
+    def state_usable(self) -> None:
+        """The state file was read or written."""
+        if self.state_trouble:
+            self.state_trouble = ""
+            self._log.info("state_usable")
+
     def link_back(self, *, queued: int) -> None:
         """The server is heard again after trouble."""
         self._log.info("link_back", queued=queued)
@@ -198,6 +236,38 @@ class Events:
         self.last_error = "revoked"
         self._metrics.push("revoked")
         self._log.error("revoked", reason=reason)
+
+    def rewound(self, records: int) -> None:
+        """The server no longer holds records that it had acknowledged: they are queued again."""
+        self._metrics.rewound.inc(records)
+        self._log.warning("rewound", records=records)
+
+    def beyond_retention(self, records: int) -> None:
+        """The server no longer holds records that it had acknowledged, and neither does this till."""
+        self.last_error = "beyond_retention"
+        self._metrics.beyond_retention.inc(records)
+        self._log.error("beyond_retention", records=records)
+
+    def records_lost(self, reason: str, *, chunk: int, first: int, last: int | None) -> None:
+        """It was captured that records of this till may be lost; `last` is None where nobody knows how many."""
+        self.last_error = "records_lost"
+        self._metrics.lost(reason)
+        self._log.error("records_lost", reason=reason, chunk=chunk, first=first, last=last)
+
+    def keys_changed(self, server_key_id: bytes, escrow_key_id: bytes) -> None:
+        """What is captured from now on is sealed to other keys of the server."""
+        self._log.info("keys_changed", server_key=server_key_id.hex(), escrow_key=escrow_key_id.hex())
+
+    def returned(self, till: str) -> None:
+        """A server that had forgotten this till took it back by its certificate, under this name."""
+        self._metrics.returned("taken_back")
+        self._log.warning("returned", till=till)
+
+    def return_refused(self, error: TillstreamError) -> None:
+        """A server that does not know this till did not take it back. It will be asked again."""
+        self.last_error = error.code
+        self._metrics.returned("refused")
+        self._log.warning("return_refused", code=error.code, reason=error.message)
 
     def shown(self) -> None:
         """An offer reached a screen."""

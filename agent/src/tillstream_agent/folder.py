@@ -3,6 +3,7 @@
     identity.json    whom it joined, as which till; written last and by rename, so it is there whole or not at all
     device.key       the device's private signing key (32 raw bytes)
     device.key.new   the one that an enrolment under way has told the server of
+    former/          device keys of earlier enrolments, ID.key, for as long as the journal holds chunks of theirs
     tag.key          the key of the idempotency tags in the journal (32 raw bytes); outlives every enrolment
     hook-token       what a POS sends as `Authorization: Bearer`
     hook.sock        the hook's Unix socket while an agent runs
@@ -29,9 +30,11 @@ from typing import Final
 import msgspec
 
 from tillstream_protocol.errors import TillstreamError
+from tillstream_protocol.messages import SignedCertificate
 from tillstream_protocol.signing import SignKey, from_text, to_text
 
 SEED_SIZE: Final = 32
+_FORMER_SUFFIX: Final = ".key"
 
 
 class StateError(TillstreamError):
@@ -52,6 +55,11 @@ class AlreadyRunning(StateError):
     code = "already_running"
 
 
+class _CertificateFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    payload: str
+    signature: str
+
+
 class _IdentityFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`identity.json`. Keys are URL-safe base64, ids hex."""
 
@@ -66,6 +74,7 @@ class _IdentityFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     box_public: str
     escrow_public: str
     enrolled_ms: int
+    certificate: _CertificateFile | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +93,12 @@ class Identity:
     box_public: bytes
     escrow_public: bytes
     enrolled_ms: int
+    certificate: SignedCertificate | None = None
+    """The server's word that this device speaks for this till; None from before there were any."""
 
     def encode(self) -> bytes:
         """The content of `identity.json`."""
+        signed = self.certificate
         plain = _IdentityFile(
             self.server,
             self.till_id.hex(),
@@ -99,6 +111,7 @@ class Identity:
             to_text(self.box_public),
             to_text(self.escrow_public),
             self.enrolled_ms,
+            _CertificateFile(to_text(signed.payload), to_text(signed.signature)) if signed is not None else None,
         )
         return msgspec.json.format(msgspec.json.encode(plain), indent=2) + b"\n"
 
@@ -106,6 +119,7 @@ class Identity:
     def decode(cls, data: bytes) -> Identity:
         """Read `identity.json`. Raises `ValueError` or `TillstreamError`."""
         f = msgspec.json.decode(data, type=_IdentityFile)
+        c = f.certificate
         return cls(
             f.server,
             bytes.fromhex(f.till_id),
@@ -118,6 +132,7 @@ class Identity:
             from_text(f.box_public),
             from_text(f.escrow_public),
             f.enrolled_ms,
+            SignedCertificate(from_text(c.payload), from_text(c.signature)) if c is not None else None,
         )
 
 
@@ -129,6 +144,7 @@ class Folder:
         self.identity_file = path / "identity.json"
         self.device_key_file = path / "device.key"
         self.next_device_key_file = path / "device.key.new"
+        self.former = path / "former"
         self.tag_key_file = path / "tag.key"
         self.token_file = path / "hook-token"
         self.socket = path / "hook.sock"
@@ -214,15 +230,33 @@ class Folder:
         """Be `identity` from now on, by one decisive step: the rename of `identity.json`.
 
         Its device key is the one of `next_seed`. Tag key and hook token of an earlier enrolment are kept, since
-        journal and POS rely on them.
+        journal and POS rely on them; so is its device key, since only with it the server takes what that till has
+        queued.
         """
         with self._translated():
+            self._keep_former(identity)
             if self._secret(self.tag_key_file) is None:
                 write_private(self.tag_key_file, randomness(SEED_SIZE))
             if not self.token_file.exists():
                 write_private(self.token_file, to_text(randomness(SEED_SIZE)).encode() + b"\n")
             write_private(self.identity_file, identity.encode())
             os.replace(self.next_device_key_file, self.device_key_file)  # noqa: PTH105
+
+    def rewrite(self, identity: Identity) -> None:
+        """Put down what changed of the identity without a new enrolment. Raises `StateError`."""
+        with self._translated():
+            write_private(self.identity_file, identity.encode())
+
+    def former_keys(self) -> dict[bytes, SignKey]:
+        """The device keys of earlier enrolments, by key id. What cannot be read is left out."""
+        files = sorted(self.former.glob(f"*{_FORMER_SUFFIX}"))
+        keys = [SignKey(seed) for seed in map(self._secret, files) if seed is not None]
+        return {key.key_id: key for key in keys}
+
+    def drop_former(self, key_id: bytes) -> None:
+        """Forget an earlier device key: nothing that it signed waits any more. Raises `StateError`."""
+        with self._translated():
+            self._former_file(key_id).unlink(missing_ok=True)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -247,6 +281,18 @@ class Folder:
                 return False
         except AlreadyRunning:
             return True
+
+    def _keep_former(self, identity: Identity) -> None:
+        """The device key that is about to be replaced, on the disk under its own name."""
+        seed = self._secret(self.device_key_file)
+        if seed is None or (key_id := SignKey(seed).key_id) == identity.device_key_id:
+            return
+        self.former.mkdir(mode=0o700, exist_ok=True)
+        write_private(self._former_file(key_id), seed)
+        _sync_folder(self.path)
+
+    def _former_file(self, key_id: bytes) -> Path:
+        return self.former / f"{key_id.hex()}{_FORMER_SUFFIX}"
 
     def _secret(self, file: Path) -> bytes | None:
         with suppress(OSError):
@@ -290,7 +336,11 @@ def write_private(file: Path, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    _sync_folder(file.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(folder)
     finally:

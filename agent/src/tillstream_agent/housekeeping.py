@@ -9,9 +9,9 @@ from typing import Final
 
 from tillstream_protocol.errors import TillstreamError
 
-from .clock import Clock
 from .events import Events
 from .journal import Journal
+from .letters import Letters
 from .state import State
 
 SAVE_EVERY_S: Final = 1.0
@@ -25,17 +25,20 @@ class Housekeeping:
 
     journal: Journal
     state: State
-    clock: Clock
+    past_ms: Callable[[], int]
+    """A time that is over for sure, in ms since 1970: offers that expired by then may go."""
     events: Events
     acknowledged: asyncio.Event
     take_answered: Callable[[], list[bytes]]
+    letters: Letters
 
     async def keep_acknowledgements(self) -> None:
-        """Save what the server holds soon after it said so, at most once a second: a repeat costs little."""
+        """Save what the server holds, and what it would not take, soon after it said so, at most once a second."""
         while True:
             await self.acknowledged.wait()
             self.acknowledged.clear()
             await self._attempt("keep acknowledgements", self._save_acked)
+            await self._attempt("keep dead letters", self._save_letters)
             await asyncio.sleep(SAVE_EVERY_S)
 
     async def sweep_for_ever(self) -> None:
@@ -47,15 +50,27 @@ class Housekeeping:
     async def sweep(self) -> None:
         """One round."""
         await self._attempt("sweep the journal", self._sweep_journal)
+        await self._attempt("keep dead letters", self._save_letters)
         await self._attempt("forget offers", self._forget_offers)
 
     async def finish(self) -> None:
         """Save everything, at the end."""
         await self._attempt("keep acknowledgements", self._save_acked)
+        await self._attempt("keep dead letters", self._save_letters)
         await self._attempt("forget offers", self._forget_offers)
 
     async def _save_acked(self) -> None:
         await self.state.save_acked(self.journal.acked())
+
+    async def _save_letters(self) -> None:
+        changes = self.letters.changes()
+        if not changes:
+            return
+        try:
+            await self.state.save_letters(changes)
+        except BaseException:
+            self.letters.give_back(changes)
+            raise
 
     async def _sweep_journal(self) -> None:
         """Spends in a chunk are kept before it goes: a lease must not become whole again."""
@@ -65,7 +80,7 @@ class Housekeeping:
             self.journal.discard(swept)
 
     async def _forget_offers(self) -> None:
-        await self.state.drop_offers(answered=self.take_answered(), expired_before_ms=self.clock.now_ms())
+        await self.state.drop_offers(answered=self.take_answered(), expired_before_ms=self.past_ms())
 
     async def _attempt(self, what: str, do: Callable[[], Awaitable[None]]) -> None:
         try:

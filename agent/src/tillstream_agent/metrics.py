@@ -35,6 +35,9 @@ REFUSALS: Final = (
 )
 UPLOADS: Final = ("acked", "authentication", "confused", "refused", "revoked", "too_large", "unavailable", "version")
 INCIDENTS: Final = ("damaged", "set_aside", "sync_failed", "torn")
+LOSSES: Final = ("damaged_frame", "damaged_header", "missing_chunk", "power_cut", "torn_tail")
+STATES: Final = ("set_aside", "unusable")
+RETURNS: Final = ("refused", "taken_back")
 PUSHES: Final = ("expired", "offer", "pack", "refused", "repeat", "revoked")
 
 _BUCKETS: Final = (
@@ -65,6 +68,8 @@ class Gauges:
     chunks: int
     connected: bool
     pack_version: int
+    aside_records: int = 0
+    damaged_files: int = 0
 
 
 class AgentMetrics:
@@ -88,7 +93,17 @@ class AgentMetrics:
         )
         self._batches = counter("sync_batches", "Batches sent, by outcome", ("outcome",), UPLOADS)
         self.acked_records = counter("acked_records", "Records that the server acknowledged")
-        self.dead_letters = counter("dead_letters", "Records that the server could not take")
+        self.dead_letters = counter("dead_letters", "Records that the server could not take, and keeps")
+        self.set_aside = counter("set_aside_records", "Refusals of single records, which are kept here and passed over")
+        self.given_up = counter("given_up_records", "Records refused so often that they wait for somebody to ask")
+        self.recovered = counter("recovered_records", "Records that the server took after it had refused them")
+        self._states = counter("state_incidents", "What became of the state file", ("what",), STATES)
+        self.rewound = counter("rewound_records", "Acknowledged records queued again because the server lost them")
+        self.beyond_retention = counter(
+            "beyond_retention_records", "Acknowledged records that the server lost and the till no longer had"
+        )
+        self._losses = counter("losses", "Findings of records that may be lost, by reason", ("reason",), LOSSES)
+        self._returns = counter("returns", "Requests to be taken back by the server", ("outcome",), RETURNS)
         self._pushes = counter("pushes", "Messages pushed by the server, by what became of them", ("outcome",), PUSHES)
         self.offers_received = counter("offers_received", "Offers received from the server")
         self.offers_decided = counter("offers_decided", "Offers decided at the till")
@@ -118,6 +133,18 @@ class AgentMetrics:
         """Count a journal's trouble, one of `INCIDENTS`."""
         self._incidents.labels(what).inc()
 
+    def lost(self, reason: str) -> None:
+        """Count a finding of records that may be lost, one of `LOSSES`."""
+        self._losses.labels(reason).inc()
+
+    def returned(self, outcome: str) -> None:
+        """Count a request to be taken back, one of `RETURNS`."""
+        self._returns.labels(outcome).inc()
+
+    def state(self, what: str) -> None:
+        """Count a trouble of the state file, one of `STATES`."""
+        self._states.labels(what).inc()
+
     def push(self, outcome: str) -> None:
         """Count a pushed message by its outcome, one of `PUSHES`."""
         self._pushes.labels(outcome).inc()
@@ -138,6 +165,8 @@ class _GaugeCollector(Collector):
             ("queue_records", "Records not yet acknowledged by the server", now.queued_records),
             ("queue_bytes", "Bytes not yet acknowledged by the server", now.queued_bytes),
             ("queue_oldest_seconds", "Age of the oldest record not yet acknowledged", now.oldest_ms / 1000),
+            ("queue_aside_records", "Records that the server has refused, kept here", now.aside_records),
+            ("journal_damaged_files", "Damaged and torn files that the journal keeps", now.damaged_files),
             ("journal_chunks", "Chunk files on the disk", now.chunks),
             ("push_connected", "1 while the push channel is open", int(now.connected)),
             ("pack_version", "Version of the pack that the till decides by", now.pack_version),

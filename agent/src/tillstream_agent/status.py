@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from msgspec import Struct
 
@@ -15,19 +15,22 @@ from .clock import Clock
 from .events import Events
 from .folder import Identity
 from .journal import Journal, Queue
+from .letters import Letters
 from .metrics import Gauges, LatencyWindow
 from .offers.edge import Edge
 from .sync.link import Link
 
+DAMAGED: Final = (".damaged", ".torn")
 HealthState = Literal["ok", "degraded", "failing"]
 
 
 class QueueStatus(Struct, frozen=True):
-    """What the server has not acknowledged yet. `oldest_ms` is an age."""
+    """What waits to be sent. `oldest_ms` is an age; `aside` records were refused and are kept apart from these."""
 
     records: int
     bytes: int
     oldest_ms: int
+    aside: int = 0
 
 
 class Health(Struct, frozen=True):
@@ -65,6 +68,12 @@ class Status(Struct, frozen=True):
     """How far the till's clock is ahead of the server's."""
     last_error: str = ""
     disk_free: int | None = None
+    reserve: int | None = None
+    """Free bytes below which nothing is captured."""
+    dead_letters: int = 0
+    """Records that the server has acknowledged without being able to take them."""
+    damaged_files: int = 0
+    """Files of the journal that are kept because they were damaged or torn."""
 
 
 @dataclass(slots=True)
@@ -81,12 +90,14 @@ class Reporter:
     latency: LatencyWindow
     clock: Clock
     http_port: int
+    letters: Letters
+    reserve: int
 
     def status(self) -> Status:
         """For store IT."""
         who = self.identity
         name = self.journal.position
-        trouble = self.link.trouble + ((self.events.capture_trouble,) if self.events.capture_trouble else ())
+        troubles = (*self.link.trouble, self.events.capture_trouble, self.events.state_trouble)
         return Status(
             running=True,
             agent_version=self.agent_version,
@@ -95,10 +106,10 @@ class Reporter:
             retailer=who.retailer,
             store=who.store,
             till=who.till,
-            queue=_queue_status(self.journal.queue()),
+            queue=queue_status(self.journal.queue()),
             online=self.link.online,
             push_connected=self.link.push_connected,
-            trouble=trouble,
+            trouble=tuple(code for code in troubles if code),
             capturing=not self.events.capture_trouble,
             http_port=self.http_port,
             epoch=name.epoch.hex(),
@@ -109,6 +120,9 @@ class Reporter:
             clock_offset_ms=self.link.clock_offset_ms,
             last_error=self.events.last_error,
             disk_free=disk_free(self.folder),
+            reserve=self.reserve,
+            dead_letters=self.letters.server_total,
+            damaged_files=len(damaged_files(self.folder)),
         )
 
     def health(self) -> Health:
@@ -132,6 +146,8 @@ class Reporter:
             self.clock.now_ms(),
             self.agent_version,
             self.events.last_error,
+            queue.aside,
+            len(damaged_files(self.folder)),
         )
 
     def gauges(self) -> Gauges:
@@ -145,6 +161,8 @@ class Reporter:
             chunks,
             connected=self.link.push_connected,
             pack_version=self.edge.pack_version,
+            aside_records=queue.aside,
+            damaged_files=len(damaged_files(self.folder)),
         )
 
 
@@ -156,5 +174,15 @@ def disk_free(folder: Path) -> int | None:
         return None
 
 
-def _queue_status(queue: Queue) -> QueueStatus:
-    return QueueStatus(queue.records, queue.bytes, queue.oldest_ms)
+def damaged_files(folder: Path) -> list[str]:
+    """Names of the journal's files that were damaged or torn, and kept."""
+    try:
+        names = [file.name for file in (folder / "journal").iterdir()]
+    except OSError:
+        return []
+    return sorted(name for name in names if name.endswith(DAMAGED))
+
+
+def queue_status(queue: Queue) -> QueueStatus:
+    """The queue as it is reported."""
+    return QueueStatus(queue.records, queue.bytes, queue.oldest_ms, queue.aside)

@@ -19,9 +19,12 @@ from hypothesis import strategies as st
 
 from support.agents import WELCOME, Counter, counter, member, sale
 from support.disks import TroubledDisk
+from tillstream_agent import queue
 from tillstream_agent.folder import StateError
 from tillstream_agent.hooks.socket import Borders, SocketDoor
 from tillstream_agent.journal import Disk, Name
+from tillstream_agent.sync.answers import Failure
+from tillstream_agent.sync.flow import Send
 from tillstream_protocol.errors import InvalidInput, TooLarge
 from tillstream_protocol.limits import DEFAULT
 
@@ -58,7 +61,7 @@ class Pos:
 @asynccontextmanager
 async def door_open(folder: Path, disk: Disk | None = None) -> AsyncIterator[Pos]:
     async with counter(folder, WELCOME, disk=disk) as behind:
-        door = SocketDoor(behind.desk, behind.telling.events, behind.clock, limits=SMALL)
+        door = SocketDoor(behind.desk, behind.queue, behind.telling.events, behind.clock, limits=SMALL)
         await door.open(folder / "hook.sock")
         reader, writer = await asyncio.open_unix_connection(folder / "hook.sock")
         try:
@@ -103,6 +106,37 @@ async def test_status_is_told(pos: Pos) -> None:
     pos.says({"call": "status"})
     reply = await pos.hears()
     assert (reply["status"], reply["body"]["store"]) == (200, "north")
+
+
+async def test_what_the_server_refused_is_listed_and_tried_again(pos: Pos) -> None:
+    await pos.calls("transactions", sale(), ack="disk")
+    behind = pos.counter
+    step = behind.flow.next(0.0)
+    assert isinstance(step, Send)
+    behind.flow.failed(step.slice, Failure("refused", "invalid_input", "no"), 0.0)
+    pos.says({"call": "queue_list"})
+    page = (await pos.hears())["body"]
+    assert (page["here"], page["server"], page["next"], page["queue"]["aside"]) == (1, 0, None, 1)
+    (line,) = page["lines"]
+    assert (line["seq"], line["kind"], line["kept"], line["code"]) == (0, "transaction", "here", "invalid_input")
+    pos.says({"call": "queue_retry", "wanted": {"epoch": line["epoch"], "seq": 1}})
+    assert (await pos.hears())["body"] == {"here": 0, "server": 0, "gone": 0}
+    pos.says({"call": "queue_retry", "wanted": {"epoch": line["epoch"]}})
+    assert (await pos.hears())["body"] == {"here": 1, "server": 0, "gone": 0}
+    pos.says({"call": "queue_list"})
+    assert (await pos.hears())["body"]["lines"] == []
+    assert behind.journal.queue().aside == 0
+
+
+async def test_a_long_list_comes_in_parts(pos: Pos) -> None:
+    for seq in range(queue.PAGE + 3):
+        pos.counter.letters.refused((b"e" * 16, seq), 1, "invalid_input", "no", counts=True)
+    pos.says({"call": "queue_list"})
+    page = (await pos.hears())["body"]
+    assert (len(page["lines"]), page["next"]) == (queue.PAGE, queue.PAGE)
+    pos.says({"call": "queue_list", "start": page["next"]})
+    rest = (await pos.hears())["body"]
+    assert ([line["seq"] for line in rest["lines"]], rest["next"]) == ([queue.PAGE + n for n in range(3)], None)
 
 
 async def test_calls_sent_together_are_answered_in_order(pos: Pos) -> None:
@@ -215,7 +249,7 @@ async def test_the_socket_is_the_users_alone_and_replaces_a_left_one(tmp_path: P
 
 async def test_a_path_that_no_socket_can_have_is_told_of(tmp_path: Path) -> None:
     async with counter(tmp_path) as behind:
-        door = SocketDoor(behind.desk, behind.telling.events, behind.clock, limits=SMALL)
+        door = SocketDoor(behind.desk, behind.queue, behind.telling.events, behind.clock, limits=SMALL)
         with pytest.raises(StateError, match="too long"):
             await door.open(tmp_path / ("x" * 120))
         with pytest.raises(StateError, match="cannot be opened"):

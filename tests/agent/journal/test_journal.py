@@ -142,6 +142,10 @@ async def test_a_chunk_whose_headers_are_both_gone_is_set_aside_and_kept(till: T
     (path,) = chunk_files(till)
     path.write_bytes(bytes(FRAMES_START) + path.read_bytes()[FRAMES_START:])
     again = await till.start()
+    (damage,) = again.damage
+    assert (damage.first, damage.last, damage.reason) == (0, 0, "damaged_header")
+    assert path.exists(), "until somebody was told"
+    again.reported(damage)
     assert till.folder.joinpath("0000000001.damaged").exists()
     assert "set aside 0000000001.chunk" in till.diary.lines
     assert again.queue().records == 0

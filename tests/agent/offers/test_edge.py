@@ -11,7 +11,7 @@ import pytest
 
 from support.tills import TurnedClock
 from tillstream_agent.offers.edge import Edge
-from tillstream_protocol.decisions import Budget, Campaign
+from tillstream_protocol.decisions import Budget, Campaign, offer_id
 from tillstream_protocol.effects import CustomerMessage
 from tillstream_protocol.pack import ForeignPack, Lease, Pack, SignedPack, sign_pack
 from tillstream_protocol.rules import Fact
@@ -19,6 +19,7 @@ from tillstream_protocol.signing import BadSignature, SignKey
 
 SERVER = SignKey(bytes(32))
 TILL = b"t" * 16
+KEYS = (b"o" * 32, b"b" * 32, b"e" * 32)
 LEASE = Lease(b"l" * 16, "big", 2)
 BIG = Campaign(
     id="big",
@@ -38,7 +39,7 @@ class Ledger:
 
 def pack(clock: TurnedClock, *campaigns: Campaign, version: int = 1, leases: tuple[Lease, ...] = ()) -> SignedPack:
     now = clock.now_ms()
-    return sign_pack(Pack(version, "r", "s", TILL, now, now + 60_000, campaigns, leases), SERVER)
+    return sign_pack(Pack(version, "r", "s", TILL, now, now + 60_000, campaigns, leases, *KEYS), SERVER)
 
 
 @pytest.fixture
@@ -73,9 +74,9 @@ def test_a_pack_that_is_over_its_time_decides_nothing(edge: Edge, clock: TurnedC
     assert outcomes(edge) == []
 
 
-def test_with_an_untrusted_clock_offers_are_off(edge: Edge, clock: TurnedClock) -> None:
+def test_with_an_untrusted_clock_offers_are_off(clock: TurnedClock) -> None:
+    edge = Edge(server_public_key=SERVER.public, till_id=TILL, clock=clock, trusted=lambda: False)
     edge.accept(pack(clock, BIG))
-    edge.clock_trusted = False
     assert outcomes(edge) == []
 
 
@@ -99,7 +100,7 @@ def test_an_older_pack_changes_nothing(edge: Edge, clock: TurnedClock) -> None:
 
 def test_a_pack_of_another_till_or_server_is_refused_and_the_old_one_kept(edge: Edge, clock: TurnedClock) -> None:
     edge.accept(pack(clock, BIG))
-    foreign = Pack(9, "r", "s", b"x" * 16, clock.now_ms(), clock.now_ms() + 1, (), ())
+    foreign = Pack(9, "r", "s", b"x" * 16, clock.now_ms(), clock.now_ms() + 1, (), (), *KEYS)
     with pytest.raises(ForeignPack):
         edge.accept(sign_pack(foreign, SERVER))
     with pytest.raises(BadSignature):
@@ -117,3 +118,19 @@ def test_the_same_occasion_always_gives_the_same_offer_id(edge: Edge, clock: Tur
     edge.accept(pack(clock, BIG))
     first, again, other = (edge.decide("transaction", "s", FACTS, key, Ledger())[0] for key in (b"a", b"a", b"b"))
     assert first.offer_id == again.offer_id != other.offer_id
+
+
+def test_the_offer_id_depends_on_the_retailers_key_and_agrees_with_the_protocols(
+    edge: Edge, clock: TurnedClock
+) -> None:
+    edge.accept(pack(clock, BIG))
+    (decision,) = edge.decide("transaction", "s", FACTS, b"a", Ledger())
+    assert decision.offer_id == offer_id(BIG, b"a", KEYS[0])
+    assert decision.offer_id != offer_id(BIG, b"a", b"x" * 32)
+
+
+def test_the_pack_in_use_is_the_newest(edge: Edge, clock: TurnedClock) -> None:
+    for version in (1, 3, 2):
+        edge.accept(pack(clock, version=version))
+    assert edge.pack is not None
+    assert (edge.pack.version, edge.pack.box_public_key) == (3, KEYS[1])

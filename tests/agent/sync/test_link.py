@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from support.agents import NOW_MS
 from support.tills import TurnedClock
-from tillstream_agent.sync.link import MAX_SKEW_MS, Link
+from tillstream_agent.clock import MAX_SKEW_MS
+from tillstream_agent.sync.link import Link
 
 
 class Watched:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -14,23 +15,60 @@ from support.agents import HOUR_MS, NOW_MS, Telling, offer, offer_push
 from support.gateways import NEVER_MS, TILL_ID, Gateway, gateway
 from support.tills import TurnedClock
 from tillstream_agent.display.board import Board
+from tillstream_agent.folder import Folder, Identity
+from tillstream_agent.journal import Journal, JournalIdentity
 from tillstream_agent.offers.edge import Edge
 from tillstream_agent.state import State, StateUnavailable
 from tillstream_agent.sync import push as push_module
+from tillstream_agent.sync.keys import SealingKeys
 from tillstream_agent.sync.link import Link
-from tillstream_agent.sync.push import Again, Forget, Keep, Mailbox, OutOfTurn, PushChannel, PushSession, Say
+from tillstream_agent.sync.push import (
+    Again,
+    Forget,
+    Keep,
+    Mailbox,
+    OutOfTurn,
+    PushChannel,
+    PushSession,
+    Requeue,
+    Say,
+)
+from tillstream_agent.sync.rewind import Rewind
 from tillstream_protocol import messages
 from tillstream_protocol.codec import encode
 from tillstream_protocol.errors import InvalidInput
-from tillstream_protocol.messages import Challenge, HookLatency, PackPush, Present, Push, Receipt, Revoked, Vitals
+from tillstream_protocol.framing import ChunkHeader
+from tillstream_protocol.limits import DEFAULT
+from tillstream_protocol.messages import (
+    Challenge,
+    EpochRanges,
+    HookLatency,
+    Missing,
+    PackPush,
+    Present,
+    Push,
+    Range,
+    Receipt,
+    Revoked,
+    Vitals,
+)
+from tillstream_protocol.sealing import key_id
 from tillstream_protocol.signing import SignKey, verify
 
 DEVICE = SignKey(b"d" * 32)
 EPOCH = b"e" * 16
+ACKED = (EpochRanges(EPOCH, (Range(0, 4), Range(8, 9))),)
 
 
 def session(last_push: int = 0) -> PushSession:
-    return PushSession(till_id=TILL_ID, device=DEVICE, agent_version="1.0", last_push=last_push, pack_version=3)
+    return PushSession(
+        till_id=TILL_ID,
+        device=DEVICE,
+        agent_version="1.0",
+        last_push=last_push,
+        pack_version=3,
+        claim=lambda: ACKED,
+    )
 
 
 def open_session(last_push: int = 0) -> PushSession:
@@ -56,6 +94,7 @@ def test_a_challenge_is_answered_with_a_signed_present() -> None:
         3,
     )
     verify(DEVICE.public, messages.challenge_bytes(b"n" * 16, TILL_ID), present.signature)
+    assert present.acked == ACKED
     assert till.server_ms == NOW_MS
 
 
@@ -79,6 +118,16 @@ def test_an_expired_push_is_forgotten() -> None:
     assert open_session().receive(encode(late), NOW_MS) == Forget(late)
 
 
+def test_what_is_missing_of_what_was_claimed_is_to_be_queued_again() -> None:
+    said = Missing((EpochRanges(EPOCH, (Range(3, 8),)), EpochRanges(b"x" * 16, (Range(0, 9),))))
+    assert open_session().receive(encode(said), NOW_MS) == Requeue((EpochRanges(EPOCH, (Range(3, 4), Range(8, 8))),))
+
+
+def test_nothing_can_be_missing_before_the_till_has_presented_itself() -> None:
+    with pytest.raises(OutOfTurn):
+        session().receive(encode(Missing(ACKED)), NOW_MS)
+
+
 def test_what_has_no_place_is_refused() -> None:
     with pytest.raises(OutOfTurn):
         session().receive(encode(a_push(1)), NOW_MS)
@@ -93,6 +142,12 @@ class Till:
     """A till with an open channel to a stand-in server."""
 
     server: Gateway
+    folder: Folder
+    journal: Journal
+    changes: list[str]
+    returns: list[bool]
+    """What the server answers to the requests to be taken back; no more when it is empty."""
+    channel: PushChannel
     state: State
     board: Board
     edge: Edge
@@ -106,6 +161,16 @@ class Till:
         async with asyncio.timeout(10):
             while event not in self.telling.said():
                 await asyncio.sleep(0.005)
+
+    async def captures(self) -> ChunkHeader:
+        """Capture a record, and have the server hold it: the header of the chunk that it went into."""
+        name = self.journal.append(b"a record", kind=1)
+        await self.journal.synced(name)
+        lane = self.journal.next_slice("live", 1 << 20) or self.journal.next_slice("backlog", 1 << 20)
+        assert lane is not None
+        self.journal.acknowledge(name.epoch, [Range(lane.first, lane.last)])
+        self.server.records[name.epoch, name.seq] = b""
+        return ChunkHeader.decode(lane.header)
 
     def said(self, event: str) -> list[dict[str, object]]:
         return [line for line in self.telling.lines() if line["event"] == event]
@@ -122,7 +187,27 @@ async def till(tmp_path: Path) -> AsyncIterator[Till]:
         board = Board(clock, lambda _card: True)
         edge = Edge(server_public_key=server.key.public, till_id=TILL_ID, clock=clock)
         link = Link(clock, lambda _link: None)
-        vitals = Vitals(TILL_ID, EPOCH, 5, 2, 9, HookLatency(1, 2, 3, 4), 10, NOW_MS, "1.0", "")
+        vitals = Vitals(TILL_ID, EPOCH, 5, 2, 9, HookLatency(1, 2, 3, 4), 10, NOW_MS, "1.0", "", 0, 0)
+        folder = Folder(tmp_path)
+        keys = (server.key.public, server.box_public, server.escrow_public)
+        who = Identity(server.address, TILL_ID, "acme", "north", "1", "USD", DEVICE.key_id, *keys, enrolled_ms=0)
+        folder.rewrite(who)
+        journal = await Journal.open(
+            folder.journal,
+            identity=JournalIdentity(TILL_ID, DEVICE, server.box_public, server.escrow_public),
+            clock=clock,
+            randomness=os.urandom,
+            limits=replace(DEFAULT, sync_interval=0.0, reserve=0),
+        )
+        changes: list[str] = []
+        returns: list[bool] = []
+
+        async def returning() -> bool:
+            if not returns:
+                return False
+            server.device = DEVICE.public
+            return returns.pop(0)
+
         channel = PushChannel(
             address=server.address,
             tls=None,
@@ -130,23 +215,30 @@ async def till(tmp_path: Path) -> AsyncIterator[Till]:
             device=DEVICE,
             agent_version="1.0",
             state=state,
-            mailbox=Mailbox(state, board, edge, link, telling.events),
+            mailbox=Mailbox(
+                state, board, edge, SealingKeys(folder, who, journal, telling.events), link, telling.events
+            ),
+            rewind=Rewind(journal, telling.events, lambda: changes.append("acked")),
             edge=edge,
             link=link,
             events=telling.events,
             clock=clock,
             vitals=lambda: vitals,
+            returning=returning,
             uniform=lambda: 0.02,
             heartbeat_s=0.02,
         )
         tasks: list[asyncio.Task[None]] = []
-        yield Till(
-            server, state, board, edge, link, telling, clock, lambda: tasks.append(asyncio.create_task(channel.run()))
-        )
+
+        def start() -> None:
+            tasks.append(asyncio.create_task(channel.run()))
+
+        yield Till(server, folder, journal, changes, returns, channel, state, board, edge, link, telling, clock, start)
         for task in tasks:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        await journal.close()
         await state.close()
 
 
@@ -168,6 +260,75 @@ async def test_a_pack_is_taken_and_kept(till: Till) -> None:
     await till.server.until(lambda server: server.receipts == [1])
     assert till.edge.pack_version == 2
     assert await till.state.load_pack() == pack
+
+
+async def test_a_pack_with_other_keys_changes_what_chunks_are_sealed_to_from_now_on(till: Till) -> None:
+    before = await till.captures()
+    assert before.server_key_id == key_id(till.server.box_public)
+    till.server.box_public, till.server.escrow_public = (bytes(SignKey(bytes([n]) * 32).public) for n in (1, 2))
+    till.start()
+    await till.server.push(1, PackPush(till.server.pack(version=2)))
+    await till.server.until(lambda server: server.receipts == [1])
+    after = await till.captures()
+    assert after.chunk > before.chunk
+    assert after.server_key_id == key_id(till.server.box_public)
+    assert after.escrow_key_id == key_id(till.server.escrow_public)
+    who = till.folder.identity()
+    assert (who.box_public, who.escrow_public) == (till.server.box_public, till.server.escrow_public)
+    assert till.said("keys_changed")[0]["server_key"] == key_id(till.server.box_public).hex()
+
+
+async def test_a_pack_with_the_same_keys_begins_no_chunk_and_writes_no_identity(till: Till) -> None:
+    before = await till.captures()
+    written = till.folder.identity_file.stat().st_ino
+    till.start()
+    await till.server.push(1, PackPush(till.server.pack(version=2)))
+    await till.server.until(lambda server: server.receipts == [1])
+    assert (await till.captures()).chunk == before.chunk
+    assert till.folder.identity_file.stat().st_ino == written
+
+
+async def test_keys_that_cannot_be_written_down_are_used_all_the_same(till: Till) -> None:
+    till.folder.identity_file.unlink()
+    till.folder.identity_file.mkdir()
+    till.server.box_public = SignKey(b"1" * 32).public
+    till.start()
+    await till.server.push(1, PackPush(till.server.pack(version=2)))
+    await till.server.until(lambda server: server.receipts == [1])
+    assert (await till.captures()).server_key_id == key_id(till.server.box_public)
+    assert till.said("housekeeping_failed")[0]["what"] == "keep the server's keys"
+
+
+async def test_a_server_that_lost_records_gets_them_queued_again(till: Till) -> None:
+    for _ in range(3):
+        await till.captures()
+    epoch = till.journal.position.epoch
+    till.server.loses((epoch, 1))
+    till.start()
+    await till.server.until(lambda server: bool(server.vitals))
+    assert till.server.presents[0].acked == (EpochRanges(epoch, (Range(0, 2),)),)
+    await till.hears("rewound")
+    assert till.changes == ["acked"]
+    assert till.journal.acked()[epoch] == (Range(0, 0), Range(2, 2))
+    assert till.journal.queue().records == 1
+
+
+async def test_a_server_that_lost_nothing_changes_nothing(till: Till) -> None:
+    await till.captures()
+    till.start()
+    await till.server.until(lambda server: bool(server.vitals))
+    await till.hears("push_opened")
+    assert till.changes == []
+    assert till.journal.queue().records == 0
+
+
+async def test_a_channel_whose_trouble_is_over_need_not_wait(till: Till) -> None:
+    device, till.server.device = till.server.device, SignKey(b"x" * 32).public
+    till.start()
+    await till.hears("push_closed")
+    till.server.device = device
+    till.channel.hurry()
+    await till.hears("push_opened")
 
 
 async def test_an_older_pack_and_a_foreign_one_are_let_go(till: Till) -> None:
@@ -262,6 +423,29 @@ async def test_an_unknown_device_is_not_online(till: Till) -> None:
     await till.hears("push_closed")
     assert "push_opened" not in till.telling.said()
     assert till.link.trouble == ("authentication",)
+
+
+async def test_a_till_that_the_server_takes_back_connects_at_once(till: Till) -> None:
+    till.server.device = SignKey(b"x" * 32).public
+    till.returns.append(True)
+    till.start()
+    await till.hears("push_opened")
+    assert till.said("push_closed")[0]["retry_s"] == 0
+    assert till.link.trouble == ()
+
+
+async def test_a_till_that_is_taken_back_and_yet_unknown_waits_before_it_asks_again(till: Till) -> None:
+    till.returns.extend([True, True])
+    till.start()
+    await till.hears("push_opened")
+    await till.server.hangs_up(4401)
+    await till.server.until(lambda server: len(server.presents) == 2)
+    await till.server.hangs_up(4401)
+    async with asyncio.timeout(10):
+        while len(till.said("push_closed")) < 2:
+            await asyncio.sleep(0.005)
+    assert [closed["retry_s"] for closed in till.said("push_closed")] == [0, pytest.approx(60 * 0.52)]
+    assert till.returns == [True]
 
 
 async def test_a_push_that_cannot_be_kept_gets_no_receipt_and_comes_again(

@@ -14,10 +14,12 @@ import pytest
 from support.agents import Telling
 from support.disks import TroubledDisk
 from support.tills import TestTill
-from tillstream_agent.journal import Journal, JournalError, Lane, Slice
+from tillstream_agent.journal import Journal, Lane, Slice
+from tillstream_agent.letters import Letters
+from tillstream_agent.sync.answers import Failure, Outcome, interpret
+from tillstream_agent.sync.flow import SLOW_S, Rest, Send, UploadFlow
 from tillstream_agent.sync.link import Link
 from tillstream_agent.sync.transport import Response
-from tillstream_agent.sync.upload import POISON_S, SLOW_S, Failure, Outcome, Rest, Send, UploadFlow, interpret
 from tillstream_protocol.codec import encode
 from tillstream_protocol.errors import ErrorBody
 from tillstream_protocol.limits import DEFAULT
@@ -42,7 +44,8 @@ class Line:
     async def starts(self) -> None:
         self.journal = await self.till.start()
         self.link = Link(self.till.clock, lambda _link: None)
-        self.flow = UploadFlow(self.journal, self.telling.events, self.link, lambda: HALF, LIMITS)
+        self.letters = Letters(self.till.clock)
+        self.flow = UploadFlow(self.journal, self.telling.events, self.link, lambda: HALF, LIMITS, self.letters)
 
     async def captures(self, count: int = 1, size: int = 100) -> None:
         for number in range(count):
@@ -272,67 +275,27 @@ async def test_a_batch_that_is_too_large_is_halved_and_grows_back(line: Line) ->
     assert len(line.sends().frames) > len(half.frames)
 
 
-async def test_a_record_that_is_refused_as_it_is_holds_up_no_live_one(line: Line) -> None:
-    await line.captures(3)
-    poison = line.sends().first
-    while (sent := line.sends()).first != sent.last:
-        line.fails(sent, "refused")
-    line.fails(sent, "refused")
-    assert line.trouble() == ["poison"]
-    await line.captures(2)
-    live = line.sends()
-    assert (live.lane, live.first) == ("live", 3)
-    assert line.acks(live)
-    assert line.trouble() == ["poison"]
-    rest = line.rests()
-    assert rest == Rest(POISON_S, for_news=True)
-    line.now += POISON_S
-    assert line.sends().first == poison
+async def test_a_lane_that_cannot_be_read_is_told_of_and_tried_again(line: Line) -> None:
+    await line.captures(1)
+    line.disk.trouble.read = errno.EIO
+    assert line.rests() == Rest(1.0, for_news=True)
+    assert "housekeeping_failed" in line.telling.said()
+    line.disk.trouble.read = None
+    line.now += 1
     assert line.acks(line.sends())
-    assert line.trouble() == []
-    line.drains()
-    assert line.journal.queue().records == 0
 
 
-async def test_poison_in_the_backlog_waits_there(line: Line) -> None:
+async def test_trouble_with_one_lane_lets_the_other_have_its_turn(line: Line) -> None:
     await line.captures(1)
     line.journal.roll()
     await line.captures(1)
-    assert line.acks(line.sends())
-    backlog = line.sends()
-    assert backlog.lane == "backlog"
-    line.fails(backlog, "refused")
-    assert line.rests() == Rest(POISON_S, for_news=True)
-    assert line.journal.queue().records == 1
-
-
-async def test_poison_waits_also_where_no_fresh_chunk_can_be_had(line: Line) -> None:
-    await line.captures(1)
-    line.disk.trouble.create = errno.ENOSPC
-    line.fails(line.sends(), "refused")
-    line.disk.trouble.create = None
-    assert line.rests() == Rest(POISON_S, for_news=True)
-
-
-async def test_poison_is_tried_again_alone(line: Line) -> None:
-    await line.captures(5)
-    while (sent := line.sends()).first != sent.last:
-        line.fails(sent, "refused")
-    line.fails(sent, "refused")
-    line.now += POISON_S
-    again = line.sends()
-    assert (again.first, again.last) == (0, 0)
-    line.fails(again, "refused")
-    assert line.rests() == Rest(POISON_S, for_news=True)
-
-
-async def test_a_journal_that_cannot_be_read_is_told_of(line: Line) -> None:
-    await line.captures(1)
-    line.disk.trouble.read = errno.EIO
-    with pytest.raises(JournalError):
-        line.flow.next(line.now)
-    line.disk.trouble.read = None
-    assert line.acks(line.sends())
+    lanes = []
+    for _ in range(4):
+        sent = line.sends()
+        lanes.append(sent.lane)
+        line.fails(sent)
+        line.now += 60
+    assert lanes == ["live", "backlog", "live", "backlog"]
 
 
 def answer(status: int, code: str, **headers: float) -> Response:
@@ -344,6 +307,9 @@ def answer(status: int, code: str, **headers: float) -> Response:
     [
         (400, "invalid_input", "refused"),
         (400, "version_mismatch", "version"),
+        (400, "foreign_chunk", "refused"),
+        (400, "bad_signature", "confused"),
+        (400, "unsigned", "confused"),
         (401, "unsigned", "authentication"),
         (401, "bad_signature", "authentication"),
         (401, "unknown_device", "authentication"),
@@ -372,3 +338,15 @@ def test_an_answer_without_an_error_body_is_understood_by_its_status() -> None:
 def test_a_good_answer_is_an_acknowledgement() -> None:
     reply = BatchReply(b"e" * 16, (Range(0, 1),), 0, (), FAST, 5)
     assert interpret(Response(200, encode(reply))) == reply
+
+
+def test_a_refusal_in_words_that_are_not_a_servers_is_no_judgement_on_a_record() -> None:
+    page = interpret(Response(400, b"<html>"))
+    assert isinstance(page, Failure)
+    assert (page.outcome, page.code) == ("confused", "http_400")
+
+
+def test_a_proxy_that_has_no_room_for_a_batch_is_understood() -> None:
+    page = interpret(Response(413, b"<html>"))
+    assert isinstance(page, Failure)
+    assert page.outcome == "too_large"

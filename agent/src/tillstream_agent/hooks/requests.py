@@ -20,6 +20,7 @@ from ..capture import Capture, Captured
 from ..display.board import REMEMBERED, Board
 from ..events import Events
 from ..journal import JournalError, JournalFull
+from ..queue import Page, Retried, Wanted
 from ..status import Health, Status
 
 Ack = Literal["os", "disk"]
@@ -94,7 +95,19 @@ class StatusCall(Struct, frozen=True, forbid_unknown_fields=True, tag_field="cal
     """`GET /v1/status` on the socket."""
 
 
-Call = TransactionCall | IdentifyCall | AnswerCall | StatusCall
+class QueueListCall(Struct, frozen=True, forbid_unknown_fields=True, tag_field="call", tag="queue_list"):
+    """What the server would not take, from a place in the list on. For store IT, on the socket only."""
+
+    start: Annotated[int, Meta(ge=0)] = 0
+
+
+class QueueRetryCall(Struct, frozen=True, forbid_unknown_fields=True, tag_field="call", tag="queue_retry"):
+    """Try such records again. For store IT, on the socket only."""
+
+    wanted: Wanted
+
+
+Call = TransactionCall | IdentifyCall | AnswerCall | StatusCall | QueueListCall | QueueRetryCall
 
 _STATUSES: Final[tuple[tuple[type[TillstreamError], int], ...]] = (
     (TooLarge, 413),
@@ -119,6 +132,18 @@ class Reports(Protocol):
 
     def health(self) -> Health:
         """For the POS."""
+        ...
+
+
+class QueueCalls(Protocol):
+    """The queue's side of the counter."""
+
+    def page(self, start: int) -> Page:
+        """What the server would not take, from a place on."""
+        ...
+
+    def retry(self, wanted: Wanted) -> Retried:
+        """Queue such records again."""
         ...
 
 

@@ -1,6 +1,7 @@
 """The Unix-socket door: a stream of msgpack calls, one reply each, in order.
 
     call    {"call": "transactions" | "identify" | "answer" | "status", "ack": "os" | "disk", "body": {…}}
+            {"call": "queue_list", "start": 0} or {"call": "queue_retry", "wanted": {…}}
     reply   {"status": 201, "body": {…}}  or  {"status": 400, "error": {…}}
 
 Who may connect is a matter of the file: mode 0600 in a folder of mode 0700, so the agent's own user. No token is
@@ -28,8 +29,22 @@ from ..clock import Clock
 from ..events import Events
 from ..folder import StateError
 from ..journal import JournalError
+from ..queue import Page, Retried
 from ..status import Status
-from .requests import Ack, AnswerCall, Call, Desk, IdentifyCall, Reply, StatusCall, TransactionCall, status_of
+from .requests import (
+    Ack,
+    AnswerCall,
+    Call,
+    Desk,
+    IdentifyCall,
+    QueueCalls,
+    QueueListCall,
+    QueueRetryCall,
+    Reply,
+    StatusCall,
+    TransactionCall,
+    status_of,
+)
 
 MAX_PATH: Final = 107
 """Bytes in the name of a Unix socket on Linux."""
@@ -40,7 +55,7 @@ class SocketReply(Struct, frozen=True):
     """One reply: `body` or `error`."""
 
     status: int
-    body: Reply | Status | UnsetType = UNSET
+    body: Reply | Status | Page | Retried | UnsetType = UNSET
     error: ErrorBody | UnsetType = UNSET
 
 
@@ -84,8 +99,9 @@ class Borders:
 class SocketDoor:
     """Listens on the socket file."""
 
-    def __init__(self, desk: Desk, events: Events, clock: Clock, *, limits: Limits) -> None:
+    def __init__(self, desk: Desk, queue: QueueCalls, events: Events, clock: Clock, *, limits: Limits) -> None:
         self.desk = desk
+        self.queue = queue
         self.events = events
         self.clock = clock
         self.limit = limits.hook_body + _ENVELOPE
@@ -194,8 +210,8 @@ class Connection(asyncio.Protocol):
         started = door.clock.monotonic()
         try:
             call = door.decode(message)
-            if isinstance(call, StatusCall):
-                self._send(SocketReply(200, door.desk.status()))
+            if isinstance(call, StatusCall | QueueListCall | QueueRetryCall):
+                self._send(SocketReply(200, self._report(call)))
                 return
             captured = self._capture(call)
         except TillstreamError as error:
@@ -208,6 +224,13 @@ class Connection(asyncio.Protocol):
                 self._busy = asyncio.get_running_loop().create_task(self._reply_when_durable(call, captured, started))
             else:
                 self._reply(call, captured, started)
+
+    def _report(self, call: StatusCall | QueueListCall | QueueRetryCall) -> Status | Page | Retried:
+        if isinstance(call, StatusCall):
+            return self._door.desk.status()
+        if isinstance(call, QueueListCall):
+            return self._door.queue.page(call.start)
+        return self._door.queue.retry(call.wanted)
 
     def _capture(self, call: TransactionCall | IdentifyCall | AnswerCall) -> Captured:
         desk = self._door.desk

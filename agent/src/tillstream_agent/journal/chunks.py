@@ -1,29 +1,36 @@
-"""Chunks as the journal keeps them in mind: small for those on disk, more for the one that is open."""
+"""Chunks as the journal keeps them in mind: a few numbers for those on disk, more for the one that is open."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
-from tillstream_protocol.framing import FRAMES_START, ChunkHeader, Entry, Place
+from tillstream_protocol.framing import FRAMES_START, NO_TAG, ChunkHeader, Entry, Place
 from tillstream_protocol.messages import Range
-from tillstream_protocol.ranges import count, covers
+from tillstream_protocol.ranges import count
 from tillstream_protocol.sealing import RecordSeal
 
 from .disk import File
+from .seqs import common
 
-SUFFIX = ".chunk"
-DAMAGED_SUFFIX = ".damaged"
+SUFFIX: Final = ".chunk"
+DAMAGED_SUFFIX: Final = ".damaged"
+TORN_SUFFIX: Final = ".torn"
+_TAG: Final = 16
+_ROW: Final = _TAG + 8
 
 
-def file_name(number: int) -> str:
+def file_name(number: int, suffix: str = SUFFIX) -> str:
     """The name of a chunk's file: names sort as numbers do."""
-    return f"{number:010d}{SUFFIX}"
+    return f"{number:010d}{suffix}"
 
 
 def file_number(name: str) -> int | None:
-    """The number in a chunk's or a damaged chunk's file name, or None for another file."""
+    """The number in the name of a chunk's file or of what was kept of it, or None for another file."""
     stem, _, suffix = name.partition(".")
-    return int(stem) if f".{suffix}" in (SUFFIX, DAMAGED_SUFFIX) and stem.isdecimal() else None
+    known = f".{suffix}" in (SUFFIX, DAMAGED_SUFFIX, TORN_SUFFIX)
+    return int(stem) if known and stem.isascii() and stem.isdecimal() else None
 
 
 @dataclass(slots=True)
@@ -31,22 +38,36 @@ class Chunk:
     """One chunk: what it holds, how much of it is synced, and from where it is still to be sent.
 
     `present` are the seqs in it. Offsets are in bytes: frames end at `frames_end`, those before `synced_end` survive a
-    power cut, and those before `cursor` were acknowledged.
+    power cut, and those before `cursor` need no second look; the next frame there should have the seq `next_seq`.
     """
 
     number: int
     header: ChunkHeader
     encoded_header: bytes
-    entries: list[Entry] = field(default_factory=list)
     present: tuple[Range, ...] = ()
+    spends: dict[bytes, int] = field(default_factory=dict)
+    """Units drawn in it, by lease."""
+    index: bytes | None = None
+    """Its tags and seqs, packed, where its footer cannot tell them."""
     size: int = FRAMES_START
     frames_end: int = FRAMES_START
     synced_end: int = FRAMES_START
     cursor: int = FRAMES_START
+    next_seq: int = 0
     closed: bool = False
     """Nothing more will come."""
     done: bool = False
     """It is closed, and everything in it was acknowledged."""
+    done_at: float | None = None
+    """When that came about, by the monotonic clock; None if that was in an earlier run, or has not been yet."""
+    opened_at: float | None = None
+    """By the monotonic clock; None if an earlier run opened it."""
+    damaged: bool = False
+    """Some of its bytes hold nothing: it is kept when its time is over."""
+    unreported: int = 0
+    """How many findings of damage in it nobody has taken up yet."""
+    unreadable_until: float = 0.0
+    """By the monotonic clock: when to try again to read it."""
 
     @property
     def name(self) -> str:
@@ -58,21 +79,58 @@ class Chunk:
         """The epoch that wrote it."""
         return self.header.epoch
 
+    @property
+    def end(self) -> int:
+        """The seq after its last record."""
+        return self.present[-1].last + 1 if self.present else self.header.first_seq
+
     def records(self) -> int:
         """How many records it holds."""
         return count(self.present)
 
-    def acknowledged_by(self, acked: tuple[Range, ...]) -> bool:
-        """Whether every record in it lies in `acked`."""
-        return all(covers(acked, part) for part in self.present)
-
-    def unacknowledged(self, acked: tuple[Range, ...]) -> int:
+    def unacknowledged(self, acked: Sequence[Range]) -> int:
         """How many of its records do not lie in `acked`."""
-        overlap = 0
-        for part in self.present:
-            for given in acked:
-                overlap += max(0, min(part.last, given.last) - max(part.first, given.first) + 1)
-        return self.records() - overlap
+        return self.records() - count(common(self.present, acked))
+
+    def rewind(self) -> None:
+        """Look at all of it again when sending."""
+        self.cursor = FRAMES_START
+        self.next_seq = self.header.first_seq
+
+
+def add_spends(spends: dict[bytes, int], entry: Entry) -> None:
+    """Count what one record drew on leases."""
+    for spend in entry.spends:
+        spends[spend.lease] = spends.get(spend.lease, 0) + spend.amount
+
+
+def sum_spends(entries: Iterable[Entry]) -> dict[bytes, int]:
+    """Units drawn, by lease."""
+    spends: dict[bytes, int] = {}
+    for entry in entries:
+        if entry.spends:
+            add_spends(spends, entry)
+    return spends
+
+
+def pack_index(rows: Iterable[tuple[int, Entry]]) -> bytes:
+    """Seqs and their entries as a chunk's index."""
+    return b"".join(entry.tag + seq.to_bytes(8, "big") for seq, entry in rows if entry.tag != NO_TAG)
+
+
+def index_tags(index: bytes) -> Iterable[bytes]:
+    """The tags in an index."""
+    return (index[at : at + _TAG] for at in range(0, len(index), _ROW))
+
+
+def index_seq(index: bytes, tag: bytes) -> int | None:
+    """The seq of a tag in an index."""
+    at = index.find(tag)
+    while at >= 0:
+        if at % _ROW == 0:
+            return int.from_bytes(index[at + _TAG : at + _ROW], "big")
+        at = index.find(tag, at + 1)
+    return None
 
 
 @dataclass(slots=True)
@@ -87,12 +145,11 @@ class Unsynced:
 
 @dataclass(slots=True)
 class OpenChunk:
-    """The chunk that is being written, with the only copy of its key."""
+    """The chunk that is being written, with the only copy of its key, and what its footer will say."""
 
     chunk: Chunk
     file: File
     seal: RecordSeal
     place: Place
-    opened: float
-    """By the monotonic clock, in seconds."""
+    entries: list[Entry] = field(default_factory=list)
     unsynced: list[Unsynced] = field(default_factory=list)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Protocol
@@ -49,13 +50,16 @@ class Disk(Protocol):
         """An existing file."""
 
     def rename(self, name: str, to: str) -> None:
-        """Give a file another name in the folder."""
+        """Give a file another name in the folder; one that had it before is gone."""
 
     def unlink(self, name: str) -> None:
         """Remove a file."""
 
     def sync_folder(self) -> None:
         """Make creations, renames and removals survive a power cut."""
+
+    def free(self) -> int:
+        """Bytes that this user may still write."""
 
 
 class _OsFile:
@@ -82,7 +86,9 @@ class FolderDisk:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not folder.is_dir():
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _sync_names(folder.parent)
 
     def names(self) -> list[str]:
         """Every file's name."""
@@ -107,8 +113,8 @@ class FolderDisk:
         return _OsFile(os.open(self._folder / name, _OPEN | os.O_WRONLY | os.O_APPEND))
 
     def rename(self, name: str, to: str) -> None:
-        """Give a file another name in the folder."""
-        (self._folder / name).rename(self._folder / to)
+        """Give a file another name in the folder; one that had it before is gone."""
+        (self._folder / name).replace(self._folder / to)
 
     def unlink(self, name: str) -> None:
         """Remove a file."""
@@ -116,13 +122,11 @@ class FolderDisk:
 
     def sync_folder(self) -> None:
         """Make creations, renames and removals survive a power cut; a no-op where folders cannot be synced."""
-        if sys.platform == "win32":
-            return
-        fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        _sync_names(self._folder)
+
+    def free(self) -> int:
+        """Bytes that this user may still write."""
+        return shutil.disk_usage(self._folder).free
 
 
 def _sync_data(fd: int) -> None:
@@ -130,3 +134,13 @@ def _sync_data(fd: int) -> None:
         os.fdatasync(fd)
     else:
         os.fsync(fd)  # FlushFileBuffers on Windows
+
+
+def _sync_names(folder: Path) -> None:
+    if sys.platform == "win32":
+        return
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,8 +1,7 @@
-"""The journal itself: appending, syncing, and remembering. The package's docstring has its rules."""
+"""The journal itself: appending, sending, and remembering. The package's docstring has its rules."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,13 +12,21 @@ from tillstream_protocol.limits import DEFAULT, Limits
 from tillstream_protocol.messages import Range
 
 from ..clock import Clock
-from .chunks import Chunk, OpenChunk, Unsynced
+from .chain import Chain
+from .damage import Damage
 from .disk import Disk, FolderDisk
-from .errors import JournalError, translate
+from .errors import JournalError, JournalFull, translate
+from .inherited import Inherited
+from .mending import quarantine
 from .observer import JournalObserver
 from .reader import Lane, Slice
-from .recovery import recover
-from .shelf import Acked, Queue, Shelf, Sweep
+from .reading import look_up
+from .recovery import Found, recover
+from .retention import Sweep
+from .room import Room
+from .shelf import Queue, Ranges, Shelf
+from .syncing import MAX_BURDEN, Syncer
+from .tags import Name, Seen, Tags
 from .writer import ChunkWriter, JournalIdentity, Lineage, Randomness
 
 Settled = Mapping[tuple[int, bytes], int]
@@ -27,55 +34,34 @@ Settled = Mapping[tuple[int, bytes], int]
 
 
 @dataclass(frozen=True, slots=True)
-class Name:
-    """A record's name, together with the till's."""
-
-    epoch: bytes
-    seq: int
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """A record with this tag was captured as `name`. `check` is None if that was before the last restart."""
-
-    name: Name
-    check: int | None
+class _Parts:
+    disk: Disk
+    found: Found
+    shelf: Shelf
+    tags: Tags
+    room: Room
+    chain: Chain
+    inherited: Inherited
+    syncer: Syncer
+    observer: JournalObserver
 
 
 class Journal:
     """One till's journal. Everything but the syncing itself runs on the event loop that opened it."""
 
-    def __init__(
-        self,
-        shelf: Shelf,
-        writer: ChunkWriter,
-        disk: Disk,
-        epoch: bytes,
-        next_number: int,
-        clock: Clock,
-        limits: Limits,
-        observer: JournalObserver,
-    ) -> None:
-        self._shelf = shelf
-        self._writer = writer
-        self._disk = disk
-        self._clock = clock
-        self._limits = limits
-        self._observer = observer
-        self._epoch = epoch
-        self._next_number = next_number
-        self._next_seq = 0
-        self._synced_before = 0
-        self._open: OpenChunk | None = None
-        self._closing: list[OpenChunk] = []
-        self._homeless: list[Unsynced] = []
-        self._seen: dict[bytes, Seen] = {}
-        self._spent: dict[bytes, int] = {}
-        self._wakeup: Callable[[], None] = lambda: None
-        self._dirty = asyncio.Event()
-        self._urgent = asyncio.Event()
-        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
-        self._syncer: asyncio.Task[None] | None = None
+    def __init__(self, parts: _Parts, lineage: Lineage, spent: dict[bytes, int]) -> None:
+        self._disk = parts.disk
+        self._found = parts.found
+        self._shelf = parts.shelf
+        self._tags = parts.tags
+        self._room = parts.room
+        self._chain = parts.chain
+        self._inherited = parts.inherited
+        self._syncer = parts.syncer
+        self._observer = parts.observer
+        self._lineage = lineage
+        self._epoch = lineage.epoch
+        self._spent = spent
 
     @classmethod
     async def open(
@@ -85,7 +71,8 @@ class Journal:
         identity: JournalIdentity,
         clock: Clock,
         randomness: Randomness,
-        acked: Acked | None = None,
+        acked: Ranges | None = None,
+        aside: Ranges | None = None,
         settled: Settled | None = None,
         limits: Limits = DEFAULT,
         disk: Disk | None = None,
@@ -93,25 +80,32 @@ class Journal:
     ) -> Journal:
         """Recover what is there and open a new epoch.
 
-        `acked` and `settled` are what earlier runs kept of acknowledgements, and of spends in unlinked chunks; without
-        `acked` everything is sent again, and acknowledged again. Raises `JournalError` only where the folder itself
-        cannot be read; with no room for a new chunk, `append` says so until there is.
+        `acked`, `aside` and `settled` are what earlier runs kept of acknowledgements, of records set aside, and of
+        spends in unlinked chunks; without `acked` everything is sent again, and acknowledged again. Raises
+        `JournalError` only where the folder itself cannot be read; with no room for a new chunk, `append` says so
+        until there is.
         """
         observer = observer or JournalObserver()
+        tags = Tags(lambda number, tag: look_up(parts.disk, parts.shelf.get(number), tag))
         try:
             disk = disk or FolderDisk(folder)
-            found = recover(disk, observer)
+            found = recover(disk, observer, till=identity.till_id, acked=acked, tags=tags)
         except OSError as error:
             raise translate(error, f"the journal in {folder} cannot be read") from error
         lineage = Lineage(randomness(16), found.parent, found.parent_position)
         writer = ChunkWriter(disk, identity, lineage, randomness, limits)
-        shelf = Shelf(disk, found.chunks, found.next_number, clock, limits, observer)
-        journal = cls(shelf, writer, disk, lineage.epoch, found.next_number, clock, limits, observer)
-        journal._remember(found.chunks, acked or {}, settled or {})
+        shelf = Shelf(disk, found.chunks, identity.till_id, found.next_number, clock, limits, observer)
+        shelf.damage.extend(found.damage)
+        shelf.begin(acked or {}, aside or {})
+        room = Room(disk, clock, limits)
+        chain = Chain(writer, shelf, tags, clock, limits, observer, found.next_number)
+        inherited = Inherited(disk, shelf, clock, observer, found.unfinished)
+        syncer = Syncer(chain, shelf, tags, room, inherited, clock, limits, observer)
+        parts = _Parts(disk, found, shelf, tags, room, chain, inherited, syncer, observer)
+        journal = cls(parts, lineage, _sum_spent(shelf, settled or {}))
         with contextlib.suppress(JournalError):
-            journal._open_chunk(0)
-        journal._syncer = asyncio.create_task(journal._sync_for_ever(), name="journal sync")
-        journal._dirty.set()
+            chain.begin(0)
+        syncer.start()
         return journal
 
     # Capturing
@@ -119,11 +113,11 @@ class Journal:
     @property
     def position(self) -> Name:
         """The name that the next record gets."""
-        return Name(self._epoch, self._next_seq)
+        return Name(self._epoch, self._chain.next_seq)
 
     def find(self, tag: bytes) -> Seen | None:
-        """The record that was captured under a tag."""
-        return self._seen.get(tag)
+        """The record that was captured under a tag. Raises `JournalError` where its chunk cannot be read."""
+        return self._tags.find(tag)
 
     @property
     def spent(self) -> Mapping[bytes, int]:
@@ -137,275 +131,205 @@ class Journal:
 
         Raises `JournalError` or `JournalFull`, and `TooLarge`; then nothing was written and nothing is counted.
         """
-        target = self._target()
-        seq = self._next_seq
+        self._refuse_if_full()
+        chain = self._chain
+        target = chain.target()
+        seq = chain.next_seq
         entry = Entry(tag, tuple(spends))
         try:
-            self._writer.write(target, seq, kind, entry, plain)
+            size = chain.writer.write(target, seq, kind, entry, plain)
         except OSError as error:
-            if not self._writer.cut_back(target):
-                self._next_seq += 1  # the record may turn up after all, so nothing else may have its name
-                self._give_up(target)
+            if not chain.writer.cut_back(target):
+                chain.next_seq += 1  # the record may turn up after all, so nothing else may have its name
+                chain.give_up(target)
+                self._shelf.lose(target.chunk, [Range(seq, seq)])
+            self._syncer.stir()
             raise translate(error, "the record could not be written") from error
-        self._next_seq = seq + 1
+        chain.next_seq = seq + 1
         name = Name(self._epoch, seq)
-        self._note(entry, Seen(name, check))
-        self._dirty.set()
+        self._room.take(size)
+        if tag != NO_TAG:
+            self._tags.note(tag, Seen(name, check), target.chunk.number)
+        for spend in entry.spends:
+            self._spent[spend.lease] = self._spent.get(spend.lease, 0) + spend.amount
+        self._syncer.stir()
         return name
 
     async def synced(self, name: Name) -> None:
-        """Return when a record survives a power cut."""
-        if name.epoch != self._epoch or name.seq < self._synced_before:
-            return
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.append((name.seq, waiter))
-        self._urgent.set()
-        self._dirty.set()
-        await waiter
+        """Return when a record survives a power cut.
+
+        Raises `JournalError` when the disk has failed for long; the record is kept, and written when that is possible.
+        """
+        if name.epoch == self._epoch:
+            await self._syncer.synced(name.seq)
+        else:
+            await self._inherited.synced(name.epoch, name.seq)
+
+    def use_keys(self, server_public: bytes, escrow_public: bytes) -> None:
+        """Seal every chunk from now on to these keys (32 bytes each)."""
+        self._chain.use_keys(server_public, escrow_public)
+        self._syncer.stir()
 
     # Sending
 
     def set_wakeup(self, callback: Callable[[], None]) -> None:
         """`callback` is called whenever there may be something new to send."""
-        self._wakeup = callback
+        self._syncer.wakeup = callback
 
     def next_slice(self, lane: Lane, max_bytes: int) -> Slice | None:
-        """The oldest synced and unacknowledged frames of a lane. The same again until they are acknowledged.
+        """The oldest synced frames of a lane that are neither acknowledged nor set aside. The same until they are.
 
-        Raises `JournalError`.
+        Raises `JournalError` where a chunk cannot be read and no other has anything to send.
         """
         return self._shelf.next_slice(lane, max_bytes)
+
+    def slice_of(self, epoch: bytes, seq: int) -> Slice | None:
+        """One record as it travels; None if it is not here, not synced, or acknowledged. Raises `JournalError`."""
+        return self._shelf.slice_of(epoch, seq)
 
     def acknowledge(self, epoch: bytes, ranges: Iterable[Range]) -> None:
         """The server holds these seqs of an epoch durably."""
         self._shelf.acknowledge(epoch, ranges)
 
+    def unacknowledge(self, epoch: bytes, ranges: Iterable[Range]) -> int:
+        """The server holds these no longer: what of them is still here is queued again. Returns how many records."""
+        return self._shelf.unacknowledge(epoch, ranges)
+
     def acked(self) -> Mapping[bytes, tuple[Range, ...]]:
-        """What was acknowledged, of the epochs that still have chunks here."""
+        """What was acknowledged, of the epochs that still have chunks here; the oldest epoch comes first."""
         return self._shelf.acked()
+
+    def set_aside(self, epoch: bytes, seq: int) -> None:
+        """Pass over a record that the server refuses. Its chunk stays until it is acknowledged."""
+        self._shelf.set_aside(epoch, seq)
+
+    def take_up(self, epoch: bytes, ranges: Iterable[Range]) -> int:
+        """Send again what was set aside. Returns how many records."""
+        return self._shelf.take_up(epoch, ranges)
+
+    def set_aside_names(self) -> Mapping[bytes, tuple[Range, ...]]:
+        """What was set aside, by epoch."""
+        return self._shelf.aside()
 
     def roll(self) -> None:
         """Start a fresh chunk that goes ahead of everything queued so far. Raises `JournalError`."""
-        if self._open is not None and not self._open.chunk.present:
-            self._shelf.live_from = self._open.chunk.number
-            return
-        self._close_open()
-        self._shelf.live_from = self._next_number
-        self._open_chunk(self._next_seq)
+        self._chain.roll()
+        self._syncer.stir()
 
     def backlog_exists(self) -> bool:
         """Whether anything is queued behind the live lane."""
         return self._shelf.backlog_exists()
 
     def queue(self) -> Queue:
-        """What is not acknowledged yet."""
+        """What is still to be sent."""
         return self._shelf.queue()
+
+    # What was found
+
+    @property
+    def parent(self) -> Name:
+        """The epoch that this one follows, and how many records it had; `NO_EPOCH` and 0 for a till's first."""
+        return Name(self._lineage.parent, self._lineage.parent_position)
+
+    @property
+    def clean_end(self) -> bool:
+        """Whether the newest chunk found had been closed, or there was none."""
+        return self._found.clean_end
+
+    @property
+    def ends(self) -> Mapping[bytes, tuple[int, int]]:
+        """Of each epoch found: the number of its last chunk, and the position after its last record on disk."""
+        return self._found.ends
+
+    @property
+    def damage(self) -> tuple[Damage, ...]:
+        """Losses that nobody has taken up yet: found at start, or later when a damaged frame was to be sent."""
+        return tuple(self._shelf.damage)
+
+    def reported(self, damage: Damage) -> None:
+        """A loss was captured as a record of its own: what is damaged is put away, and not looked at again."""
+        if damage not in self._shelf.damage:
+            return
+        self._shelf.damage.remove(damage)
+        chunk = self._shelf.get(damage.chunk)
+        if chunk is not None and damage.reason != "missing_chunk":
+            chunk.unreported -= 1
+        try:
+            if chunk is not None and damage.reason == "torn_tail":
+                self._inherited.put_away_tail(chunk)
+                self._syncer.stir()
+            elif damage.reason == "damaged_header" and not any(d.file == damage.file for d in self._shelf.damage):
+                quarantine(self._disk, damage.file)
+        except OSError as error:
+            self._observer.set_aside(damage.file, f"it could not be put away: {error.strerror or error}")
+
+    @property
+    def unreadable(self) -> tuple[str, ...]:
+        """Files that could not be read at start. They are tried again at the next."""
+        return tuple(self._found.unreadable)
+
+    @property
+    def inherited_safe(self) -> bool:
+        """Whether a power cut would take nothing of what earlier runs wrote."""
+        return self._inherited.safe
+
+    @property
+    def safe(self) -> bool:
+        """Whether a power cut would take nothing at all."""
+        return self._syncer.safe
+
+    def devices(self) -> frozenset[bytes]:
+        """The ids of the device keys that signed what is here."""
+        return frozenset(chunk.header.device_key_id for chunk in self._shelf)
+
+    def former_epochs(self) -> frozenset[bytes]:
+        """The epochs here that an earlier enrolment's till wrote."""
+        return frozenset(chunk.epoch for chunk in self._shelf if self._shelf.lane(chunk) == "former")
 
     # Keeping house
 
     def sweep(self) -> Sweep:
-        """Which acknowledged chunks are over their time, or over the room that is kept for them.
+        """Which acknowledged chunks are over their time, over the room kept for them, or in the way of new records.
 
         The spends in them must be kept durably before `discard` is called. The newest chunk always stays, since the
         next epoch names it.
         """
-        return self._shelf.sweep()
+        return self._shelf.sweep(self._room) if not self._syncer.homeless else Sweep((), {})
 
     def discard(self, sweep: Sweep) -> None:
-        """Unlink swept chunks. Raises `JournalError`; what was not unlinked is swept again."""
-        for chunk in [c for c in self._shelf.chunks if c.number in sweep.chunks]:
-            self._shelf.discard(chunk)
-            for entry in chunk.entries:
-                self._seen.pop(entry.tag, None)
+        """Unlink swept chunks; damaged ones are kept under another name.
+
+        Raises `JournalError`; what was not unlinked is swept again.
+        """
+        for number in sweep.chunks:
+            chunk = self._shelf.get(number)
+            if chunk is not None and chunk.done:
+                self._shelf.discard(chunk)
+                self._tags.forget(number)
+        self._room.refresh()
 
     async def close(self) -> None:
         """Close the open chunk, sync everything, and stop. Who still waits for the disk is cancelled."""
-        self._close_open()
-        if self._syncer is not None:
-            self._syncer.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._syncer
-        await self._sync_once()
-        for _, waiter in self._waiters:
-            waiter.cancel()
+        self._chain.close()
+        await self._syncer.stop()
 
-    # Inside
-
-    def _target(self) -> OpenChunk:
-        target = self._open
-        if target is not None:
-            full = target.chunk.size >= self._limits.chunk
-            old = self._clock.monotonic() - target.opened >= self._limits.chunk_age
-            if not target.chunk.present or not (full or old):
-                return target
-            self._close_open()
-        return self._open_chunk(self._next_seq)
-
-    def _open_chunk(self, first_seq: int) -> OpenChunk:
-        number = self._next_number
-        self._next_number += 1
-        opened = self._writer.open(number, first_seq, created_ms=self._clock.now_ms(), opened=self._clock.monotonic())
-        self._shelf.chunks.append(opened.chunk)
-        self._open = opened
-        self._observer.opened(number)
-        return opened
-
-    def _close_open(self) -> None:
-        target = self._open
-        if target is not None:
-            self._writer.close(target)
-            self._give_up(target)
-
-    def _give_up(self, target: OpenChunk) -> None:
-        """Write no more to a chunk; what it holds is still synced and sent."""
-        self._open = None
-        target.chunk.closed = True
-        self._shelf.settle(target.chunk)
-        self._closing.append(target)
-        self._dirty.set()
-
-    def _note(self, entry: Entry, seen: Seen) -> None:
-        if entry.tag != NO_TAG:
-            self._seen[entry.tag] = seen
-        for spend in entry.spends:
-            self._spent[spend.lease] = self._spent.get(spend.lease, 0) + spend.amount
-
-    def _remember(self, chunks: Sequence[Chunk], acked: Acked, settled: Settled) -> None:
-        """Read back from clear headers what the till must know, and take up what was acknowledged."""
-        for chunk in chunks:
-            seqs = (seq for part in chunk.present for seq in range(part.first, part.last + 1))
-            for seq, entry in zip(seqs, chunk.entries, strict=False):
-                self._note(entry, Seen(Name(chunk.epoch, seq), None))
-            self._shelf.settle(chunk)
-        here = {chunk.number for chunk in chunks}
-        for (number, lease), units in settled.items():
-            if number not in here:
-                self._spent[lease] = self._spent.get(lease, 0) + units
-        for epoch, ranges in acked.items():
-            self.acknowledge(epoch, ranges)
-
-    # Syncing
-
-    async def _sync_for_ever(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await self._dirty.wait()
-            timer = loop.call_later(self._limits.sync_interval, self._urgent.set)
-            await self._urgent.wait()
-            timer.cancel()
-            self._dirty.clear()
-            self._urgent.clear()
-            await self._sync_once()
-
-    async def _sync_once(self) -> None:
-        await self._sync_recovered()
-        self._house()
-        for target in list(self._closing):
-            await self._sync_chunk(target)
-            target.file.close()
-            self._closing.remove(target)
-        if self._open is not None:
-            await self._sync_chunk(self._open)
-        self._release_waiters()
-        self._wakeup()
-
-    async def _sync_recovered(self) -> None:
-        """What an earlier run wrote must be on the disk before it is sent."""
-        for chunk in self._shelf.chunks:
-            if chunk.epoch == self._epoch:
-                return
-            if chunk.synced_end >= chunk.frames_end or chunk.done:
-                continue
-            try:
-                file = self._disk.append_to(chunk.name)
-                try:
-                    await file.sync()
-                finally:
-                    file.close()
-                chunk.synced_end = chunk.frames_end
-            except OSError as error:
-                self._observer.sync_failed(chunk.number, str(error))
-
-    async def _sync_chunk(self, target: OpenChunk) -> None:
-        pending = len(target.unsynced)
-        end = target.chunk.frames_end
-        started = self._clock.monotonic()
+    def _refuse_if_full(self) -> None:
         try:
-            await target.file.sync()
-        except OSError as error:
-            self._observer.sync_failed(target.chunk.number, str(error))
-            self._distrust(target)
-            return
-        target.chunk.synced_end = max(target.chunk.synced_end, end)
-        if pending:
-            last = target.unsynced[pending - 1].seq
-            del target.unsynced[:pending]
-            self._shelf.note_synced(self._epoch, last)
-            self._observer.synced(pending, self._clock.monotonic() - started)
-        self._synced_before = self._first_unsynced()
-
-    def _first_unsynced(self) -> int:
-        """Every seq of this epoch before this one survives a power cut."""
-        targets = [*self._closing, *([self._open] if self._open is not None else [])]
-        waiting = [target.unsynced[0].seq for target in targets if target.unsynced]
-        waiting.extend(record.seq for record in self._homeless[:1])
-        return min(waiting, default=self._next_seq)
-
-    def _distrust(self, target: OpenChunk) -> None:
-        """Never trust a file again whose sync failed: what it did not sync is to be sealed anew."""
-        chunk = target.chunk
-        if self._open is target:
-            self._open = None
-        kept = len(chunk.entries) - len(target.unsynced)
-        chunk.entries = chunk.entries[:kept]
-        chunk.frames_end = min(chunk.frames_end, chunk.synced_end)
-        first = chunk.present[0].first if chunk.present else 0
-        chunk.present = (Range(first, first + kept - 1),) if kept else ()
-        chunk.closed = True
-        self._shelf.settle(chunk)
-        if target not in self._closing:
-            target.file.close()
-        self._homeless.extend(target.unsynced)
-        target.unsynced = []
-        self._house()
-
-    def _house(self) -> None:
-        """Seal what lost its file into a new chunk, under its own names. Tried again at every sync."""
-        if not self._homeless:
-            return
-        self._dirty.set()
-        self._homeless.sort(key=lambda record: record.seq)
-        with contextlib.suppress(JournalError, OSError):
-            while self._homeless:
-                record = self._homeless[0]
-                target = self._open
-                if target is None or not _continues(target.chunk, record.seq):
-                    self._close_open()
-                    target = self._open_chunk(record.seq)
-                self._rewrite(target, record)
-                del self._homeless[0]
-        if self._open is not None and not _continues(self._open.chunk, self._next_seq):
-            self._close_open()
-
-    def _rewrite(self, target: OpenChunk, record: Unsynced) -> None:
-        """Seal one record again. Raises `OSError`; what a failed write left behind is cut, or the chunk left."""
-        try:
-            self._writer.write(target, record.seq, record.kind, record.entry, record.plain)
-        except OSError:
-            if not self._writer.cut_back(target):
-                self._give_up(target)
+            self._room.claim()
+        except JournalFull:
+            self._syncer.stir()
             raise
-
-    def _release_waiters(self) -> None:
-        still: list[tuple[int, asyncio.Future[None]]] = []
-        for seq, waiter in self._waiters:
-            if seq >= self._synced_before:
-                still.append((seq, waiter))
-            elif not waiter.done():
-                waiter.set_result(None)
-        self._waiters = still
+        if self._syncer.burden > MAX_BURDEN:
+            raise JournalError("the disk takes nothing", field="journal", hint="see tillstream-agent doctor")
 
 
-def _continues(chunk: Chunk, seq: int) -> bool:
-    """Whether a record may follow what a chunk holds: its seqs have no gap."""
-    return seq == (chunk.present[-1].last + 1 if chunk.present else chunk.header.first_seq)
+def _sum_spent(shelf: Shelf, settled: Settled) -> dict[bytes, int]:
+    """Units drawn by lease: in the chunks that are here, and in those that were unlinked."""
+    spent: dict[bytes, int] = {}
+    for chunk in shelf:
+        for lease, units in chunk.spends.items():
+            spent[lease] = spent.get(lease, 0) + units
+    for (number, lease), units in settled.items():
+        if shelf.get(number) is None:
+            spent[lease] = spent.get(lease, 0) + units
+    return spent

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tillstream_protocol.framing import (
     ChunkHeader,
@@ -18,7 +18,7 @@ from tillstream_protocol.messages import Range
 from tillstream_protocol.sealing import KEY_SIZE, NONCE_SIZE, TAG_SIZE, RecordSeal, key_id, seal_key
 from tillstream_protocol.signing import SignKey
 
-from .chunks import Chunk, OpenChunk, Unsynced, file_name
+from .chunks import Chunk, OpenChunk, Unsynced, add_spends, file_name, pack_index
 from .disk import Disk
 from .errors import translate
 
@@ -58,6 +58,13 @@ class ChunkWriter:
         self._limits = limits
         self._previous = bytes(TAG_SIZE)
 
+    def use_keys(self, server_public: bytes, escrow_public: bytes) -> bool:
+        """Seal the chunks opened from now on to these. False if they are sealed to them already."""
+        identity = replace(self._identity, server_public=server_public, escrow_public=escrow_public)
+        changed = identity != self._identity
+        self._identity = identity
+        return changed
+
     def open(self, number: int, first_seq: int, *, created_ms: int, opened: float) -> OpenChunk:
         """Begin a chunk: header twice, folder synced. Raises `JournalError`; an unfinished file is removed."""
         data_key = self._random(KEY_SIZE)
@@ -77,32 +84,40 @@ class ChunkWriter:
             raise translate(error, "a new chunk could not be begun") from error
         place = Place(header.till, header.epoch, number)
         seal = RecordSeal(data_key, limit=self._limits.record)
-        return OpenChunk(Chunk(number, header, encoded), file, seal, place, opened)
+        chunk = Chunk(number, header, encoded, next_seq=first_seq, opened_at=opened)
+        return OpenChunk(chunk, file, seal, place)
 
-    def write(self, target: OpenChunk, seq: int, kind: int, entry: Entry, plain: bytes) -> None:
-        """Seal one record and append it. Raises `TooLarge`, or `OSError` with an unknown part of it written."""
+    def write(self, target: OpenChunk, seq: int, kind: int, entry: Entry, plain: bytes) -> int:
+        """Seal one record, append it, and return the frame's size.
+
+        Raises `TooLarge`, or `OSError` with an unknown part of it written.
+        """
         header = ClearHeader(seq, kind, entry.tag, self._previous, entry.spends)
         frame = seal_frame(target.seal, target.place, header, plain, self._random(NONCE_SIZE))
         target.file.write(frame)
         chunk = target.chunk
         chunk.size += len(frame)
         chunk.frames_end = chunk.size
-        chunk.entries.append(entry)
+        target.entries.append(entry)
+        if entry.spends:
+            add_spends(chunk.spends, entry)
         first = chunk.present[0].first if chunk.present else seq
         chunk.present = (Range(first, seq),)
         self._previous = frame[-TAG_SIZE - _CRC_SIZE : -_CRC_SIZE]
         target.unsynced.append(Unsynced(seq, kind, entry, plain))
+        return len(frame)
 
     def close(self, target: OpenChunk) -> None:
         """Append the footer, as far as there is room: a chunk without one is scanned at the next start."""
         chunk = target.chunk
         first = chunk.present[0].first if chunk.present else chunk.header.first_seq
-        footer = Footer(first, tuple(chunk.entries)).encode()
+        footer = Footer(first, tuple(target.entries)).encode()
         try:
             target.file.write(footer)
             chunk.size += len(footer)
         except OSError:
             self.cut_back(target)
+            index_in_mind(target)
 
     def cut_back(self, target: OpenChunk) -> bool:
         """Take back what a failed write left behind; False when that failed too."""
@@ -127,10 +142,17 @@ class ChunkWriter:
             parent=line.parent,
             parent_position=line.parent_position,
             first_seq=first_seq,
-            created=created_ms,
+            created=max(0, created_ms),
             device_key_id=me.device.key_id,
             server_key_id=key_id(me.server_public),
             server_sealed_key=seal_key(data_key, me.server_public, self._random(KEY_SIZE)),
             escrow_key_id=key_id(me.escrow_public),
             escrow_sealed_key=seal_key(data_key, me.escrow_public, self._random(KEY_SIZE)),
         )
+
+
+def index_in_mind(target: OpenChunk) -> None:
+    """Keep a chunk's index in memory, because its file has none, or none that can be trusted."""
+    chunk = target.chunk
+    first = chunk.present[0].first if chunk.present else 0
+    chunk.index = pack_index((first + at, entry) for at, entry in enumerate(target.entries))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from tillstream_protocol.decisions import Campaign, Decision, Occasion, Rule, Trigger, decide, ready
@@ -25,20 +25,32 @@ class Spent(Protocol):
 class Edge:
     """Decides by the newest pack that the server signed for this till. Without one it decides nothing."""
 
-    def __init__(self, *, server_public_key: bytes, till_id: bytes, clock: Clock) -> None:
+    def __init__(
+        self, *, server_public_key: bytes, till_id: bytes, clock: Clock, trusted: Callable[[], bool] = lambda: True
+    ) -> None:
+        """`trusted` says whether the till's clock can be: otherwise offers that expire are off."""
         self._server = server_public_key
         self._till = till_id
         self._clock = clock
         self._pack: Pack | None = None
         self._rules: tuple[Rule, ...] = ()
         self._leases: dict[str, list[Lease]] = {}
-        self.clock_trusted = True
-        """With a clock that cannot be trusted, offers that expire are off."""
+        self._trusted = trusted
+
+    @property
+    def clock_trusted(self) -> bool:
+        """Whether the till's clock can be trusted now, as far as is known."""
+        return self._trusted()
 
     @property
     def pack_version(self) -> int:
         """The version of the pack in use; 0 is none."""
         return self._pack.version if self._pack is not None else 0
+
+    @property
+    def pack(self) -> Pack | None:
+        """The pack in use."""
+        return self._pack
 
     def accept(self, signed: SignedPack) -> bool:
         """Use a pack from now on; False if the one in use is as new.
@@ -68,6 +80,7 @@ class Edge:
             facts=facts,
             record_key=key,
             member_key=None,
+            offer_key=self._pack.offer_key,
             now_ms=now,
             age_ms=0,
             side="edge",

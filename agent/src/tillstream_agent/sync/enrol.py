@@ -1,10 +1,17 @@
-"""Joining a server: it proves who it is before the agent sends a secret, and nothing is half done."""
+"""Joining a server, and coming back to one that has forgotten us.
+
+To join, the server proves who it is before the agent sends a secret, and nothing is half done. To come back, the agent
+shows the certificate that the server once gave it: a server restored from a backup older than the enrolment knows its
+own word, and nobody has to walk to the till.
+"""
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final
 
 from tillstream_protocol.codec import encode
 from tillstream_protocol.errors import Damaged, TillstreamError
@@ -13,28 +20,41 @@ from tillstream_protocol.messages import (
     EnrolRequest,
     Hello,
     Introduction,
+    ReturnRequest,
+    SignedCertificate,
     Token,
     decode_enrol_reply,
     decode_introduction,
+    decode_return_reply,
     introduction_bytes,
+    open_certificate,
     proof_bytes,
+    return_bytes,
 )
 from tillstream_protocol.pack import open_pack
 from tillstream_protocol.signing import SignKey, fingerprint, verify
 from tillstream_protocol.versions import PROTOCOL, VersionMismatch
 
 from ..clock import Clock
+from ..events import Events
 from ..folder import Folder, Identity, NotEnrolled, StateError
 from ..state import State
 from .transport import Refused, Transport
 
 Randomness = Callable[[int], bytes]
+RETURN_PATH: Final = "/till/v1/return"
 
 
 class WrongServer(TillstreamError):
     """The server is not the one that the token was made by."""
 
     code = "wrong_server"
+
+
+class ForeignCertificate(Damaged):
+    """The server certified another till or device than the one that it enrolled."""
+
+    code = "foreign_certificate"
 
 
 class AlreadyEnrolled(StateError):
@@ -57,17 +77,20 @@ class Enrolment:
         """Join the server at `address` with a token, as the till that it gives.
 
         The device's key is on the disk before it is sent, so that after a lost answer the same call can be made again
-        without a second token. Journal, tag key and hook token stay. Raises `AlreadyEnrolled`, `AlreadyRunning`,
-        `WrongServer`, `Unreachable`, `Refused`, `VersionMismatch`, `Damaged`, `InvalidInput` or `StateError`.
+        without a second token. Journal, tag key and hook token stay, and so does a former device's key. Raises
+        `AlreadyEnrolled`, `AlreadyRunning`, `WrongServer`, `Unreachable`, `Refused`, `VersionMismatch`, `Damaged`,
+        `InvalidInput` or `StateError`.
         """
         self.folder.create()
         with self.folder.locked():
             if not replace:
                 self._require_free()
+            self._finish_former()
             server = await self._hello(token)
             device = SignKey(self.folder.next_seed(self.randomness))
             reply = await self._enrol(token, device)
             open_pack(reply.pack, server.server_public_key, reply.till_id)
+            _check_certificate(reply, server, device)
             state = await State.open(self.folder.database)
             try:
                 await state.start_over(reply.pack)
@@ -87,6 +110,11 @@ class Enrolment:
             hint="to enrol it anew, add --replace; what is queued is kept",
         )
 
+    def _finish_former(self) -> None:
+        """Finish an enrolment that was cut short after its decisive step, or its key would be taken for a new one."""
+        with suppress(StateError):
+            self.folder.device_key(self.folder.identity())
+
     async def _hello(self, token: Token) -> Introduction:
         """The server's keys, once it has shown that they are the ones the token names."""
         nonce = self.randomness(16)
@@ -96,7 +124,14 @@ class Enrolment:
             raise WrongServer(
                 "this is not the server that the token comes from; no secret was sent", hint="check the address"
             )
-        claim = introduction_bytes(nonce, server.server_public_key, server.box_public_key, server.escrow_public_key)
+        claim = introduction_bytes(
+            nonce,
+            server.server_public_key,
+            server.box_public_key,
+            server.escrow_public_key,
+            server.protocol_from,
+            server.protocol_to,
+        )
         try:
             verify(server.server_public_key, claim, server.signature)
         except Damaged as error:
@@ -140,4 +175,37 @@ class Enrolment:
             server.box_public_key,
             server.escrow_public_key,
             self.clock.now_ms(),
+            reply.certificate,
         )
+
+
+def _check_certificate(reply: EnrolReply, server: Introduction, device: SignKey) -> None:
+    """Raises `BadSignature`, `InvalidInput` or `ForeignCertificate`: a useless one would be found out too late."""
+    certificate = open_certificate(reply.certificate, server.server_public_key)
+    if (certificate.till_id, certificate.device_public_key) != (reply.till_id, device.public):
+        raise ForeignCertificate("the certificate names another till or device", field="certificate")
+
+
+@dataclass(frozen=True, slots=True)
+class Return:
+    """Asks a server that does not know this till's device to take it back; without a certificate it asks nothing."""
+
+    transport: Transport
+    device: SignKey
+    certificate: SignedCertificate | None
+    events: Events
+
+    async def ask(self) -> bool:
+        """Whether the server knows this till again. Whatever it answers, the identity stays as it is."""
+        signed = self.certificate
+        if signed is None:
+            return False
+        request = ReturnRequest(signed, self.device.sign(return_bytes(signed.payload)))
+        try:
+            response = await self.transport.post(RETURN_PATH, encode(request))
+            reply = decode_return_reply(response.require_ok())
+        except TillstreamError as error:
+            self.events.return_refused(error)
+            return False
+        self.events.returned(reply.till)
+        return True

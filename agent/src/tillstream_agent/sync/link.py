@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
-from ..clock import Clock
-
-MAX_SKEW_MS: Final = 5 * 60_000
-"""A clock further off than this is not trusted with offers that expire."""
+from ..clock import Clock, CorrectedClock
 
 
 class Link:
-    """Heard or not heard, and what is wrong. `changed` is called when `online` or `clock_trusted` may have changed."""
+    """Heard or not heard, and what is wrong. `changed` is called when `online` may have changed."""
 
-    def __init__(self, clock: Clock, changed: Callable[[Link], None]) -> None:
+    def __init__(self, clock: Clock, changed: Callable[[Link], None], time: CorrectedClock | None = None) -> None:
+        """`time` is told what the server says of it."""
         self._clock = clock
+        self._time = time or CorrectedClock(clock)
         self._changed = changed
         self._heard = False
         self.push_connected = False
@@ -23,7 +21,6 @@ class Link:
         self.push_trouble = ""
         self.revoked = False
         self.last_contact_ms: int | None = None
-        self.clock_offset_ms: int | None = None
 
     @property
     def online(self) -> bool:
@@ -33,7 +30,12 @@ class Link:
     @property
     def clock_trusted(self) -> bool:
         """Whether the till's clock agrees with the server's, as far as is known."""
-        return self.clock_offset_ms is None or abs(self.clock_offset_ms) <= MAX_SKEW_MS
+        return self._time.trusted
+
+    @property
+    def clock_offset_ms(self) -> int | None:
+        """How far the till's clock is ahead of the server's now, as far as is known."""
+        return self._time.ahead_ms
 
     @property
     def trouble(self) -> tuple[str, ...]:
@@ -43,7 +45,7 @@ class Link:
 
     def told_time(self, server_ms: int) -> None:
         """The server said what time it is, just now."""
-        self.clock_offset_ms = self._clock.now_ms() - server_ms
+        self._time.hear(server_ms)
         self._contact()
 
     def upload_done(self, trouble: str = "") -> None:

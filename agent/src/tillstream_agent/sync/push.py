@@ -2,10 +2,11 @@
 
 `PushSession` speaks the protocol without I/O; `Mailbox` keeps what came; `PushChannel` drives both over a WebSocket.
 
-    challenge ──▶ present ──▶ push … push ──▶ each kept durably, then its receipt
+    challenge ──▶ present ──▶ missing? ──▶ push … push ──▶ each kept durably, then its receipt
 
 A push is on the disk before its receipt leaves, so a reconnect misses nothing; a seq that is held already, or a message
-past its expiry, is receipted and dropped, so nothing is shown twice or too late.
+past its expiry, is receipted and dropped, so nothing is shown twice or too late. A server that was restored from a
+backup says what is missing of the records that the till believes it to hold; they are queued again.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Final
 
 import aiohttp
@@ -24,6 +25,8 @@ from tillstream_protocol.codec import encode
 from tillstream_protocol.errors import InvalidInput, TillstreamError
 from tillstream_protocol.messages import (
     Challenge,
+    EpochRanges,
+    Missing,
     OfferPush,
     PackPush,
     Present,
@@ -43,7 +46,9 @@ from ..display.board import Board
 from ..events import Events
 from ..offers.edge import Edge
 from ..state import State, StateUnavailable
+from .keys import SealingKeys
 from .link import Link
+from .rewind import Rewind, overlap
 
 PATH: Final = "/till/v1/push"
 CONNECT_S: Final = 15.0
@@ -99,19 +104,30 @@ class Again:
     push: Push
 
 
-Step = Say | Keep | Forget | Again
+@dataclass(frozen=True, slots=True)
+class Requeue:
+    """The server does not hold these records after all, which it had acknowledged: queue them again."""
+
+    missing: tuple[EpochRanges, ...]
+
+
+Step = Say | Keep | Forget | Again | Requeue
+Claim = Callable[[], tuple[EpochRanges, ...]]
+"""What the till believes the server to hold, as of now."""
 
 
 class PushSession:
     """One connection's conversation, from the till's side."""
 
     def __init__(
-        self, *, till_id: bytes, device: SignKey, agent_version: str, last_push: int, pack_version: int
+        self, *, till_id: bytes, device: SignKey, agent_version: str, last_push: int, pack_version: int, claim: Claim
     ) -> None:
         self._till_id = till_id
         self._device = device
         self._version = agent_version
         self._pack_version = pack_version
+        self._claim = claim
+        self._claimed: tuple[EpochRanges, ...] = ()
         self.last_push = last_push
         self.server_ms: int | None = None
         """The server's time as of its challenge; None before it."""
@@ -125,7 +141,9 @@ class PushSession:
             self.server_ms = message.server_ms
             return Say(encode(self._present(message)))
         if self.server_ms is None:
-            raise OutOfTurn("a push before the challenge")
+            raise OutOfTurn("something before the challenge")
+        if isinstance(message, Missing):
+            return Requeue(overlap(self._claimed, message.epochs))
         if message.seq <= self.last_push:
             return Again(message)
         return Forget(message) if message.expires_ms <= now_ms else Keep(message)
@@ -140,6 +158,7 @@ class PushSession:
         return encode(sign_heartbeat(vitals, self._device))
 
     def _present(self, challenge: Challenge) -> Present:
+        self._claimed = self._claim()
         return Present(
             self._till_id,
             self._device.key_id,
@@ -148,16 +167,18 @@ class PushSession:
             self._version,
             self.last_push,
             self._pack_version,
+            self._claimed,
         )
 
 
 class Mailbox:
     """Where pushed messages go: the disk first, then to whom they are for."""
 
-    def __init__(self, state: State, board: Board, edge: Edge, link: Link, events: Events) -> None:
+    def __init__(self, state: State, board: Board, edge: Edge, keys: SealingKeys, link: Link, events: Events) -> None:
         self._state = state
         self._board = board
         self._edge = edge
+        self._keys = keys
         self._link = link
         self._events = events
 
@@ -187,6 +208,7 @@ class Mailbox:
             self._events.push_refused(error)
             newer = False
         if newer:
+            await self._keys.follow(self._edge.pack)
             await self._state.save_pack(body.pack, seq=seq)
             self._events.pack_taken(self._edge.pack_version)
         else:
@@ -204,14 +226,23 @@ class PushChannel:
     agent_version: str
     state: State
     mailbox: Mailbox
+    rewind: Rewind
     edge: Edge
     link: Link
     events: Events
     clock: Clock
     vitals: Callable[[], Vitals]
+    returning: Callable[[], Awaitable[bool]]
+    """Asks a server that does not know this device to take it back, and tells whether it did."""
     uniform: Callable[[], float]
     heartbeat_s: float
     _opened: bool = False
+    _taken_back: bool = False
+    _hurry: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def hurry(self) -> None:
+        """Connect now rather than after the wait: what kept the channel down is mended."""
+        self._hurry.set()
 
     async def run(self) -> None:
         """Connect, listen, and connect again, for ever."""
@@ -224,9 +255,25 @@ class PushChannel:
                     backoff = full_jitter(self.uniform)
                 slow = SLOW_S.get(closed.code)
                 wait = next(backoff) if slow is None else slow * (0.5 + self.uniform())
+                if await self._is_taken_back(closed):
+                    wait = 0.0
                 self.link.push_closed(closed.code)
                 self.events.push_closed(closed.code, closed.message, retry_s=wait)
-                await asyncio.sleep(wait)
+                await self._wait(wait)
+
+    async def _is_taken_back(self, closed: PushClosed) -> bool:
+        """Whether a server that did not know this device does now; asked once before each slow wait."""
+        if closed.code != "authentication" or self._taken_back:
+            self._taken_back = False
+        else:
+            self._taken_back = await self.returning()
+        return self._taken_back
+
+    async def _wait(self, seconds: float) -> None:
+        self._hurry.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hurry.wait()
 
     async def _listen(self, client: aiohttp.ClientSession) -> PushClosed:
         """One connection from its opening to its end, and why it ended."""
@@ -257,6 +304,7 @@ class PushChannel:
             agent_version=self.agent_version,
             last_push=await self.state.last_push(),
             pack_version=self.edge.pack_version,
+            claim=self.rewind.claim,
         )
         beat: asyncio.Task[None] | None = None
         try:
@@ -284,6 +332,9 @@ class PushChannel:
             await socket.send_bytes(step.data)
             self.link.greeted(session.server_ms or 0)
             await socket.ping(_OPENED)  # answered only after the server has accepted the present
+            return
+        if isinstance(step, Requeue):
+            self.rewind.back(step.missing)
             return
         if isinstance(step, Keep):
             await self.mailbox.keep(step.push)

@@ -1,0 +1,90 @@
+"""Putting right what can be, and keeping what cannot: nothing that anybody might still want to look at is deleted."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Final
+
+from tillstream_protocol.framing import Footer
+
+from .chunks import DAMAGED_SUFFIX, SUFFIX, TORN_SUFFIX, Chunk, file_name
+from .disk import Disk
+from .reading import Look
+
+_COPY: Final = ".new"
+_MOST_COPIES: Final = 100
+
+
+def quarantine(disk: Disk, name: str) -> None:
+    """Give a damaged file the name under which it is kept and not looked at again. Raises `OSError`."""
+    disk.rename(name, name.removesuffix(SUFFIX) + DAMAGED_SUFFIX)
+
+
+async def finish(disk: Disk, found: Look) -> None:
+    """Cut off what follows the last frame, and give the chunk the footer that its writer had no time for.
+
+    Only for a chunk that has lost nothing at its end. Does not sync it. Raises `OSError`; the next start tries again.
+    """
+    chunk = found.chunk
+    await keep_torn(disk, chunk)
+    seqs = [seq for seq, _ in found.rows]
+    first = seqs[0] if seqs else chunk.header.first_seq
+    if found.gaps or seqs != list(range(first, first + len(seqs))):
+        return
+    footer = Footer(first, tuple(entry for _, entry in found.rows)).encode()
+    file = disk.append_to(chunk.name)
+    try:
+        file.write(footer)
+        chunk.size += len(footer)
+        chunk.index = None
+    except OSError:
+        file.cut(chunk.frames_end)
+        raise
+    finally:
+        file.close()
+
+
+async def keep_torn(disk: Disk, chunk: Chunk) -> None:
+    """Cut off what follows a chunk's last frame, once a copy of it is on the disk beside it. Raises `OSError`."""
+    rest = disk.read(chunk.name, chunk.frames_end, max(0, chunk.size - chunk.frames_end))
+    if not rest:
+        return
+    await _write(disk, _free_name(disk, chunk.number), rest)
+    disk.sync_folder()
+    file = disk.append_to(chunk.name)
+    try:
+        file.cut(chunk.frames_end)
+    finally:
+        file.close()
+    chunk.size = chunk.frames_end
+
+
+async def renew(disk: Disk, chunk: Chunk) -> None:
+    """Write a chunk anew whose sync failed: what can be read now may be on no disk. Raises `OSError`."""
+    data = disk.read(chunk.name, 0, chunk.size)
+    copy = file_name(chunk.number, _COPY)
+    if copy in disk.names():
+        disk.unlink(copy)
+    await _write(disk, copy, data)
+    disk.rename(copy, chunk.name)
+    disk.sync_folder()
+
+
+def _free_name(disk: Disk, number: int) -> str:
+    taken = set(disk.names())
+    names = [file_name(number, TORN_SUFFIX), *(file_name(number, f".{n}{TORN_SUFFIX}") for n in range(2, _MOST_COPIES))]
+    return next((name for name in names if name not in taken), names[-1])
+
+
+async def _write(disk: Disk, name: str, data: bytes) -> None:
+    """A new file with these bytes, synced."""
+    file = disk.create(name)
+    try:
+        file.write(data)
+        await file.sync()
+    except OSError:
+        with contextlib.suppress(OSError):
+            disk.unlink(name)
+        raise
+    finally:
+        file.close()

@@ -1,0 +1,282 @@
+"""Making what was written survive a power cut, and housing it elsewhere where a file cannot.
+
+A failed sync leaves nobody knowing what is on the disk, and the next one may report success without having written
+anything. So a file is never trusted again after it: what it had not synced is sealed anew, under its own names, into
+a new chunk, from memory. While that fails it is tried again with growing pauses; who waits for the disk is told so
+after a while, and the records stay where they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Final
+
+from tillstream_protocol.framing import NO_TAG
+from tillstream_protocol.limits import Limits
+from tillstream_protocol.messages import Range
+
+from ..clock import Clock
+from .chain import Chain
+from .chunks import Chunk, OpenChunk, Unsynced, sum_spends
+from .errors import PATIENCE_S, JournalError, unsafe
+from .inherited import Inherited
+from .observer import JournalObserver
+from .room import Room
+from .shelf import Shelf
+from .tags import Tags
+from .writer import index_in_mind
+
+KEPT_COPIES: Final = 2
+"""How many files that are not trusted stay while no sync succeeds, though all they hold was written elsewhere."""
+LONGEST_PAUSE_S: Final = 2.0
+MAX_BURDEN: Final = 32 * 1024 * 1024
+"""Bytes of records that no disk would take: past this, no more are captured."""
+
+
+class Syncer:
+    """Syncs at most `sync_interval` after a record was written. Runs on the loop that opened the journal."""
+
+    def __init__(
+        self,
+        chain: Chain,
+        shelf: Shelf,
+        tags: Tags,
+        room: Room,
+        inherited: Inherited,
+        clock: Clock,
+        limits: Limits,
+        observer: JournalObserver,
+    ) -> None:
+        self._chain = chain
+        self._shelf = shelf
+        self._tags = tags
+        self._room = room
+        self._inherited = inherited
+        self._clock = clock
+        self._limits = limits
+        self._observer = observer
+        self._homeless: list[Unsynced] = []
+        self._forsaken: list[Chunk] = []
+        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._synced_before = 0
+        self._failures = 0
+        self._failed = False
+        self._failing_since: float | None = None
+        self._told = False
+        self._dirty = asyncio.Event()
+        self._urgent = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.burden = 0
+        """Bytes of the records that failed to reach the disk."""
+        self.wakeup: Callable[[], None] = lambda: None
+        """Called whenever there may be something new to send."""
+
+    def start(self) -> None:
+        """Sync from now on."""
+        self._task = asyncio.create_task(self._run(), name="journal sync")
+        self._dirty.set()
+
+    def stir(self) -> None:
+        """There is something to sync."""
+        self._dirty.set()
+
+    @property
+    def homeless(self) -> int:
+        """How many records lie in no file that is trusted."""
+        return len(self._homeless)
+
+    @property
+    def safe(self) -> bool:
+        """Whether a power cut would take nothing."""
+        return self._inherited.safe and not self._homeless and not list(self._chain.unsynced())
+
+    async def synced(self, seq: int) -> None:
+        """Return when a record survives a power cut. Raises `JournalError` while the disk fails for long."""
+        if seq < self._synced_before:
+            return
+        if self._stuck():
+            raise unsafe()
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append((seq, waiter))
+        self._urgent.set()
+        self._dirty.set()
+        await waiter
+
+    async def stop(self) -> None:
+        """Sync everything once more, and end. Who still waits is cancelled."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        await self.sync_all()
+        while self._inherited.waiting:
+            await self._inherited.step()
+        self._inherited.end()
+        for _, waiter in self._waiters:
+            waiter.cancel()
+
+    async def sync_all(self) -> None:
+        """One pass over everything that is not synced."""
+        self._failed = False
+        await self._inherited.step()
+        if self._inherited.waiting:
+            self._dirty.set()
+        self._house()
+        for target in list(self._chain.closing):
+            await self._sync(target)
+            target.file.close()
+            self._chain.closing.remove(target)
+        if self._chain.open is not None:
+            await self._sync(self._chain.open)
+        self._note_failure()
+        self._release()
+        self._room.refresh()
+        if not self._homeless:
+            for number in self._shelf.give_room(self._room):
+                self._tags.forget(number)
+        self._tags.tidy()
+        self.wakeup()
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._dirty.wait()
+            if self._failures:
+                await asyncio.sleep(self._pause())
+            else:
+                timer = loop.call_later(self._limits.sync_interval, self._urgent.set)
+                await self._urgent.wait()
+                timer.cancel()
+            self._dirty.clear()
+            self._urgent.clear()
+            await self.sync_all()
+
+    def _pause(self) -> float:
+        return float(min(LONGEST_PAUSE_S, self._limits.sync_interval * 2 ** min(self._failures, 16)))
+
+    async def _sync(self, target: OpenChunk) -> None:
+        pending = len(target.unsynced)
+        end = target.chunk.frames_end
+        started = self._clock.monotonic()
+        try:
+            await target.file.sync()
+        except OSError as error:
+            self._observer.sync_failed(target.chunk.number, str(error))
+            self._distrust(target)
+            return
+        target.chunk.synced_end = max(target.chunk.synced_end, end)
+        if pending:
+            last = target.unsynced[pending - 1].seq
+            del target.unsynced[:pending]
+            self._shelf.note_synced(last)
+            self._observer.synced(pending, self._clock.monotonic() - started)
+        if target.chunk.closed and not target.unsynced:
+            self._tags.settle(target.chunk.number)
+        self._synced_before = self._first_unsynced()
+
+    def _first_unsynced(self) -> int:
+        """Every seq of this epoch before this one survives a power cut."""
+        waiting = [target.unsynced[0].seq for target in self._chain.unsynced()]
+        waiting.extend(record.seq for record in self._homeless[:1])
+        return min(waiting, default=self._chain.next_seq)
+
+    def _distrust(self, target: OpenChunk) -> None:
+        """Never trust a file again whose sync failed: what it did not sync is to be sealed anew."""
+        self._failed = True
+        chunk = target.chunk
+        kept = len(target.entries) - len(target.unsynced)
+        del target.entries[kept:]
+        chunk.spends = sum_spends(target.entries)
+        chunk.frames_end = min(chunk.frames_end, chunk.synced_end)
+        first = chunk.present[0].first if chunk.present else 0
+        chunk.present = (Range(first, first + kept - 1),) if kept else ()
+        chunk.closed = True
+        index_in_mind(target)
+        if target not in self._chain.closing:
+            self._chain.open = None
+            target.file.close()
+        self._homeless.extend(target.unsynced)
+        self._forsaken.append(chunk)
+        target.unsynced = []
+        self.burden = sum(len(record.plain) for record in self._homeless)
+        self._house()
+        self._shelf.settle(chunk)
+
+    def _house(self) -> None:
+        """Seal what lost its file into a new chunk, under its own names. Tried again at every pass."""
+        if self._homeless:
+            self._homeless.sort(key=lambda record: record.seq)
+            with contextlib.suppress(JournalError, OSError):
+                while self._homeless:
+                    self._rewrite(self._home_of(self._homeless[0].seq), self._homeless[0])
+                    del self._homeless[0]
+            opened = self._chain.open
+            if opened is not None and opened.chunk.end != self._chain.next_seq:
+                self._chain.close()
+
+    def _clear_up(self, keep: int) -> None:
+        """Leave files whose records were all sealed anew elsewhere; the newest `keep` of them stay."""
+        while not self._homeless and len(self._forsaken) > keep:
+            chunk = self._forsaken.pop(0)
+            self._tags.settle(chunk.number)
+            if not chunk.present and self._shelf.remove_copy(chunk):
+                self._tags.forget(chunk.number)
+
+    def _home_of(self, seq: int) -> OpenChunk:
+        """A chunk whose next record may be `seq`. Raises `JournalError`."""
+        opened = self._chain.open
+        if opened is not None and opened.chunk.end == seq:
+            return opened
+        self._chain.close()
+        return self._chain.begin(seq)
+
+    def _rewrite(self, target: OpenChunk, record: Unsynced) -> None:
+        """Seal one record again. Raises `OSError`; what a failed write left behind is cut, or the chunk left."""
+        writer = self._chain.writer
+        try:
+            writer.write(target, record.seq, record.kind, record.entry, record.plain)
+        except OSError:
+            if not writer.cut_back(target):
+                self._chain.give_up(target)
+            raise
+        if record.entry.tag != NO_TAG:
+            self._tags.move(record.entry.tag, target.chunk.number)
+
+    def _note_failure(self) -> None:
+        if self._failed or self._homeless:
+            self._dirty.set()
+            self._failures += 1
+            self._clear_up(KEPT_COPIES)
+            if self._failing_since is None:
+                self._failing_since = self._clock.monotonic()
+        else:
+            self._failures = 0
+            self._clear_up(0)
+            self.burden = 0
+            self._failing_since = None
+            self._told = False
+
+    def _stuck(self) -> bool:
+        since = self._failing_since
+        return since is not None and self._clock.monotonic() - since >= PATIENCE_S
+
+    def _release(self) -> None:
+        """Tell who waits that the record is safe, or, after a while, that it is not."""
+        stuck = self._stuck()
+        still: list[tuple[int, asyncio.Future[None]]] = []
+        for seq, waiter in self._waiters:
+            if waiter.done():
+                continue
+            if seq < self._synced_before:
+                waiter.set_result(None)
+            elif stuck:
+                waiter.set_exception(unsafe())
+            else:
+                still.append((seq, waiter))
+        self._waiters = still
+        if stuck and not self._told and self._failing_since is not None:
+            self._told = True
+            waiting = sum(len(target.unsynced) for target in self._chain.unsynced()) + len(self._homeless)
+            self._observer.sync_stuck(waiting, self._clock.monotonic() - self._failing_since)
