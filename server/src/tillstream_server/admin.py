@@ -25,8 +25,11 @@ from .events import Events
 from .folder import Folder, FolderBusy, FolderError
 from .office import Command, Office
 
-MAX_COMMAND: Final = 1024 * 1024
+MAX_COMMAND: Final = 8 * 1024 * 1024
+"""Bytes: a batch of the largest size fits, as JSON carries it."""
 FINISH_SECONDS: Final = 5.0
+ACCEPT_TURNS: Final = 5
+"""Turns of the loop after which every connection that waited at the socket has been accepted."""
 PATIENCE_SECONDS: Final = 5.0
 """How long to wait for a folder that another process holds without listening."""
 RETRY_SECONDS: Final = 0.05
@@ -82,8 +85,10 @@ async def listening(folder: Folder, office: Office, events: Events) -> AsyncIter
     try:
         yield
     finally:
+        path.unlink(missing_ok=True)  # from now on nobody new knocks; whoever has is let in
+        for _ in range(ACCEPT_TURNS):
+            await asyncio.sleep(0)
         server.close()
-        path.unlink(missing_ok=True)
         if running:  # a command that has begun comes to its end, within reason
             await asyncio.wait(running, timeout=FINISH_SECONDS)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web as aioweb
+from msgspec.structs import replace
 
 from tillstream_protocol.errors import TillstreamError
 
@@ -39,6 +39,7 @@ from .gateway.flow import Flow
 from .gateway.hub import Hub
 from .gateway.notes import Notes
 from .gateway.push import PushChannel
+from .gateway.returning import Returns
 from .keys import ServerKeys
 from .ledger.database import Database, migrate
 from .office import Office
@@ -76,6 +77,7 @@ class Parts:
     deliveries: Deliveries
     office: Office
     enrolment: Enrolment
+    returns: Returns
     intake: Intake
     channel: PushChannel
 
@@ -84,6 +86,7 @@ class Parts:
         return [
             aioweb.post("/till/v1/hello", self.enrolment.hello),
             aioweb.post("/till/v1/enrol", self.enrolment.enrol),
+            aioweb.post("/till/v1/return", self.returns.post),
             aioweb.post("/till/v1/batches", self.intake.post),
             aioweb.get("/till/v1/push", self.channel.connect),
             *Api(self.database, self.office).routes(),
@@ -99,14 +102,19 @@ async def init(folder: Folder, currency: str, random: Randomness) -> ServerKeys:
         server, escrow_private = keys.create(folder.keys, random)
         await migrate(folder.ledger)
         await create_keys(folder.vault_keys)
-        _write_escrow(folder, escrow_private)
+        folder.write_escrow(escrow_private)
         folder.finish(settings)
     return server
 
 
 @asynccontextmanager
-async def opened(folder: Folder, config: Config, around: Surroundings) -> AsyncIterator[Parts]:
-    """Every part, on a data folder that is held for writing meanwhile. Raises `TillstreamError`."""
+async def opened(
+    folder: Folder, config: Config, around: Surroundings, *, begin_again: Callable[[], None] = lambda: None
+) -> AsyncIterator[Parts]:
+    """Every part, on a data folder that is held for writing meanwhile. Raises `TillstreamError`.
+
+    `begin_again` is called by commands after which everything has to be read anew.
+    """
     settings = folder.settings()
     server = keys.load(folder.keys)
     with folder.writing():
@@ -115,7 +123,7 @@ async def opened(folder: Folder, config: Config, around: Surroundings) -> AsyncI
         try:
             vault_keys = await Database.open(folder.vault_keys)
             try:
-                yield await _connect(database, vault_keys, server, settings, config, around)
+                yield await _connect(database, vault_keys, server, settings, config, around, folder, begin_again)
             finally:
                 await vault_keys.close()
         finally:
@@ -125,9 +133,41 @@ async def opened(folder: Folder, config: Config, around: Surroundings) -> AsyncI
 async def serve(
     folder: Folder, config: Config, around: Surroundings, *, ready: Callable[[str], None], stop: asyncio.Event
 ) -> None:
-    """Serve until `stop` is set; `ready` is told the address that was bound. Raises `TillstreamError`."""
+    """Serve until `stop` is set; `ready` is told the address that was bound. Raises `TillstreamError`.
+
+    After a command that changes what is read at the start alone, as the keys are, everything begins again at the same
+    port; tills find it a moment later.
+    """
+    over = asyncio.Event()
+    ending = asyncio.create_task(_set_after(stop, over))
+    try:
+        address = await _serve_once(folder, config, around, ready=ready, over=over)
+        config = replace(config, port=int(address.rpartition(":")[2]))
+
+        async def again() -> None:
+            await _serve_once(folder, config, around, ready=lambda _: None, over=over)
+
+        while not stop.is_set():
+            over.clear()
+            await admin.wait_to_serve(folder, again)
+    finally:
+        ending.cancel()
+
+
+async def _set_after(first: asyncio.Event, then: asyncio.Event) -> None:
+    await first.wait()
+    then.set()
+
+
+async def _serve_once(
+    folder: Folder, config: Config, around: Surroundings, *, ready: Callable[[str], None], over: asyncio.Event
+) -> str:
+    """Serve until `over` is set; the address that was bound."""
     events = around.events
-    async with opened(folder, config, around) as parts, admin.listening(folder, parts.office, events):
+    async with (
+        opened(folder, config, around, begin_again=over.set) as parts,
+        admin.listening(folder, parts.office, events),
+    ):
         app = web.application(parts.routes(events), events)
 
         async def say_goodbye(_: aioweb.Application) -> None:
@@ -136,18 +176,19 @@ async def serve(
         app.on_shutdown.append(say_goodbye)
         runner = web.QuietRunner(app, events, handle_signals=False, shutdown_timeout=SHUTDOWN_SECONDS)
         await runner.setup()
-        background = [asyncio.create_task(parts.notes.run()), asyncio.create_task(parts.deliveries.run(stop))]
+        background = [asyncio.create_task(parts.notes.run()), asyncio.create_task(parts.deliveries.run(over))]
         try:
             address = await _listen(runner, config)
             events.serving(address, tls=bool(config.tls_certificate))
             ready(address)
-            await stop.wait()
+            await over.wait()
             events.stopping()
         finally:
             await runner.cleanup()
-            stop.set()
+            over.set()
             parts.notes.close()
             await asyncio.gather(*background)
+    return address
 
 
 async def _connect(
@@ -157,21 +198,25 @@ async def _connect(
     settings: Settings,
     config: Config,
     around: Surroundings,
+    folder: Folder,
+    begin_again: Callable[[], None],
 ) -> Parts:
     clock, random, events = around.clock, around.random, around.events
     book = CampaignBook()
     async with database.read() as conn:
         await book.load(conn)
-    packs = Packs(book, server.sign, random)
+    packs = Packs(book, server, random)
     vault = Vault(vault_keys, server.vault_key, clock, random)
-    pipeline = Pipeline(database, vault, server, Triggers(book, packs), clock, random)
+    triggers = Triggers(book, packs)
+    pipeline = Pipeline(database, vault, server, triggers, clock, random, report=events.unexpected)
 
     devices, hub = Devices(database, settings.currency), Hub()
     notes = Notes(database, clock, events)
-    deliveries = Deliveries(database, book, packs, hub, clock, events, refresh_seconds=config.pack_refresh_seconds)
+    deliveries = Deliveries(database, packs, hub, clock, events, refresh_seconds=config.pack_refresh_seconds)
     flow = Flow(max_bytes=config.batch_bytes, max_waiting=config.batches_waiting, clock=clock, metrics=events.metrics)
     intake = Intake(database, devices, pipeline, hub, flow, clock, events)
     enrolment = Enrolment(database, devices, packs, deliveries, server, settings.currency, clock, random, events)
+    returns = Returns(database, devices, server.sign, clock, events)
     channel = PushChannel(
         database, devices, hub, notes, deliveries, clock, random, events, ping_seconds=config.ping_seconds
     )
@@ -187,8 +232,10 @@ async def _connect(
         clock,
         random,
         events,
+        folder,
+        begin_again,
     )
-    return Parts(database, vault, server, devices, hub, notes, deliveries, office, enrolment, intake, channel)
+    return Parts(database, vault, server, devices, hub, notes, deliveries, office, enrolment, returns, intake, channel)
 
 
 async def _listen(runner: aioweb.AppRunner, config: Config) -> str:
@@ -217,11 +264,3 @@ def _tls(config: Config) -> ssl.SSLContext | None:
     except (OSError, ssl.SSLError) as error:
         raise CannotListen(f"cannot use {config.tls_certificate}: {error}", field="tls_certificate") from error
     return context
-
-
-def _write_escrow(folder: Folder, private: bytes) -> None:
-    descriptor = os.open(folder.escrow_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(private.hex().encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())

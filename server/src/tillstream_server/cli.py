@@ -8,24 +8,26 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import importlib.metadata
 import os
 import re
 import secrets
 import signal
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 import msgspec
 from prometheus_client import CollectorRegistry
 
 from tillstream_protocol.codec import invalid
 from tillstream_protocol.errors import TillstreamError
-from tillstream_protocol.limits import MAX_SHORT
+from tillstream_protocol.limits import MAX_SHORT, MAX_TEXT, MIB
 
-from . import admin, app, config, office
+from . import admin, app, backup, carried, config, keys, office
 from .app import CannotListen, Surroundings
 from .auth import PERMISSIONS
 from .clock import SystemClock
@@ -45,6 +47,8 @@ Action = Callable[[argparse.Namespace], Coroutine[Any, Any, int]]
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
+MAX_IMPORT: Final = 4 * MIB
+"""Bytes of batches that are imported by one command."""
 _NUMBER: Final = re.compile(r"-?[0-9]{1,19}")
 _TTL: Final = re.compile(r"(\d{1,9})(s|m|h|d)")
 _ADVICE: Final = {
@@ -139,8 +143,64 @@ async def _export(given: argparse.Namespace) -> int:
     return OK
 
 
-def _order(of: type[office.Command], show: str = "") -> Action:
-    """An action that has a command carried out and prints its result; `show` names its list, if it is one.
+async def _backup(given: argparse.Namespace) -> int:
+    folder = Folder(given.data)
+    made = await asyncio.to_thread(backup.backup, folder, given.to, _copying())
+    if folder.escrow_file.exists():
+        _say(f"{folder.escrow_file} still lies there and is in no backup: take it away to a safe place.")
+    _say("The backup holds the server's keys: whoever has it can read everything. Keep it as you keep a safe.")
+    _print({"backup": str(given.to), **_told(made)}, given.json)
+    return OK
+
+
+async def _restore(given: argparse.Namespace) -> int:
+    made = await backup.restore(given.source, Folder(given.data), _copying())
+    _say("What tills sent after this backup they send again by themselves. What head office did since is to be done")
+    _say("again: campaigns, tokens, keys for the API, and above all revocations.")
+    _print({"data": str(given.data), **_told(made)}, given.json)
+    return OK
+
+
+def _copying() -> backup.Copying:
+    return backup.Copying(SystemClock().now_ms, secrets.token_bytes, importlib.metadata.version("tillstream-server"))
+
+
+def _told(made: backup.Manifest) -> dict[str, object]:
+    return {"made_ms": made.made_ms, "files": len(made.files), "bytes": made.size, "last_id": made.last_id}
+
+
+async def _recover(given: argparse.Namespace) -> int:
+    folder = Folder(given.data)
+    folder.settings()
+    with folder.writing():
+        private = keys.escrow_from(given.escrow)
+        now = keys.recover(folder.keys, private, secrets.token_bytes, SystemClock().now_ms())
+    _say("A new box key is made; tills seal to it from their next contact on. What they sealed to the lost one opens")
+    _say("with the escrow key, which from now on lies in this data folder: whoever steals the folder can read every")
+    _say("chunk. Once the tills have sent what they had, run: tillstream-server key forget-escrow")
+    _say("and have a new escrow key with: tillstream-server key rotate-escrow")
+    _print(now.facts(), given.json)
+    return OK
+
+
+async def _import(given: argparse.Namespace) -> int:
+    """Whatever the file holds before a place that is damaged is taken."""
+    folder = Folder(given.data)
+    folder.settings()
+    total: Counter[str] = Counter()
+    refused: list[object] = []
+    with given.file as file:
+        for group in carried.grouped(carried.read(file), MAX_IMPORT):
+            answer = await admin.order(folder, office.BatchImport(group), _office_opener(given))
+            result: dict[str, Any] = msgspec.json.decode(answer)
+            refused += result.pop("refused")
+            total.update(result)
+    _print({"batches": 0, "stored": 0, "repeat": 0, **total, "refused": refused}, given.json)
+    return ERROR if refused else OK
+
+
+def _order(of: type[office.Command], *show: str) -> Action:
+    """An action that has a command carried out and prints its result; `show` names its lists, if it has any.
 
     The command's fields are the arguments of the same names.
     """
@@ -154,11 +214,10 @@ def _order(of: type[office.Command], show: str = "") -> Action:
         except msgspec.ValidationError as error:
             raise invalid(error) from error
         result: dict[str, object] = msgspec.json.decode(await admin.order(folder, command, _office_opener(given)))
-        rows = result.get(show)
-        if given.json or not isinstance(rows, list):
+        if given.json or not show:
             _print(result, given.json)
         else:
-            for row in rows:
+            for row in (row for name in show for row in cast("list[object]", result[name])):
                 print(_line(row))
         return OK
 
@@ -215,6 +274,7 @@ def _parser() -> argparse.ArgumentParser:
     one = _leaf(commands, "init", "make a data folder", _init)
     one.add_argument("--currency", default="USD", help="of transactions that name none (default USD)")
     _add_serve(commands)
+    _add_backup(commands)
     _add_access(commands)
     _add_campaigns(commands)
     _add_fleet(commands)
@@ -231,6 +291,13 @@ def _add_serve(commands: Commands) -> None:
     one.add_argument("--no-uvloop", dest="uvloop", action="store_false", default=None, help="use asyncio's own loop")
 
 
+def _add_backup(commands: Commands) -> None:
+    one = _leaf(commands, "backup", "copy everything, while the server runs or not", _backup)
+    one.add_argument("--to", required=True, type=_folder, metavar="DIR", help="a new folder for the backup")
+    one = _leaf(commands, "restore", "make a data folder from a backup", _restore)
+    one.add_argument("--from", dest="source", required=True, type=_folder, metavar="DIR", help="the backup")
+
+
 def _add_access(commands: Commands) -> None:
     token = _group(commands, "token", "let tills in")
     one = _leaf(token, "create", "make an enrolment token", _order(office.TokenCreate))
@@ -239,9 +306,14 @@ def _add_access(commands: Commands) -> None:
     one.add_argument("--till", type=_word, help="only this till, or its replacement (default: the store's next tills)")
     one.add_argument("--uses", type=_whole(1, office.MAX_USES), help="how many agents it lets in (default 1)")
     one.add_argument("--ttl", dest="ttl_ms", type=_duration, metavar="TIME", help="30m, 24h, 7d … (default 24h)")
-    key = _group(commands, "key", "let head office in")
+    key = _group(commands, "key", "let head office in; look after the server's keys")
     one = _leaf(key, "create", "make a key for the API", _order(office.KeyCreate))
     one.add_argument("--role", required=True, choices=sorted(PERMISSIONS))
+    _leaf(key, "rotate-box", "have tills seal to a new key; the former one is kept", _order(office.KeyRotateBox))
+    _leaf(key, "rotate-escrow", "have tills seal to a new escrow key, to take away", _order(office.KeyRotateEscrow))
+    one = _leaf(key, "recover", "make up for a lost or damaged box key, with the escrow key", _recover)
+    one.add_argument("--escrow", required=True, type=_file, metavar="FILE", help="the escrow private key; - reads it")
+    _leaf(key, "forget-escrow", "take the escrow key off the server after a recovery", _order(office.KeyForgetEscrow))
 
 
 def _add_campaigns(commands: Commands) -> None:
@@ -264,6 +336,16 @@ def _add_fleet(commands: Commands) -> None:
     one.add_argument("--limit", type=_whole(1, office.MAX_TILLS), help=f"at most {office.MAX_TILLS}")
     _till(_leaf(till, "revoke", "turn a till away", _order(office.TillRevoke)))
     _till(_leaf(till, "allow-again", "let a revoked till in again", _order(office.TillAllowAgain)))
+    _till(_leaf(till, "gaps", "what of a till's records is not here, or lost", _order(office.TillGaps, "gaps", "lost")))
+    one = _leaf(till, "alarms", "what does not fit together in tills' histories", _order(office.TillAlarms, "alarms"))
+    one.add_argument("--retailer", type=_word)
+    one.add_argument("--settled", action="store_true", default=None, help="those that were put right, too")
+    one.add_argument("--after", type=_whole(0, 2**63 - 1), metavar="ID", help="the `next` of the page before")
+    one.add_argument("--limit", type=_whole(1, office.MAX_TILLS), help=f"at most {office.MAX_TILLS}")
+    one = _leaf(till, "settle", "put an alarm right, once its cause is known", _order(office.TillSettle))
+    _till(one)
+    one.add_argument("--alarm", required=True, type=_whole(1, 2**63 - 1), metavar="ID", help="as `till alarms` has it")
+    one.add_argument("--note", required=True, type=_up_to(MAX_TEXT), help="what it was, for whoever asks later")
     held = _group(commands, "quarantine", "what revoked tills sent")
     _leaf(held, "list", "list it by till", _order(office.QuarantineList, "quarantine"))
     _till(_leaf(held, "release", "take a till's batches after all", _order(office.QuarantineRelease)))
@@ -271,9 +353,16 @@ def _add_fleet(commands: Commands) -> None:
 
 def _add_ledger(commands: Commands) -> None:
     _leaf(commands, "rebuild", "fold the ledger into every projection again", _order(office.Rebuild))
-    letters = _group(commands, "dead-letters", "records that could not be taken")
+    letters = _group(commands, "dead-letters", "records that could not be taken", "dead-letter")
     one = _leaf(letters, "list", "list the newest", _order(office.DeadLettersList, "dead_letters"))
     one.add_argument("--limit", type=_whole(1, office.MAX_LETTERS), help=f"at most {office.MAX_LETTERS}")
+    one = _leaf(letters, "retry", "try them again: after an upgrade, or a repair", _order(office.DeadLettersRetry))
+    which = one.add_mutually_exclusive_group(required=True)
+    which.add_argument("--all", action="store_true", help="every one")
+    which.add_argument("--id", dest="ids", type=_whole(1, 2**63 - 1), action="append", help="this one; may be repeated")
+    batch = _group(commands, "batch", "what tills have captured")
+    one = _leaf(batch, "import", "take what `tillstream-agent queue export` wrote", _import)
+    one.add_argument("file", metavar="FILE", type=_opened, help="the export; - reads standard input")
     ledger = _group(commands, "ledger", "the ledger itself")
     one = _leaf(ledger, "export", "write it as JSON lines", _export)
     one.add_argument("--retailer", type=_word)
@@ -282,8 +371,8 @@ def _add_ledger(commands: Commands) -> None:
     )
 
 
-def _group(commands: Commands, name: str, text: str) -> Commands:
-    group = commands.add_parser(name, help=text, description=text)
+def _group(commands: Commands, name: str, text: str, *aliases: str) -> Commands:
+    group = commands.add_parser(name, aliases=aliases, help=text, description=text)
     return group.add_subparsers(required=True, metavar="COMMAND")
 
 
@@ -348,4 +437,11 @@ def _file(name: str) -> str:
     try:
         return sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
+        raise argparse.ArgumentTypeError(f"cannot read {name}: {error}") from error
+
+
+def _opened(name: str) -> BinaryIO:
+    try:
+        return sys.stdin.buffer if name == "-" else Path(name).open("rb")
+    except OSError as error:
         raise argparse.ArgumentTypeError(f"cannot read {name}: {error}") from error

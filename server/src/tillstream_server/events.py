@@ -73,11 +73,25 @@ class Events:
         self.metrics.enrolments.labels(outcome).inc()
         self._log.warning("enrolment_refused", outcome=outcome, reason=reason)
 
+    def returned(self, retailer: str, store: str, till: str) -> None:
+        """A till that was forgotten is known again by its certificate."""
+        self.metrics.returns.labels("taken_back").inc()
+        self._log.warning("till_returned", retailer=retailer, store=store, till=till)
+
+    def return_repeated(self) -> None:
+        """A till asked to be taken back that was known all along."""
+        self.metrics.returns.labels("known").inc()
+
+    def return_refused(self, reason: str) -> None:
+        """Somebody asked to be taken back without a certificate of ours."""
+        self.metrics.returns.labels("refused").inc()
+        self._log.warning("return_refused", reason=reason)
+
     # Batches
 
-    def batch_taken(self, lane: str, counts: Mapping[str, int], seconds: float) -> None:
-        """A batch is committed."""
-        self.metrics.batches.labels("accepted").inc()
+    def batch_taken(self, lane: str, counts: Mapping[str, int], seconds: float, *, whole: bool) -> None:
+        """A batch is committed, or what of it could be read."""
+        self.metrics.batches.labels("accepted" if whole else "partial").inc()
         self.metrics.batch_seconds.observe(seconds)
         for outcome, count in counts.items():
             self.metrics.records.labels(outcome).inc(count)
@@ -94,10 +108,19 @@ class Events:
         """One name came with two contents: a clone, or a till gone wrong."""
         self._log.error("conflict", till=till_id.hex(), epoch=epoch.hex(), seq=seq)
 
-    def forked(self, till_id: bytes, epoch: bytes) -> None:
-        """A second epoch follows the same place as this one: a cloned till or a restored image."""
-        self.metrics.forks.inc()
-        self._log.error("forked", till=till_id.hex(), epoch=epoch.hex())
+    def alarm(self, kind: str, till_id: bytes, epoch: bytes) -> None:
+        """A till's history does not fit together: a clone, an old image, or records that never came."""
+        self.metrics.alarms.labels(kind).inc()
+        self._log.error("alarm", kind=kind, till=till_id.hex(), epoch=epoch.hex())
+
+    def records_lost(self, till_id: bytes, reason: str) -> None:
+        """A till says that it lost records of its own."""
+        self.metrics.losses.labels(reason).inc()
+        self._log.error("records_lost", till=till_id.hex(), reason=reason)
+
+    def replayed(self, retried: int, taken: int) -> None:
+        """Dead letters were tried again."""
+        self._log.info("dead_letters_replayed", retried=retried, taken=taken)
 
     def released(self, batches: int) -> None:
         """Quarantined batches went through the pipeline after all."""
@@ -124,6 +147,11 @@ class Events:
     def push_misspoken(self, till_id: bytes, reason: str) -> None:
         """A till said something that the channel does not carry."""
         self._log.warning("push_misspoken", till=till_id.hex(), reason=reason)
+
+    def asked_again(self, till_id: bytes, records: int) -> None:
+        """A till believes records to be here that are not, and was asked for them."""
+        self.metrics.asked_again.inc(records)
+        self._log.warning("asked_again", till=till_id.hex(), records=records)
 
     def pushed(self) -> None:
         """A message was written to a till."""

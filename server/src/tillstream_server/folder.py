@@ -114,11 +114,23 @@ class Folder:
             file.flush()
             os.fsync(file.fileno())
         new.rename(self.settings_file)
-        descriptor = os.open(self.root, os.O_RDONLY)
+        self._sync()
+
+    def write_escrow(self, private: bytes) -> None:
+        """Leave the escrow private key for the operator. Raises `FolderError` while a former one lies there."""
         try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            descriptor = os.open(self.escrow_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            raise FolderError(
+                f"{self.escrow_file} is still there", hint="take it away first, to a safe place off this machine"
+            ) from None
+        except OSError as error:
+            raise FolderError(f"cannot write {self.escrow_file}: {error.strerror}") from error
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(private.hex().encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._sync()
 
     def settings(self) -> Settings:
         """Read the settings. Raises `FolderError` where `init` has not been."""
@@ -142,6 +154,13 @@ class Folder:
                 f"{self.root} has format {settings.format}", limit=str(FORMAT), hint="use the server that made it"
             )
         return settings
+
+    def _sync(self) -> None:
+        descriptor = os.open(self.root, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def _refuse_agents(self) -> None:
         """Raise `FolderError` for the state folder of a till's agent."""

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 BATCH_OUTCOMES: Final = (
     "accepted",
+    "partial",
     "unsigned",
     "bad_signature",
     "unknown_device",
@@ -30,6 +31,9 @@ ENROLMENT_OUTCOMES: Final = (
     "version_mismatch",
     "invalid",
 )
+RETURN_OUTCOMES: Final = ("taken_back", "known", "refused")
+ALARM_KINDS: Final = ("forked", "restored_image", "tail_lost", "journal_missing", "missing")
+LOSS_REASONS: Final = ("damaged_frame", "damaged_header", "torn_tail", "missing_chunk", "power_cut")
 PUSH_ENDS: Final = ("closed", "replaced", "revoked", "refused", "broken", "failed", "shutdown")
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -43,6 +47,11 @@ class Metrics:
         self.batches = _counted(registry, "batches", "Batches received, by what became of them.", BATCH_OUTCOMES)
         self.records = _counted(registry, "records", "Records received, by what became of them.", RECORD_OUTCOMES)
         self.enrolments = _counted(registry, "enrolments", "Attempts to enrol, by outcome.", ENROLMENT_OUTCOMES)
+        self.returns = _counted(registry, "returns", "Tills that asked to be taken back.", RETURN_OUTCOMES)
+        self.alarms = _labelled(registry, "alarms", "Things in tills' histories that do not fit.", "kind", ALARM_KINDS)
+        self.losses = _labelled(
+            registry, "losses_stated", "Losses that tills have stated, by reason.", "reason", LOSS_REASONS
+        )
         self.push_ends = _counted(registry, "push_sessions_ended", "Push sessions ended, by reason.", PUSH_ENDS)
         self.batch_seconds = Histogram(
             "tillstream_server_batch_seconds",
@@ -58,8 +67,8 @@ class Metrics:
         self.receipts = Counter("tillstream_server_push_receipts", "Receipts from tills.", registry=registry)
         self.heartbeats = Counter("tillstream_server_heartbeats", "Heartbeats from tills.", registry=registry)
         self.packs = Counter("tillstream_server_packs_issued", "Packs signed for tills.", registry=registry)
-        self.forks = Counter(
-            "tillstream_server_forks", "Epochs that follow a place already followed.", registry=registry
+        self.asked_again = Counter(
+            "tillstream_server_asked_again", "Acknowledged records that tills were asked for again.", registry=registry
         )
         self.malformed = Counter(
             "tillstream_server_malformed_requests", "Requests that were not HTTP, or not whole.", registry=registry
@@ -70,7 +79,11 @@ class Metrics:
 
 
 def _counted(registry: CollectorRegistry, name: str, text: str, outcomes: Iterable[str]) -> Counter:
-    counter = Counter(f"tillstream_server_{name}", text, ["outcome"], registry=registry)
-    for outcome in outcomes:
-        counter.labels(outcome)
+    return _labelled(registry, name, text, "outcome", outcomes)
+
+
+def _labelled(registry: CollectorRegistry, name: str, text: str, label: str, values: Iterable[str]) -> Counter:
+    counter = Counter(f"tillstream_server_{name}", text, [label], registry=registry)
+    for value in values:
+        counter.labels(value)
     return counter

@@ -5,32 +5,34 @@ The same functions serve the admin socket of a running server, the CLI when no s
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Final
 
-import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, to_builtins
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from tillstream_protocol.errors import InvalidInput
-from tillstream_protocol.messages import Name, Revoked
+from tillstream_protocol.errors import ErrorBody, InvalidInput, TillstreamError
+from tillstream_protocol.limits import MAX_TEXT
+from tillstream_protocol.messages import Name, Revoked, decode_batch
 from tillstream_protocol.signing import fingerprint
 
-from . import auth, tills
+from . import auth, keys, tills
 from .auth import Randomness
 from .campaigns import book as campaigns
 from .campaigns.book import CampaignBook
 from .clock import Clock
 from .devices import Devices
 from .events import Events
+from .folder import Folder
 from .gateway import quarantine
 from .gateway.batches import Intake
 from .gateway.deliveries import Deliveries
 from .gateway.hub import Hub
 from .keys import ServerKeys
-from .ledger import outbox
-from .ledger.database import Database
+from .ledger import alarms, gaps, outbox
+from .ledger.database import Database, LedgerFault
 
 HOUR_MS: Final = 3_600_000
 DAY_MS: Final = 24 * HOUR_MS
@@ -40,6 +42,7 @@ MIN_TTL_MS: Final = 1000
 MAX_TTL_MS: Final = 366 * DAY_MS
 MAX_TILLS: Final = 1000
 MAX_LETTERS: Final = 10_000
+MAX_BATCHES: Final = 10_000
 
 Result = dict[str, object]
 
@@ -58,6 +61,18 @@ class KeyCreate(Struct, frozen=True, forbid_unknown_fields=True, tag="key_create
     """A key for head office's API."""
 
     role: auth.Role
+
+
+class KeyRotateBox(Struct, frozen=True, forbid_unknown_fields=True, tag="key_rotate_box"):
+    """Have tills seal to a new key of the server's."""
+
+
+class KeyRotateEscrow(Struct, frozen=True, forbid_unknown_fields=True, tag="key_rotate_escrow"):
+    """Have tills seal to a new escrow key."""
+
+
+class KeyForgetEscrow(Struct, frozen=True, forbid_unknown_fields=True, tag="key_forget_escrow"):
+    """Take the escrow private key, which a recovery needed, off the server."""
 
 
 class CampaignPut(Struct, frozen=True, forbid_unknown_fields=True, tag="campaign_put"):
@@ -104,6 +119,33 @@ class TillAllowAgain(Struct, frozen=True, forbid_unknown_fields=True, tag="till_
     till: Name
 
 
+class TillGaps(Struct, frozen=True, forbid_unknown_fields=True, tag="till_gaps"):
+    """What of a till's records is not here, and what the till says it lost."""
+
+    retailer: Name
+    store: Name
+    till: Name
+
+
+class TillAlarms(Struct, frozen=True, forbid_unknown_fields=True, tag="till_alarms"):
+    """What does not fit together in the history of tills."""
+
+    retailer: Name | None = None
+    settled: bool = False
+    after: Annotated[int, Meta(ge=0)] = 0
+    limit: Annotated[int, Meta(ge=1, le=MAX_TILLS)] = MAX_TILLS
+
+
+class TillSettle(Struct, frozen=True, forbid_unknown_fields=True, tag="till_settle"):
+    """Put an alarm right, and say why."""
+
+    retailer: Name
+    store: Name
+    till: Name
+    alarm: Annotated[int, Meta(ge=1)]
+    note: Annotated[str, Meta(min_length=1, max_length=MAX_TEXT)]
+
+
 class QuarantineList(Struct, frozen=True, forbid_unknown_fields=True, tag="quarantine_list"):
     """What revoked tills sent."""
 
@@ -122,6 +164,18 @@ class DeadLettersList(Struct, frozen=True, forbid_unknown_fields=True, tag="dead
     limit: Annotated[int, Meta(ge=1, le=MAX_LETTERS)] = 1000
 
 
+class DeadLettersRetry(Struct, frozen=True, forbid_unknown_fields=True, tag="dead_letters_retry"):
+    """Try dead letters again: these, or all of them."""
+
+    ids: Annotated[tuple[Annotated[int, Meta(ge=1)], ...], Meta(min_length=1, max_length=MAX_LETTERS)] | None = None
+
+
+class BatchImport(Struct, frozen=True, forbid_unknown_fields=True, tag="batch_import"):
+    """Take batches that an agent has exported to a file."""
+
+    batches: Annotated[tuple[bytes, ...], Meta(min_length=1, max_length=MAX_BATCHES)]
+
+
 class Rebuild(Struct, frozen=True, forbid_unknown_fields=True, tag="rebuild"):
     """Drop every projection and fold the ledger again."""
 
@@ -129,15 +183,23 @@ class Rebuild(Struct, frozen=True, forbid_unknown_fields=True, tag="rebuild"):
 Command = (
     TokenCreate
     | KeyCreate
+    | KeyRotateBox
+    | KeyRotateEscrow
+    | KeyForgetEscrow
     | CampaignPut
     | CampaignEnd
     | CampaignList
     | TillList
     | TillRevoke
     | TillAllowAgain
+    | TillGaps
+    | TillAlarms
+    | TillSettle
     | QuarantineList
     | QuarantineRelease
     | DeadLettersList
+    | DeadLettersRetry
+    | BatchImport
     | Rebuild
 )
 
@@ -157,6 +219,9 @@ class Office:
     clock: Clock
     random: Randomness
     events: Events
+    folder: Folder
+    begin_again: Callable[[], None]
+    """Have a running server read everything anew, as soon as the command has been answered."""
 
     async def run(self, command: Command) -> Result:
         """Carry out a command and give its result as JSON can hold it. Raises `TillstreamError`."""
@@ -170,6 +235,12 @@ class Office:
                 return await self._create_token(command)
             case KeyCreate():
                 return await self._create_key(command)
+            case KeyRotateBox():
+                return self._changed(keys.rotate_box(self.folder.keys, self.random, self.clock.now_ms()))
+            case KeyRotateEscrow():
+                return self._rotate_escrow()
+            case KeyForgetEscrow():
+                return self._forget_escrow()
             case CampaignPut():
                 return await self._put_campaign(command)
             case CampaignEnd():
@@ -182,6 +253,12 @@ class Office:
                 return await self._revoke(command)
             case TillAllowAgain():
                 return await self._allow_again(command)
+            case TillGaps():
+                return await self._gaps(command)
+            case TillAlarms():
+                return await self._alarms(command)
+            case TillSettle():
+                return await self._settle(command)
             case QuarantineList():
                 async with self.database.read() as conn:
                     return {"quarantine": await quarantine.listing(conn)}
@@ -189,8 +266,12 @@ class Office:
                 return await self._release(command)
             case DeadLettersList():
                 return await self._list_dead_letters(command)
+            case DeadLettersRetry():
+                return (await self.intake.replay(command.ids)).plain()
+            case BatchImport():
+                return await self._import(command)
             case Rebuild():
-                return await self._rebuild()
+                return dict(await self.rebuild())
 
     async def _create_token(self, command: TokenCreate) -> Result:
         if command.till is not None and command.uses != 1:
@@ -213,6 +294,23 @@ class Office:
         async with self.database.write() as conn:
             key = await auth.create_key(conn, command.role, now_ms=self.clock.now_ms(), random=self.random)
         return {"key": key, "role": command.role}
+
+    def _rotate_escrow(self) -> Result:
+        """The new private half is on the disk before any till seals to it."""
+        private = keys.new_escrow(self.random)
+        self.folder.write_escrow(private)
+        changed = self._changed(keys.rotate_escrow(self.folder.keys, private, self.clock.now_ms()))
+        return {**changed, "escrow_private_key": str(self.folder.escrow_file)}
+
+    def _forget_escrow(self) -> Result:
+        forgotten = keys.forget_escrow(self.folder.keys)
+        if forgotten:
+            self.begin_again()
+        return {"forgotten": forgotten}
+
+    def _changed(self, now: ServerKeys) -> Result:
+        self.begin_again()
+        return now.facts()
 
     async def _put_campaign(self, command: CampaignPut) -> Result:
         campaign = campaigns.parse(command.document.encode())
@@ -243,7 +341,7 @@ class Office:
                     "retailer": entry.retailer,
                     "active": entry.active,
                     "created_ms": entry.created_ms,
-                    "campaign": msgspec.to_builtins(entry.campaign),
+                    "campaign": to_builtins(entry.campaign),
                 }
                 for entry in entries
             ]
@@ -300,5 +398,37 @@ class Office:
             names = ("id", "retailer", "till_id", "epoch", "seq", "code", "reason", "received_ms")
             return {"dead_letters": [dict(zip(names, row, strict=True)) for row in rows]}
 
-    async def _rebuild(self) -> Result:
-        return dict(await self.rebuild())
+    async def _gaps(self, command: TillGaps) -> Result:
+        async with self.database.read() as conn:
+            place = await tills.require(conn, command.retailer, command.store, command.till)
+            found = await gaps.of_till(conn, place.till_id)
+            return {"gaps": [gap.plain() for gap in found], "lost": await gaps.lost_of(conn, place.till_id)}
+
+    async def _alarms(self, command: TillAlarms) -> Result:
+        limit = command.limit
+        async with self.database.read() as conn:
+            rows = await alarms.listing(
+                conn, retailer=command.retailer, settled=command.settled, after=command.after, limit=limit
+            )
+        return {"alarms": rows, "next": rows[-1]["id"] if len(rows) == limit else None}
+
+    async def _settle(self, command: TillSettle) -> Result:
+        async with self.database.write() as conn:
+            place = await tills.require(conn, command.retailer, command.store, command.till)
+            settled = await alarms.settle(conn, place.till_id, command.alarm, command.note, self.clock.now_ms())
+        return settled.plain()
+
+    async def _import(self, command: BatchImport) -> Result:
+        """Take what can be taken; a batch that cannot is told of, and keeps nobody waiting."""
+        counts: Counter[str] = Counter()
+        refused: list[ErrorBody] = []
+        for data in command.batches:
+            try:
+                outcome = await self.intake.take_imported(decode_batch(data))
+            except LedgerFault:
+                raise
+            except TillstreamError as error:
+                refused.append(error.body())
+            else:
+                counts.update(outcome.counts)
+        return {"batches": len(command.batches), **counts, "refused": [to_builtins(body) for body in refused]}

@@ -10,7 +10,9 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tillstream_protocol.errors import TillstreamError
-from tillstream_protocol.messages import Vitals
+from tillstream_protocol.limits import MAX_SHORT
+from tillstream_protocol.messages import Certificate, Vitals
+from tillstream_protocol.sealing import key_id
 
 from .auth import Grant, Randomness, TokenRefused
 
@@ -18,7 +20,7 @@ _NUMBERED: Final = re.compile(r"till-([1-9]\d{0,8})")
 
 _STATUS_COLUMNS: Final = (
     "epoch, position, queued, oldest_queued_ms, hook_p50, hook_p99, hook_max, disk_free, clock_ms, agent_version,"
-    " last_error, seen_ms"
+    " last_error, seen_ms, dead_letters, damaged_files"
 )
 
 
@@ -58,17 +60,21 @@ async def place_for(conn: AsyncConnection, grant: Grant, *, now_ms: int, random:
             hint = "let it in again first: tillstream-server till allow-again"
             raise TokenRefused("till_revoked", f"the till {name} is revoked", hint=hint)
         return found
+    return await make(conn, random(16), grant.retailer, grant.store, name, now_ms)
+
+
+async def make(conn: AsyncConnection, till_id: bytes, retailer: str, store: str, till: str, now_ms: int) -> Place:
+    """A new till under a name that is free, with its store if need be."""
     await conn.exec_driver_sql(
         "INSERT INTO store (retailer, store, created_ms) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-        (grant.retailer, grant.store, now_ms),
+        (retailer, store, now_ms),
     )
-    place = Place(random(16), grant.retailer, grant.store, name, revoked=False)
     await conn.exec_driver_sql(
         "INSERT INTO till (till_id, retailer, store, till, created_ms, revoked_ms, push_seq)"
         " VALUES (?, ?, ?, ?, ?, NULL, 0)",
-        (place.till_id, place.retailer, place.store, place.till, now_ms),
+        (till_id, retailer, store, till, now_ms),
     )
-    return place
+    return Place(till_id, retailer, store, till, revoked=False)
 
 
 async def give_device(conn: AsyncConnection, place: Place, device: NewDevice, now_ms: int) -> None:
@@ -76,11 +82,68 @@ async def give_device(conn: AsyncConnection, place: Place, device: NewDevice, no
     await conn.exec_driver_sql(
         "UPDATE device SET revoked_ms = ? WHERE till_id = ? AND revoked_ms IS NULL", (now_ms, place.till_id)
     )
+    await _add_device(conn, place, device, now_ms, None)
+
+
+async def take_back(conn: AsyncConnection, given: Certificate, now_ms: int) -> Place:
+    """Make a till, its store and its device again as a certificate has them, where they are not there.
+
+    Of several devices of a till, the one whose certificate was issued last speaks for it. A name that another till has
+    by now is not taken from it. A till that is there stays as it is, revoked or not.
+    """
+    place = await by_id(conn, given.till_id)
+    if place is None:
+        name = await _free_name(conn, given)
+        place = await make(conn, given.till_id, given.retailer, given.store, name, given.issued_ms)
+    device = NewDevice(key_id(given.device_public_key), given.device_public_key, "", "")
+    newest = await conn.exec_driver_sql("SELECT MAX(created_ms) FROM device WHERE till_id = ?", (place.till_id,))
+    if given.issued_ms > (newest.scalar() or 0):
+        await give_device(conn, place, device, given.issued_ms)
+    else:
+        await _add_device(conn, place, device, given.issued_ms, now_ms)
+    return place
+
+
+async def _add_device(
+    conn: AsyncConnection, place: Place, device: NewDevice, created_ms: int, revoked_ms: int | None
+) -> None:
     await conn.exec_driver_sql(
         "INSERT INTO device (key_id, till_id, public_key, created_ms, revoked_ms, agent_version, platform)"
-        " VALUES (?, ?, ?, ?, NULL, ?, ?)",
-        (device.key_id, place.till_id, device.public_key, now_ms, device.agent_version, device.platform),
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            device.key_id,
+            place.till_id,
+            device.public_key,
+            created_ms,
+            revoked_ms,
+            device.agent_version,
+            device.platform,
+        ),
     )
+
+
+async def _free_name(conn: AsyncConnection, given: Certificate) -> str:
+    """The till's own name, or one like it where another till has that by now."""
+    if await find(conn, given.retailer, given.store, given.till) is None:
+        return given.till
+    own = given.till_id.hex()
+    for digits in range(4, len(own) + 1):
+        ending = f"-returned-{own[:digits]}"
+        name = given.till[: MAX_SHORT - len(ending)] + ending
+        if await find(conn, given.retailer, given.store, name) is None:
+            return name
+    raise TokenRefused("name_taken", f"no name like {given.till} is free", hint="enrol the till with a token")
+
+
+async def by_id(conn: AsyncConnection, till_id: bytes) -> Place | None:
+    """The till of this id, or None."""
+    rows = await conn.exec_driver_sql(
+        "SELECT till_id, retailer, store, till, revoked_ms IS NOT NULL FROM till WHERE till_id = ?", (till_id,)
+    )
+    for row in rows.all():
+        id_, retailer, store, till, revoked = tuple(row)
+        return Place(id_, retailer, store, till, bool(revoked))
+    return None
 
 
 async def find(conn: AsyncConnection, retailer: str, store: str, till: str) -> Place | None:
@@ -144,13 +207,15 @@ async def record_vitals(conn: AsyncConnection, beats: Iterable[tuple[Vitals, int
             v.agent_version,
             v.last_error,
             seen_ms,
+            v.dead_letters,
+            v.damaged_files,
         )
         for v, seen_ms in beats
     ]
     if rows:
         await conn.exec_driver_sql(
             f"INSERT OR REPLACE INTO till_status (till_id, {_STATUS_COLUMNS})"  # noqa: S608
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             rows,
         )
 

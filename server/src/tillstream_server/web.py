@@ -23,6 +23,7 @@ from .campaigns.book import UnknownCampaign
 from .events import Events
 from .gateway.flow import Busy
 from .gateway.requests import Revoked, UnknownDevice, UnsupportedMedia
+from .ledger.alarms import UnknownAlarm
 from .ledger.database import Database, is_current
 from .tills import UnknownTill
 
@@ -39,6 +40,7 @@ _STATUS: Final[tuple[tuple[type[TillstreamError], int], ...]] = (
     (Forbidden, 403),
     (UnknownCampaign, 404),
     (UnknownTill, 404),
+    (UnknownAlarm, 404),
     (TooLarge, 413),
     (UnsupportedMedia, 415),
     (Busy, 503),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
+from contextlib import closing
 from typing import Any, cast, get_args
 
 import pytest
 
-from support.serving import Server, campaign_document, sale
+from support.serving import NOW, Server, campaign_document, sale
+from tillstream_protocol.events import RecordsLost
 from tillstream_server import office
 from tillstream_server.api.handlers import Api
 from tillstream_server.api.openapi import document
@@ -117,6 +121,58 @@ async def test_the_fleet_is_listed_a_page_at_a_time(server: Server) -> None:
     second = (await server.get(f"/api/v1/tills?limit=2&after={first['next']}", key)).json()
     assert sorted(till["till"] for till in first["tills"] + second["tills"]) == ["till-1", "till-2", "till-3"]
     assert second["next"] is None
+
+
+async def test_a_tills_gaps_and_alarms_are_told(server: Server) -> None:
+    till = await server.till("till-1")
+    await till.sends(sale(1), RecordsLost(b"f" * 16, 2, 0, "damaged_frame", 3))
+    key = await server.key("operator")
+    async with till.on_push() as pushes, asyncio.timeout(10):
+        while not (alarms := (await server.get("/api/v1/tills/alarms?retailer=acme", key)).json())["alarms"]:
+            await pushes.says(till.heartbeat(5))
+    (alarm,) = alarms["alarms"]
+    names = ("retailer", "store", "till", "kind", "first", "last", "settled_ms")
+    assert [alarm[name] for name in names] == ["acme", "north", "till-1", "missing", 2, 4, None]
+    told = (await server.get("/api/v1/tills/gaps?retailer=acme&store=north&till=till-1", key)).json()
+    assert [(gap["epoch"], gap["first"], gap["last"], gap["records"], gap["alarm"]) for gap in told["gaps"]] == [
+        (till.epoch.hex(), 2, 4, 3, True)
+    ]
+    assert [(one["first"], one["last"], one["reason"], one["filled"]) for one in told["lost"]] == [
+        (2, 3, "damaged_frame", False)
+    ]
+
+
+async def test_alarms_are_listed_a_page_at_a_time_and_the_settled_ones_when_asked_for(server: Server) -> None:
+    till = await server.till("till-1")
+    rows = [(till.reply.till_id, b"e" * 16, b"e" * 16, n, NOW, NOW if n == 1 else None) for n in range(4)]
+    with closing(sqlite3.connect(server.folder.ledger, timeout=10)) as conn, conn:
+        conn.executemany(
+            "INSERT INTO alarm (till_id, kind, epoch, other, first_seq, first_seen_ms, settled_ms)"
+            " VALUES (?, 'missing', ?, ?, ?, ?, ?)",
+            rows,
+        )
+    key = await server.key("operator")
+    first = (await server.get("/api/v1/tills/alarms?limit=2", key)).json()
+    second = (await server.get(f"/api/v1/tills/alarms?limit=2&after={first['next']}", key)).json()
+    assert [alarm["first"] for alarm in first["alarms"] + second["alarms"]] == [0, 2, 3]
+    assert second["next"] is None
+    every = (await server.get("/api/v1/tills/alarms?settled=true", key)).json()["alarms"]
+    assert [alarm["first"] for alarm in every] == [0, 1, 2, 3]
+    assert (await server.get("/api/v1/tills/alarms?retailer=other", key)).json()["alarms"] == []
+
+
+async def test_a_till_that_is_not_there_has_no_gaps(server: Server) -> None:
+    reply = await server.get("/api/v1/tills/gaps?retailer=acme&store=north&till=x", await server.key("operator"))
+    assert (reply.status, reply.error["code"]) == (404, "unknown_till")
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [("gaps", "retailer"), ("gaps?retailer=a&store=b&till=", "till"), ("alarms?settled=perhaps", "settled")],
+)
+async def test_a_question_that_is_not_whole_is_refused_by_field(server: Server, query: str, field: str) -> None:
+    reply = await server.get(f"/api/v1/tills/{query}", await server.key("operator"))
+    assert (reply.status, reply.error["field"]) == (400, field)
 
 
 async def test_only_operators_see_the_fleet(server: Server) -> None:

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from support.campaigning import NOW, REGULAR, Server, Till, campaign, sale
+from support.campaigning import NOW, REGULAR, Server, Till, campaign, sale, server_keys
 from tillstream_protocol.decisions import Budget
 from tillstream_protocol.pack import ForeignPack, open_pack
 from tillstream_protocol.signing import BadSignature, SignKey
-from tillstream_server.campaigns.packs import LIFETIME_MS
+from tillstream_server.campaigns.book import CampaignBook
+from tillstream_server.campaigns.packs import LIFETIME_MS, Packs
 
 
 async def test_a_pack_carries_what_the_till_can_decide_by_itself(server: Server) -> None:
@@ -82,3 +83,42 @@ async def test_a_new_device_of_a_till_starts_on_a_lease_of_its_own(server: Serve
     old = await server.issues(device)
     new = await server.issues(replace(device, key_id=b"newdevic"))
     assert len({lease.id for pack in (old, new) for lease in pack.leases}) == 2
+
+
+# Keys
+
+
+async def test_a_pack_carries_the_keys_that_its_till_needs(server: Server) -> None:
+    pack = await server.issues(await server.enrols())
+    keys = server.keys
+    assert (pack.box_public_key, pack.escrow_public_key) == (keys.box_public, keys.escrow_public)
+    assert pack.offer_key == keys.offer_key("acme")
+    other = await server.issues(await server.enrols("2", retailer="other"))
+    assert other.offer_key != pack.offer_key
+
+
+async def test_packs_of_newer_keys_are_newer_whatever_the_book(server: Server) -> None:
+    device = await server.enrols()
+    await server.puts(*(campaign(f"campaign-{number}") for number in range(20)))
+    before = await server.issues(device)
+    newer = Packs(CampaignBook(), server_keys(server.key, generation=1), server.random)
+    assert newer.version("acme") > before.version
+    await server.puts(campaign("one-more"))
+    after = Packs(server.book, server_keys(server.key, generation=1), server.random)
+    async with server.database.write() as conn:
+        pack = server.opens(await after.issue(conn, device, NOW), device)
+    assert pack.version == after.version("acme") > newer.version("acme")
+
+
+async def test_the_first_generation_changes_no_number(server: Server) -> None:
+    device = await server.enrols()
+    await server.puts(campaign())
+    assert (await server.issues(device)).version == server.packs.version("acme") == server.book.version("acme") == 2
+
+
+async def test_seconds_since_1970_are_a_generation(server: Server) -> None:
+    device = await server.enrols()
+    late = Packs(server.book, server_keys(server.key, generation=4_102_444_800), server.random)
+    async with server.database.write() as conn:
+        pack = server.opens(await late.issue(conn, device, NOW), device)
+    assert 2**50 < pack.version < 2**53

@@ -7,6 +7,7 @@ import os
 from support.serving import BATCHES, Server, sale
 from tillstream_protocol import messages
 from tillstream_protocol.codec import encode
+from tillstream_protocol.events import RecordsLost
 from tillstream_protocol.limits import DEFAULT
 from tillstream_protocol.messages import Range
 from tillstream_protocol.signing import SignKey
@@ -76,11 +77,21 @@ async def test_what_the_tills_former_device_wrote_is_taken_from_its_new_one(serv
     assert reply.status == 200
 
 
-async def test_nothing_is_written_of_a_batch_that_is_not_whole(server: Server) -> None:
+async def test_what_is_whole_of_a_batch_is_taken_and_nothing_else_acknowledged(server: Server) -> None:
     till = await server.till()
     batch = till.batch(sale(1), sale(2))
     reply = await till.uploads(messages.Batch(batch.header, batch.frames[:-7]))
-    assert reply.status == 400
+    assert (reply.status, messages.decode_batch_reply(reply.body).acked) == (200, (Range(0, 0),))
+    summary = (await server.get("/api/v1/ledger/summary", await server.key())).json()
+    assert summary["transactions"] == 1
+    assert server.count("batches_total", outcome="partial") == 1
+
+
+async def test_nothing_is_written_of_a_batch_without_a_whole_frame(server: Server) -> None:
+    till = await server.till()
+    batch = till.batch(sale(1))
+    reply = await till.uploads(messages.Batch(batch.header, batch.frames[:-7]))
+    assert (reply.status, reply.error["code"]) == (400, "damaged_batch")
     summary = (await server.get("/api/v1/ledger/summary", await server.key())).json()
     assert summary["transactions"] == 0
 
@@ -141,6 +152,26 @@ async def test_a_released_batch_that_cannot_be_taken_stays(server: Server) -> No
     await till.uploads(other.batch(sale(1)))
     assert await server.order(office.QuarantineRelease("acme", "north", "till-1")) == {"released": 0}
     assert len((await server.order(office.QuarantineList()))["quarantine"]) == 1
+
+
+async def test_a_clone_is_told_once_in_log_and_metrics(server: Server) -> None:
+    till = await server.till()
+    for epoch in (b"a" * 16, b"b" * 16):
+        till.begins(epoch, parent=b"p" * 16, position=3)
+        for number in range(2):
+            await till.sends(sale(int.from_bytes(epoch[:1], "big") + number))
+    (line,) = server.logged("alarm")
+    assert (line["kind"], line["till"], line["epoch"]) == ("forked", till.reply.till_id.hex(), (b"b" * 16).hex())
+    assert server.count("alarms_total", kind="forked") == 1
+
+
+async def test_a_loss_that_a_till_states_is_told(server: Server) -> None:
+    till = await server.till()
+    await till.sends(RecordsLost(b"f" * 16, 2, 0, "missing_chunk", 3))
+    (line,) = server.logged("records_lost")
+    assert (line["reason"], line["till"]) == ("missing_chunk", till.reply.till_id.hex())
+    assert server.count("losses_stated_total", reason="missing_chunk") == 1
+    assert server.count("losses_stated_total", reason="power_cut") == 0
 
 
 class Forger(SignKey):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
 import pytest
 
 from support.serving import Server, Till, sale
-from tillstream_protocol import messages
+from tillstream_protocol import messages, versions
 from tillstream_protocol.messages import Token
 from tillstream_protocol.pack import open_pack
-from tillstream_protocol.signing import SignKey
+from tillstream_protocol.signing import BadSignature, SignKey, verify
 from tillstream_server import office
 
 
@@ -123,3 +124,27 @@ async def test_compressed_bodies_are_refused(server: Server) -> None:
     headers = {"Content-Type": messages.CONTENT_TYPE, "Content-Encoding": "gzip"}
     reply = await server.send("POST", "/till/v1/hello", b"\x1f\x8b", headers)
     assert (reply.status, reply.error["field"]) == (415, "Content-Encoding")
+
+
+async def test_the_answer_certifies_what_it_says(server: Server) -> None:
+    till = await server.till("till-4")
+    certificate = messages.open_certificate(till.reply.certificate, till.introduction.server_public_key)
+    assert certificate == messages.Certificate(
+        till.reply.till_id, "acme", "north", "till-4", till.device.public, server.clock.now_ms()
+    )
+
+
+async def test_the_protocols_that_the_server_speaks_are_signed(server: Server) -> None:
+    nonce = os.urandom(16)
+    reply = await Till(server).posts("/till/v1/hello", messages.Hello(nonce, versions.PROTOCOL))
+    one = messages.decode_introduction(reply.body)
+    assert one.protocol_from <= versions.PROTOCOL <= one.protocol_to
+    public = (one.server_public_key, one.box_public_key, one.escrow_public_key)
+
+    def signed(first: int, last: int) -> None:
+        verify(one.server_public_key, messages.introduction_bytes(nonce, *public, first, last), one.signature)
+
+    signed(one.protocol_from, one.protocol_to)
+    for first, last in ((one.protocol_from + 1, one.protocol_to), (one.protocol_from, one.protocol_to + 1)):
+        with pytest.raises(BadSignature):
+            signed(first, last)

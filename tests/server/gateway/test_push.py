@@ -8,9 +8,9 @@ from pathlib import Path
 
 import aiohttp
 
-from support.serving import Pushes, Server, campaign_document, identification, sale, serving
+from support.serving import Pushes, Server, Till, campaign_document, identification, sale, serving
 from tillstream_protocol import messages
-from tillstream_protocol.messages import OfferPush, PackPush, Receipt, Revoked
+from tillstream_protocol.messages import EpochRanges, OfferPush, PackPush, Range, Receipt, Revoked
 from tillstream_protocol.pack import open_pack
 from tillstream_protocol.signing import SignKey
 from tillstream_server import office
@@ -97,10 +97,8 @@ async def test_a_receipt_is_kept(server: Server) -> None:
 
 async def test_a_heartbeat_is_kept(server: Server) -> None:
     till = await server.till()
-    latency = messages.HookLatency(100, 200, 300, 4)
-    vitals = messages.Vitals(till.reply.till_id, till.epoch, 7, 2, 50, latency, 10**9, 1, "0.1.0", "")
     async with till.on_push() as pushes:
-        await pushes.says(messages.sign_heartbeat(vitals, till.device))
+        await pushes.says(till.heartbeat(7, queued=2))
         await until(server, "SELECT COUNT(*) = 1 FROM till_status")
     (row,) = (await server.order(office.TillList()))["tills"]
     assert (row["position"], row["queued"], row["hook_p99"]) == (7, 2, 200)
@@ -237,3 +235,60 @@ async def until_count(server: Server, name: str, value: float, **labels: str) ->
     async with asyncio.timeout(10):
         while server.count(name, **labels) != value:
             await asyncio.sleep(0.01)
+
+
+# What is missing
+
+
+async def test_a_till_is_asked_again_for_what_the_server_does_not_hold_before_anything_else(server: Server) -> None:
+    till = await server.till()
+    await till.sends(sale(1), sale(2), sale(3))
+    await server.order(office.CampaignPut("acme", campaign_document()))
+    other = b"o" * 16
+    acked = (EpochRanges(till.epoch, (Range(0, 5),)), EpochRanges(other, (Range(2, 2),)))
+    async with till.on_push(acked=acked) as pushes:
+        missing = await pushes.hears()
+        assert missing == messages.Missing(
+            (EpochRanges(till.epoch, (Range(3, 5),)), EpochRanges(other, (Range(2, 2),)))
+        )
+        await pushes.next(PackPush)
+    assert server.count("asked_again_total") == 4
+    (line,) = server.logged("asked_again")
+    assert (line["till"], line["records"]) == (till.reply.till_id.hex(), 4)
+
+
+async def test_a_till_whose_records_are_all_here_is_asked_for_nothing(server: Server) -> None:
+    till = await server.till()
+    await till.sends(sale(1), sale(2))
+    await server.order(office.CampaignPut("acme", campaign_document()))
+    async with till.on_push(acked=(EpochRanges(till.epoch, (Range(0, 1),)),)) as pushes:
+        assert isinstance(await pushes.hears(), messages.Push)
+    assert server.logged("asked_again") == []
+
+
+async def test_records_that_a_till_with_an_empty_queue_never_sent_raise_an_alarm_once(server: Server) -> None:
+    till = await server.till()
+    await till.sends(sale(1))
+    async with till.on_push() as pushes:
+        for position in (3, 3, 3):
+            await pushes.says(till.heartbeat(position))
+            await until_heard(server, till)
+        await until(server, "SELECT COUNT(*) = 1 FROM alarm")
+    (line,) = server.logged("alarm")
+    assert (line["kind"], line["till"]) == ("missing", till.reply.till_id.hex())
+    assert server.count("alarms_total", kind="missing") == 1
+
+
+async def test_the_first_heartbeat_of_a_connection_raises_none(server: Server) -> None:
+    till = await server.till()
+    async with till.on_push() as pushes:
+        await pushes.says(till.heartbeat(3))
+        await until(server, "SELECT COUNT(*) = 1 FROM high_water")
+    async with reading(server.folder.ledger) as conn:
+        assert (await conn.exec_driver_sql("SELECT COUNT(*) FROM alarm")).scalar() == 0
+
+
+async def until_heard(server: Server, till: Till) -> None:
+    """Let time pass, so that the last heartbeat can be told from the one before, and wait for it."""
+    await until(server, f"SELECT COALESCE(MAX(seen_ms), 0) = {server.clock.now_ms()} FROM till_status")
+    server.clock.turn(1)

@@ -6,14 +6,14 @@ import os
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.serving import NOW
 from tillstream_protocol import messages, versions
 from tillstream_protocol.codec import encode
 from tillstream_protocol.errors import InvalidInput
-from tillstream_protocol.messages import Push, Receipt, Revoked
+from tillstream_protocol.messages import EpochRanges, Push, Range, Receipt, Revoked
 from tillstream_protocol.signing import BadSignature, SignKey
 from tillstream_protocol.versions import VersionMismatch
 from tillstream_server.devices import Device
@@ -115,12 +115,12 @@ def test_a_receipt_for_what_was_never_sent_is_refused() -> None:
 
 def test_a_heartbeat_must_be_this_tills_and_signed_by_its_device() -> None:
     latency = messages.HookLatency(1, 2, 3, 4)
-    vitals = messages.Vitals(TILL, b"e" * 16, 0, 0, 0, latency, 1, NOW, "0.1.0", "")
+    vitals = messages.Vitals(TILL, b"e" * 16, 0, 0, 0, latency, 1, NOW, "0.1.0", "", 0, 0)
     session = opened()
     assert session.receive(encode(messages.sign_heartbeat(vitals, KEY))) == vitals
     with pytest.raises(BadSignature):
         session.receive(encode(messages.sign_heartbeat(vitals, SignKey(b"x" * 32))))
-    other = messages.Vitals(b"u" * 16, b"e" * 16, 0, 0, 0, latency, 1, NOW, "0.1.0", "")
+    other = messages.Vitals(b"u" * 16, b"e" * 16, 0, 0, 0, latency, 1, NOW, "0.1.0", "", 0, 0)
     with pytest.raises(OutOfTurn):
         session.receive(encode(messages.sign_heartbeat(other, KEY)))
 
@@ -152,3 +152,55 @@ def test_pushes_follow_only_when_no_number_lies_between(seqs: list[int]) -> None
         assert whole
     if whole and seqs == sorted(seqs):
         assert session.follows([push(seq) for seq in seqs])
+
+
+# What is missing
+
+
+def ranges_of(messages_: list[bytes]) -> dict[bytes, list[Range]]:
+    found: dict[bytes, list[Range]] = {}
+    for data in messages_:
+        message = messages.decode_to_till(data)
+        assert isinstance(message, messages.Missing)
+        for one in message.epochs:
+            found.setdefault(one.epoch, []).extend(one.ranges)
+    return found
+
+
+def test_nothing_missing_is_nothing_to_say() -> None:
+    assert opened().ask_again([]) == []
+
+
+def test_what_is_missing_is_said_after_admission_and_before_any_push() -> None:
+    lacking = [EpochRanges(b"e" * 16, (Range(3, 4),))]
+    session = PushSession(NONCE, NOW)
+    with pytest.raises(OutOfTurn):
+        session.ask_again(lacking)
+    session.present(present())
+    with pytest.raises(OutOfTurn):
+        session.ask_again(lacking)
+    session.admit(DEVICE)
+    (data,) = session.ask_again(lacking)
+    assert messages.decode_to_till(data) == messages.Missing(tuple(lacking))
+    session.send(push(1), NOW)
+    with pytest.raises(OutOfTurn):
+        session.ask_again(lacking)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.integers(1, 12_000), max_size=4))
+def test_however_much_is_missing_every_message_is_small_and_nothing_is_left_out(sizes: list[int]) -> None:
+    lacking = [
+        EpochRanges(number.to_bytes(16, "big"), tuple(Range(2**52 + 2 * n, 2**52 + 2 * n) for n in range(size)))
+        for number, size in enumerate(sizes)
+    ]
+    data = opened().ask_again(lacking)
+    assert ranges_of(data) == {one.epoch: list(one.ranges) for one in lacking}
+    assert all(len(message) <= 128 * 1024 for message in data)
+
+
+def test_a_thousand_epochs_are_said_and_not_one_more_in_one_message() -> None:
+    lacking = [EpochRanges(number.to_bytes(16, "big"), (Range(0, 0),)) for number in range(1_001)]
+    data = opened().ask_again(lacking)
+    assert len(data) == 2
+    assert ranges_of(data) == {one.epoch: list(one.ranges) for one in lacking}

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tillstream_protocol.messages import Range
-from tillstream_protocol.ranges import collect, merge
+from tillstream_protocol.messages import EpochRanges, Range
+from tillstream_protocol.ranges import collect, contains, merge
 from tillstream_server.ledger import received
 from tillstream_server.ledger.database import Database, create
 from tillstream_server.ledger.schema import metadata
@@ -82,3 +82,54 @@ def test_whatever_order_the_seqs_come_in_the_ranges_hold_exactly_them(batches: S
                 await database.close()
 
     asyncio.run(run())
+
+
+# What a till believes to be here and is not
+
+OTHER = b"o" * 16
+seqs = st.sets(st.integers(0, 40), max_size=30)
+
+
+@given(seqs, seqs)
+def test_taking_ranges_away_leaves_exactly_the_rest(some: set[int], taken: set[int]) -> None:
+    left = received.without(collect(sorted(some)), collect(sorted(taken)))
+    assert [seq for seq in range(42) if contains(left, seq)] == sorted(some - taken)
+    assert merge(left) == left
+
+
+async def lacking(database: Database, *claimed: EpochRanges) -> tuple[EpochRanges, ...]:
+    async with database.read() as conn:
+        return await received.lacking(conn, TILL, claimed)
+
+
+async def test_a_server_that_has_everything_lacks_nothing(database: Database) -> None:
+    await receive(database, Range(0, 9))
+    assert await lacking(database, EpochRanges(EPOCH, (Range(0, 4), Range(7, 9)))) == ()
+
+
+async def test_a_restored_server_lacks_what_came_after_the_backup(database: Database) -> None:
+    await receive(database, Range(0, 4))
+    await receive(database, Range(8, 9))
+    claimed = (EpochRanges(EPOCH, (Range(0, 20),)), EpochRanges(OTHER, (Range(3, 3), Range(5, 6))))
+    assert await lacking(database, *claimed) == (
+        EpochRanges(EPOCH, (Range(5, 7), Range(10, 20))),
+        EpochRanges(OTHER, (Range(3, 3), Range(5, 6))),
+    )
+
+
+async def test_another_tills_records_are_not_this_ones(database: Database) -> None:
+    await receive(database, Range(0, 4))
+    async with database.read() as conn:
+        claimed = EpochRanges(EPOCH, (Range(0, 4),))
+        assert await received.lacking(conn, b"u" * 16, [claimed]) == (claimed,)
+
+
+async def test_a_claim_of_a_thousand_epochs_is_answered(database: Database) -> None:
+    await receive(database, Range(0, 4))
+    claimed = [EpochRanges(number.to_bytes(16, "big"), (Range(0, 0),)) for number in range(1, 1001)]
+    assert await lacking(database, *claimed, EpochRanges(EPOCH, (Range(0, 4),))) == tuple(claimed)
+
+
+async def test_a_claim_beyond_every_number_is_answered(database: Database) -> None:
+    await receive(database, Range(0, 4))
+    assert await lacking(database, EpochRanges(EPOCH, (Range(0, 2**62),))) == (EpochRanges(EPOCH, (Range(5, 2**62),)),)

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from nacl.public import PrivateKey
 
 from support.pipelining import NOW, Server, Till, sale
 from tillstream_protocol.codec import encode
 from tillstream_protocol.errors import TillstreamError
 from tillstream_protocol.events import MemberIdentified, Record
 from tillstream_protocol.framing import MAX_SEQ, DamagedChunk, Footer
+from tillstream_protocol.limits import DEFAULT
 from tillstream_protocol.messages import Batch, Range
 from tillstream_protocol.ranges import contains
 from tillstream_protocol.sealing import CannotOpen
 from tillstream_protocol.signing import BadSignature
 from tillstream_protocol.transaction import Identifier, Line, Transaction
 from tillstream_server import keys
-from tillstream_server.pipeline.opening import DamagedBatch, ForeignChunk
+from tillstream_server.keys import ServerKeys
+from tillstream_server.pipeline.opening import DamagedBatch, ForeignChunk, Opened, Opener
 
 
 async def nothing_was_taken(server: Server) -> bool:
@@ -72,9 +78,96 @@ async def test_a_sealed_key_that_does_not_open_is_refused(server: Server) -> Non
 async def test_bytes_that_are_no_frame_are_refused(server: Server) -> None:
     till = server.till()
     frame = till.frame(Record(sale(), NOW))
-    batches = (b"", b"rubbish", b"x" + frame, frame + b"x", frame + Footer(0, ()).encode())
-    for frames in batches:
+    for frames in (b"", b"rubbish", frame[:-1], Footer(0, ()).encode()):
         assert isinstance(await refused(server, till, Batch(till.header.encode(till.key), frames)), DamagedBatch)
+
+
+async def test_what_is_whole_of_a_damaged_batch_is_taken_and_nothing_else_acknowledged(server: Server) -> None:
+    till = server.till()
+    frames = [till.frame(Record(sale(str(number)), NOW)) for number in range(4)]
+    damaged = bytearray(frames[1])
+    damaged[len(damaged) // 2] ^= 1
+    sent = till.frames(b"x", frames[0], bytes(damaged), frames[2], frames[3][:-1])
+    outcome = await server.pipeline.process(till.device, sent)
+    assert (outcome.reply_acked, outcome.gaps, outcome.dead) == ((Range(0, 0), Range(2, 2)), 3, ())
+    outcome = await server.pipeline.process(till.device, till.frames(*frames))
+    assert (outcome.reply_acked, outcome.gaps, outcome.counts["stored"]) == ((Range(0, 3),), 0, 2)
+
+
+async def test_a_footer_behind_the_frames_is_passed_over(server: Server) -> None:
+    till = server.till()
+    outcome = await server.pipeline.process(
+        till.device, till.frames(till.frame(Record(sale(), NOW)), Footer(0, ()).encode())
+    )
+    assert (outcome.reply_acked, outcome.gaps) == ((Range(0, 0),), 1)
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), cut=st.booleans())
+def test_wherever_a_batch_is_damaged_only_what_is_whole_and_authentic_counts_as_read(
+    sealed: tuple[Opener, Till, Batch], place: float, bit: int, cut: bool
+) -> None:
+    opener, till, batch = sealed
+    whole = [item.digest for item in opener.open(till.device, till.header, batch).items if isinstance(item, Opened)]
+    data = bytearray(batch.frames)
+    at = int(place * len(data))
+    data[at] ^= 1 << bit
+    try:
+        opened = opener.open(till.device, till.header, Batch(batch.header, bytes(data[:at] if cut else data)))
+    except DamagedBatch:
+        assert cut
+        return
+    read = {item.seq: item.digest for item in opened.items if isinstance(item, Opened)}
+    assert len(read) == len(opened.items)
+    assert all(whole[seq] == digest for seq, digest in read.items())
+    assert cut or len(read) == len(whole) - 1
+
+
+@pytest.fixture
+async def sealed(server: Server) -> tuple[Opener, Till, Batch]:
+    till = Till(server.keys)
+    return Opener(server.keys, DEFAULT), till, till.batch(*(sale(str(number)) for number in range(6)))
+
+
+# Keys
+
+
+def fresh_box(server_keys: ServerKeys, **changes: Any) -> ServerKeys:
+    """The same server after its box key was changed."""
+    box = os.urandom(32)
+    return replace(server_keys, box_private=box, box_public=bytes(PrivateKey(box).public_key), **changes)
+
+
+def reads(server_keys: ServerKeys, till: Till, batch: Batch) -> int:
+    """How many records of a batch open with these keys."""
+    opened = Opener(server_keys, DEFAULT).open(till.device, till.header, batch)
+    return sum(isinstance(item, Opened) for item in opened.items)
+
+
+async def test_what_was_sealed_to_former_keys_opens(server: Server) -> None:
+    till, now = Till(server.keys), server.keys
+    batch = till.batch(*(sale(str(number)) for number in range(3)))
+    for _ in range(3):
+        now = fresh_box(now, former_box=(*now.former_box, now.box_private))
+        assert reads(now, till, batch) == 3
+        newer = Till(now)
+        assert reads(now, newer, newer.batch(sale())) == 1
+
+
+async def test_what_was_sealed_to_a_lost_key_opens_with_the_escrow_key_alone(tmp_path: Path) -> None:
+    server_keys, escrow = keys.create(tmp_path / "keys", os.urandom)
+    till = Till(server_keys)
+    batch = till.batch(sale("1"), sale("2"))
+    assert reads(fresh_box(server_keys, escrow_private=escrow), till, batch) == 2
+    for without in (fresh_box(server_keys), fresh_box(server_keys, escrow_private=os.urandom(32))):
+        with pytest.raises(ForeignChunk):
+            reads(without, till, batch)
+
+
+async def test_a_chunk_whose_escrow_seal_was_altered_still_opens_with_its_box_key(server: Server) -> None:
+    till = Till(server.keys)
+    till.open_chunk(escrow_sealed_key=os.urandom(80))
+    assert reads(server.keys, till, till.batch(sale())) == 1
 
 
 async def test_a_chunk_key_is_opened_once(server: Server) -> None:
@@ -187,7 +280,7 @@ async def test_the_last_seq_of_all_is_a_seq(server: Server) -> None:
     frame = till.frame(Record(sale(), NOW), seq=MAX_SEQ)
     for repeated in (0, 1):
         outcome = await server.pipeline.process(till.device, till.frames(frame))
-        assert (outcome.repeated, outcome.reply_acked) == (repeated, (Range(MAX_SEQ, MAX_SEQ),))
+        assert (outcome.repeated, outcome.reply_acked, outcome.dead) == (repeated, (Range(MAX_SEQ, MAX_SEQ),), ())
 
 
 async def test_what_is_left_out_is_the_tills_own(server: Server) -> None:

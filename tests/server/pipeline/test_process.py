@@ -10,9 +10,9 @@ import pytest
 from support.pipelining import DAY, HOUR, NOW, Server, Till, member, sale, void
 from tillstream_protocol.decisions import Decision
 from tillstream_protocol.events import MemberIdentified, OfferAnswered, OfferShown, Record
-from tillstream_protocol.framing import NO_EPOCH
 from tillstream_protocol.messages import Range
 from tillstream_protocol.transaction import Customer, Identifier, Line, Link, Moment
+from tillstream_server.ledger.database import LedgerFault
 
 OFFER = b"o" * 16
 
@@ -128,22 +128,6 @@ async def test_the_same_name_with_another_content_is_set_aside_and_told(server: 
         assert outcome.reply_acked == (Range(0, 0),)
     assert await revenue(server) == 100
     assert await server.rows("SELECT seq, frame FROM conflict") == [(0, other)]
-
-
-async def test_a_cloned_tills_epoch_is_noticed(server: Server) -> None:
-    first = server.till()
-    for epoch, forked in ((b"a" * 16, False), (b"b" * 16, True), (b"a" * 16, False)):
-        first.epoch = epoch
-        first.open_chunk(epoch=epoch, parent=b"p" * 16, parent_position=7)
-        outcome = await server.pipeline.process(first.device, first.batch(sale(epoch.hex())))
-        assert outcome.forked is forked
-
-
-async def test_first_epochs_have_no_parent_to_share(server: Server) -> None:
-    till = server.till()
-    for epoch in (b"a" * 16, b"b" * 16):
-        till.open_chunk(epoch=epoch, parent=NO_EPOCH)
-        assert not (await server.pipeline.process(till.device, till.batch(sale(epoch.hex())))).forked
 
 
 # Dead letters
@@ -400,11 +384,11 @@ async def test_on_a_sale_that_a_revision_has_replaced_the_server_decides_nothing
     assert [fired.decides for fired in server.listener.fired] == [True, False]
 
 
-async def test_when_a_trigger_fails_nothing_was_taken(server: Server) -> None:
+async def test_when_the_database_fails_nothing_was_taken(server: Server) -> None:
     till = server.till()
     batch = till.batch(sale("1", customer=member()))
-    server.listener.error = RuntimeError("planted")
-    with pytest.raises(RuntimeError):
+    server.listener.error = LedgerFault("planted")
+    with pytest.raises(LedgerFault):
         await server.pipeline.process(till.device, batch)
     for table in ("ledger", "received", "sale", "sales_by_hour", "member_stats", "identifier", "vault_item", "epoch"):
         assert await server.rows(f"SELECT count(*) FROM {table}") == [(0,)]

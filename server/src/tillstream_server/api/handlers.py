@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 from aiohttp import web
 
 from tillstream_protocol.codec import invalid
 from tillstream_protocol.errors import InvalidInput
+from tillstream_protocol.messages import Name
 
-from .. import auth, office
+from .. import auth, office, tills
 from ..auth import Permission
 from ..campaigns.book import UnknownCampaign, parse
 from ..gateway.requests import UnsupportedMedia
-from ..ledger import queries
+from ..ledger import alarms, gaps, queries
 from ..ledger.database import Database
 from ..office import Office
 from .openapi import document
@@ -33,6 +34,23 @@ class _Window(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     from_: str | None = msgspec.field(default=None, name="from")
 
 
+class _Till(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One till by its names."""
+
+    retailer: Name
+    store: Name
+    till: Name
+
+
+class _Alarms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A page of alarms: those that are not settled, or all."""
+
+    retailer: Name | None = None
+    settled: bool = False
+    after: Annotated[int, msgspec.Meta(ge=0)] = 0
+    limit: Annotated[int, msgspec.Meta(ge=1, le=office.MAX_TILLS)] = office.MAX_TILLS
+
+
 @dataclass(frozen=True, slots=True)
 class Api:
     """Head office's routes."""
@@ -47,6 +65,8 @@ class Api:
             web.get("/api/v1/ledger/summary", self._guard("summaries", self.ledger_summary)),
             web.get("/api/v1/offers/summary", self._guard("summaries", self.offers_summary)),
             web.get("/api/v1/tills", self._guard("fleet", self.list_tills)),
+            web.get("/api/v1/tills/gaps", self._guard("fleet", self.till_gaps)),
+            web.get("/api/v1/tills/alarms", self._guard("fleet", self.till_alarms)),
             web.get("/api/v1/campaigns/{retailer}", self._guard("read_campaigns", self.list_campaigns)),
             web.get(campaign, self._guard("read_campaigns", self.get_campaign)),
             web.put(campaign, self._guard("write_campaigns", self.put_campaign)),
@@ -69,6 +89,23 @@ class Api:
     async def list_tills(self, request: web.Request) -> web.Response:
         """The fleet, a page at a time."""
         return _json(await self.office.run(_query(request, office.TillList)))
+
+    async def till_gaps(self, request: web.Request) -> web.Response:
+        """What of one till's records is not here, and what the till says it lost."""
+        named = _query(request, _Till)
+        async with self.database.read() as conn:
+            place = await tills.require(conn, named.retailer, named.store, named.till)
+            found = await gaps.of_till(conn, place.till_id)
+            return _json({"gaps": [gap.plain() for gap in found], "lost": await gaps.lost_of(conn, place.till_id)})
+
+    async def till_alarms(self, request: web.Request) -> web.Response:
+        """What does not fit together in tills' histories, a page at a time."""
+        page = _query(request, _Alarms)
+        async with self.database.read() as conn:
+            found = await alarms.listing(
+                conn, retailer=page.retailer, settled=page.settled, after=page.after, limit=page.limit
+            )
+        return _json({"alarms": found, "next": found[-1]["id"] if len(found) == page.limit else None})
 
     async def list_campaigns(self, request: web.Request) -> web.Response:
         """Every version of a retailer's campaigns."""

@@ -33,6 +33,7 @@ def _paths() -> dict[str, object]:
         _query("after", "The `next` of the page before."),
         _query("limit", "At most 1000."),
     ]
+    till = [_needed(name, f"The {name}.") for name in ("retailer", "store", "till")]
     retailer, campaign = _path("retailer"), _path("campaign")
     return {
         "/api/v1/ledger/summary": {
@@ -42,6 +43,18 @@ def _paths() -> dict[str, object]:
             "get": _operation("offersSummary", "What campaigns decided", "summaries", _OBJECT, window)
         },
         "/api/v1/tills": {"get": _operation("listTills", "The fleet", "fleet", _OBJECT, page)},
+        "/api/v1/tills/gaps": {
+            "get": _operation("tillGaps", "What of a till's records is not here", "fleet", _OBJECT, till)
+        },
+        "/api/v1/tills/alarms": {
+            "get": _operation(
+                "tillAlarms",
+                "What does not fit together in tills' histories",
+                "fleet",
+                _OBJECT,
+                [*page, _query("settled", "Settled ones too: true or false.")],
+            )
+        },
         "/api/v1/campaigns/{retailer}": {
             "get": _operation("listCampaigns", "A retailer's campaigns", "read_campaigns", _OBJECT, [retailer])
         },
@@ -78,6 +91,10 @@ def _operation(
 
 def _query(name: str, text: str) -> dict[str, object]:
     return {"name": name, "in": "query", "required": False, "description": text, "schema": _TEXT}
+
+
+def _needed(name: str, text: str) -> dict[str, object]:
+    return {**_query(name, text), "required": True}
 
 
 def _path(name: str) -> dict[str, object]:

@@ -1,4 +1,9 @@
-"""Packs: what a till may decide by, with the leases it may spend, signed for it alone."""
+"""Packs: what a till may decide by, with the leases it may spend and the keys it seals to, signed for it alone.
+
+A pack's version grows with its retailer's book, and with the generation of the server's keys: `GENERATION` versions of
+the book go into one. So a till that holds a pack of former keys is due a new one, and after a restore from a backup no
+older book gives a version that a till has had.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +14,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tillstream_protocol.decisions import Campaign
 from tillstream_protocol.pack import Lease, Pack, SignedPack, sign_pack
-from tillstream_protocol.signing import SignKey
 
 from ..devices import Device
+from ..keys import ServerKeys
 from . import leases
 from .book import CampaignBook, Shelf
 
 DAY_MS: Final = 86_400_000
 LIFETIME_MS: Final = 30 * DAY_MS
 """How long a till may decide by one pack, offline too."""
+GENERATION: Final = 2**20
 
 
 class Packs:
@@ -26,15 +32,19 @@ class Packs:
     def __init__(
         self,
         book: CampaignBook,
-        sign: SignKey,
+        keys: ServerKeys,
         randomness: Callable[[int], bytes],
         *,
         lifetime_ms: int = LIFETIME_MS,
     ) -> None:
         self._book = book
-        self._sign = sign
+        self._keys = keys
         self._randomness = randomness
         self.lifetime_ms = lifetime_ms
+
+    def version(self, retailer: str) -> int:
+        """The version of the packs that a retailer's tills get now."""
+        return self._numbered(self._book.version(retailer))
 
     async def issue(self, conn: AsyncConnection, device: Device, now_ms: int) -> SignedPack:
         """The pack for a device now, in a writing transaction: a budget it has nothing left of gives it a lease."""
@@ -66,11 +76,14 @@ class Packs:
                 granted += 1
         return held, granted
 
+    def _numbered(self, book_version: int) -> int:
+        return self._keys.generation * GENERATION + book_version
+
     def _seal(
         self, version: int, device: Device, campaigns: tuple[Campaign, ...], held: Iterable[leases.Held], now_ms: int
     ) -> SignedPack:
         pack = Pack(
-            version=version,
+            version=self._numbered(version),
             retailer=device.retailer,
             store=device.store,
             till=device.till_id,
@@ -78,8 +91,11 @@ class Packs:
             expires_ms=now_ms + self.lifetime_ms,
             campaigns=campaigns,
             leases=tuple(Lease(lease.id, lease.campaign, lease.units) for lease in held),
+            offer_key=self._keys.offer_key(device.retailer),
+            box_public_key=self._keys.box_public,
+            escrow_public_key=self._keys.escrow_public,
         )
-        return sign_pack(pack, self._sign)
+        return sign_pack(pack, self._keys.sign)
 
 
 def _for_edge(shelf: Shelf, device: Device) -> tuple[Campaign, ...]:

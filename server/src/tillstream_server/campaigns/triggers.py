@@ -36,7 +36,7 @@ class Fired:
     """A record that may set off campaigns, in the order of its batch. Times are milliseconds.
 
     `facts` is complete, `member.*` included; `subject` is the person, where one is known; `age_ms` says how long ago
-    the record was captured.
+    the record was captured. `offer_key` is what the retailer's offers are named with.
     """
 
     ledger_id: int
@@ -47,6 +47,7 @@ class Fired:
     store: str
     facts: Mapping[str, Fact]
     occasion_key: bytes
+    offer_key: bytes
     trigger: Trigger
     epoch: bytes
     seq: int
@@ -63,6 +64,7 @@ class Fired:
             facts=self.facts,
             record_key=self.occasion_key,
             member_key=self.subject,
+            offer_key=self.offer_key,
             now_ms=self.received_ms,
             age_ms=self.age_ms,
             side="server",

@@ -6,6 +6,7 @@ counted by its reason. A revoked device's batch is quarantined first.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from aiohttp import web
@@ -19,18 +20,20 @@ from tillstream_protocol.signing import BadSignature
 from ..clock import Clock
 from ..devices import Device, Devices
 from ..events import Events
-from ..ledger.database import Database
+from ..ledger.database import Database, LedgerFault
 from ..pipeline.opening import ForeignChunk
-from ..pipeline.process import Outcome, Pipeline
-from . import quarantine
+from ..pipeline.outcome import Outcome
+from ..pipeline.process import Pipeline
+from . import dead_letters, quarantine
+from .dead_letters import Letter, Replayed
 from .flow import Flow
 from .hub import Hub
-from .requests import Revoked, body_of, sender_of
+from .requests import Revoked, UnknownDevice, body_of, sender_of
 
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """Takes batches from tills, and from the quarantine."""
+    """Takes batches from tills, from the quarantine, from dead letters, and from a file that somebody brings."""
 
     database: Database
     devices: Devices
@@ -61,7 +64,7 @@ class Intake:
         with self.flow.one():  # entered by enrolled devices only, and never while a body is still on its way
             if sender.revoked:
                 await self._set_aside(sender, body)
-            return await self._take(sender, messages.decode_batch(body))
+            return await self.take(sender, messages.decode_batch(body))
 
     async def _set_aside(self, sender: Device, body: bytes) -> None:
         messages.decode_batch(body)
@@ -69,11 +72,15 @@ class Intake:
             await quarantine.hold(conn, sender.till_id, "revoked", body, self.clock.now_ms())
         raise Revoked("this till is revoked", hint="ask head office; the queue is kept")
 
-    async def _take(self, sender: Device, batch: messages.Batch) -> messages.BatchReply:
+    async def take(self, sender: Device, batch: messages.Batch) -> messages.BatchReply:
+        """Take what a till sends, and say so. The till knows nothing of it before it has the reply, and sends again.
+
+        Raises what `Pipeline.process` does, and `ForeignChunk` for a chunk of another till.
+        """
         start = self.clock.monotonic()
         header = ChunkHeader.decode(batch.header)
         outcome = await self._process(await self._writer(sender, header), header, batch)
-        self.events.batch_taken(batch.lane, outcome.counts, self.clock.monotonic() - start)
+        self.events.batch_taken(batch.lane, outcome.counts, self.clock.monotonic() - start, whole=not outcome.gaps)
         return messages.BatchReply(
             epoch=header.epoch,
             acked=outcome.reply_acked,
@@ -92,8 +99,10 @@ class Intake:
             self.hub.send(till_id, push)
         for seq in outcome.conflicts:
             self.events.conflict(header.till, header.epoch, seq)
-        if outcome.forked:
-            self.events.forked(header.till, header.epoch)
+        for alarm in outcome.alarms:
+            self.events.alarm(alarm.kind, alarm.till_id, alarm.epoch)
+        for reason in outcome.lost:
+            self.events.records_lost(header.till, reason)
         return outcome
 
     async def _writer(self, sender: Device, header: ChunkHeader) -> Device:
@@ -102,10 +111,53 @@ class Intake:
             raise ForeignChunk("the chunk was written by another till", field="header.till")
         if header.device_key_id == sender.key_id:
             return sender
-        former = await self.devices.find(header.device_key_id)
-        if former is None or former.till_id != sender.till_id:
+        return await self._former(header)
+
+    async def _former(self, header: ChunkHeader) -> Device:
+        """The device that wrote a chunk, if it spoke for the chunk's till, whenever that was."""
+        writer = await self.devices.find(header.device_key_id)
+        if writer is None or writer.till_id != header.till:
             raise ForeignChunk("the chunk's device never spoke for this till", field="header.device_key_id")
-        return replace(former, revoked=False)
+        return replace(writer, revoked=False)
+
+    async def take_imported(self, batch: messages.Batch) -> Outcome:
+        """Take a batch that somebody carried here: the signature in its chunk's header vouches for it.
+
+        Raises `UnknownDevice`, or what `Pipeline.process` does.
+        """
+        header = ChunkHeader.decode(batch.header)
+        if await self.devices.find(header.device_key_id) is None:
+            hint = "import it at the server that the till is enrolled with"
+            raise UnknownDevice("the chunk's device is not enrolled here", field="header.device_key_id", hint=hint)
+        return await self._process(await self._former(header), header, batch)
+
+    async def replay(self, ids: Collection[int] | None = None) -> Replayed:
+        """Try dead letters again, those with these ids or all. One that still cannot be taken stays, and says why."""
+        retried = taken = 0
+        async with self.database.read() as conn:
+            wanted = await dead_letters.ids(conn, ids)
+        for id_ in wanted:
+            async with self.database.read() as conn:
+                letter = await dead_letters.find(conn, id_)
+            if letter is not None:
+                retried += 1
+                taken += await self._replay(letter)
+        self.events.replayed(retried, taken)
+        return Replayed(retried, taken)
+
+    async def _replay(self, letter: Letter) -> bool:
+        header = ChunkHeader.decode(letter.header)
+        try:
+            outcome = await self._process(await self._former(header), header, letter.batch())
+        except LedgerFault:
+            raise
+        except TillstreamError as error:
+            self.events.batch_refused(_outcome(error), error.code)
+            return False
+        for still in outcome.dead:
+            async with self.database.write() as conn:
+                await dead_letters.say_why(conn, letter, still)
+        return not outcome.dead
 
     async def release(self, till_id: bytes) -> int:
         """Take a till's quarantined batches after all; how many. One that still cannot be taken stays."""
@@ -123,10 +175,9 @@ class Intake:
         batch = messages.decode_batch(held.body)
         try:
             header = ChunkHeader.decode(batch.header)
-            writer = await self.devices.find(header.device_key_id)
-            if writer is None or writer.till_id != held.till_id:
-                raise ForeignChunk("the chunk's device never spoke for this till", field="header.device_key_id")
-            await self._process(replace(writer, revoked=False), header, batch)
+            if header.till != held.till_id:
+                raise ForeignChunk("the chunk was written by another till", field="header.till")
+            await self._process(await self._former(header), header, batch)
         except TillstreamError as error:
             self.events.batch_refused(_outcome(error), error.code)
             return False

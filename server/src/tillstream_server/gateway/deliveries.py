@@ -11,7 +11,6 @@ from typing import Final
 
 from tillstream_protocol.messages import PackPush, Push
 
-from ..campaigns.book import CampaignBook
 from ..campaigns.packs import LIFETIME_MS, Packs
 from ..clock import Clock
 from ..devices import Device
@@ -34,7 +33,6 @@ class Deliveries:
     def __init__(
         self,
         database: Database,
-        book: CampaignBook,
         packs: Packs,
         hub: Hub,
         clock: Clock,
@@ -43,7 +41,6 @@ class Deliveries:
         refresh_seconds: float,
     ) -> None:
         self._database = database
-        self._book = book
         self._packs = packs
         self._hub = hub
         self._clock = clock
@@ -57,7 +54,7 @@ class Deliveries:
 
     def version(self, device: Device) -> int:
         """The version of the packs that the device gets now."""
-        return self._book.version(device.retailer)
+        return self._packs.version(device.retailer)
 
     def is_due(self, device: Device) -> bool:
         """Whether the device's last pack is of an older book, too old, or unknown since the server's start."""

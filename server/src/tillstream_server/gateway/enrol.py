@@ -45,16 +45,13 @@ class Enrolment:
     events: Events
 
     async def hello(self, request: web.Request) -> web.Response:
-        """Sign the agent's nonce together with the server's keys."""
+        """Sign the agent's nonce together with the server's keys and the protocols that it speaks."""
         hello = messages.decode_hello(await body_of(request))
         keys = self.keys
         public = (keys.sign.public, keys.box_public, keys.escrow_public)
-        introduction = messages.Introduction(
-            *public,
-            protocol_from=versions.OLDEST_PROTOCOL,
-            protocol_to=versions.PROTOCOL,
-            signature=keys.sign.sign(messages.introduction_bytes(hello.nonce, *public)),
-        )
+        spoken = (versions.OLDEST_PROTOCOL, versions.PROTOCOL)
+        signature = keys.sign.sign(messages.introduction_bytes(hello.nonce, *public, *spoken))
+        introduction = messages.Introduction(*public, *spoken, signature)
         return web.Response(body=encode(introduction), content_type=messages.CONTENT_TYPE)
 
     async def enrol(self, request: web.Request) -> web.Response:
@@ -89,7 +86,7 @@ class Enrolment:
         self.devices.forget()
         self.deliveries.remember(device)
         self.events.pack_issued()
-        return self._reply(device, pack), repeated
+        return self._reply(device, pack, now_ms), repeated
 
     async def _admit(
         self, conn: AsyncConnection, grant: auth.Grant, request: messages.EnrolRequest, now_ms: int
@@ -110,5 +107,8 @@ class Enrolment:
             currency=self.currency,
         )
 
-    def _reply(self, device: Device, pack: SignedPack) -> messages.EnrolReply:
-        return messages.EnrolReply(device.till_id, device.retailer, device.store, device.till, device.currency, pack)
+    def _reply(self, device: Device, pack: SignedPack, now_ms: int) -> messages.EnrolReply:
+        till = (device.till_id, device.retailer, device.store, device.till)
+        certificate = messages.Certificate(*till, device.public_key, now_ms)
+        signed = messages.sign_certificate(certificate, self.keys.sign)
+        return messages.EnrolReply(*till, device.currency, pack, signed)

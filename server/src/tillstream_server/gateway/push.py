@@ -12,6 +12,7 @@ from typing import Final
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
+from tillstream_protocol import ranges
 from tillstream_protocol.errors import InvalidInput, TillstreamError
 from tillstream_protocol.limits import DEFAULT
 from tillstream_protocol.messages import PackPush, Present, Push, Receipt
@@ -20,7 +21,7 @@ from ..auth import Randomness
 from ..clock import Clock
 from ..devices import Device, Devices
 from ..events import Events
-from ..ledger import outbox
+from ..ledger import outbox, received
 from ..ledger.database import Database
 from .deliveries import Deliveries
 from .hub import Ending, Hub, Line
@@ -136,8 +137,9 @@ class PushChannel:
             line.end(ending)
 
     async def _speak(self, socket: web.WebSocketResponse, session: PushSession, line: Line, present: Present) -> Ending:
-        """Write first what waits in the outbox, then what comes through the line, until it ends."""
+        """Write what is missing, then what waits in the outbox, then what comes through the line, until it ends."""
         try:
+            await self._ask_again(socket, session, line, present)
             waiting = await self._catch_up(socket, session, line)
             if not any(isinstance(push.body, PackPush) for push in waiting):
                 lacks = present.pack_version < self.deliveries.version(line.device)
@@ -155,6 +157,19 @@ class PushChannel:
             self.events.unexpected("push", error)
             return "failed"
         return line.ending
+
+    async def _ask_again(
+        self, socket: web.WebSocketResponse, session: PushSession, line: Line, present: Present
+    ) -> None:
+        """Tell the till what of its acknowledged records is not here: the server was restored from a backup."""
+        if not present.acked:
+            return
+        async with self.database.read() as conn:
+            lacking = await received.lacking(conn, line.device.till_id, present.acked)
+        for data in session.ask_again(lacking):
+            await socket.send_bytes(data)
+        if lacking:
+            self.events.asked_again(line.device.till_id, sum(ranges.count(one.ranges) for one in lacking))
 
     async def _catch_up(self, socket: web.WebSocketResponse, session: PushSession, line: Line) -> list[Push]:
         line.missed = False

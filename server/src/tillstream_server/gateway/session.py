@@ -5,22 +5,26 @@
                                      └─ a bad signature, a wrong version, any other message: refused
 
 In `open`, pushes leave in the order of their seq, each once, none after its expiry. A push whose seq does not follow
-the last one is not sent: the caller reads what is between from the outbox first, so that nothing is skipped.
+the last one is not sent: the caller reads what is between from the outbox first, so that nothing is skipped. Before
+the first push, what the till believes to be received and is not may be asked for again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, Literal
 
 from tillstream_protocol import messages, versions
 from tillstream_protocol.codec import encode
 from tillstream_protocol.errors import InvalidInput
+from tillstream_protocol.messages import EpochRanges
 from tillstream_protocol.signing import verify
 
 from ..devices import Device
 
 MAX_PUSH: Final = 2**53
+MAX_RANGES: Final = messages.MAX_EPOCH_RANGES
+"""In one message about what is missing; that makes it at most about 120 KiB."""
 State = Literal["challenged", "presented", "open"]
 
 
@@ -38,6 +42,7 @@ class PushSession:
         self.last_sent = 0
         self.greeting = encode(messages.Challenge(nonce, server_ms))
         self._nonce = nonce
+        self._pushed = False
         self._present: messages.Present | None = None
         self._device: Device | None = None
 
@@ -64,6 +69,16 @@ class PushSession:
         self.state = "open"
         self.last_sent = present.last_push
         self._device = device
+
+    def ask_again(self, lacking: Sequence[EpochRanges]) -> list[bytes]:
+        """What the server lacks of what the till believes it to hold, as messages; none where it lacks nothing.
+
+        They come before any push, so that the till has it queued again before it hears of anything new. Raises
+        `OutOfTurn`.
+        """
+        if self.state != "open" or self._pushed:
+            raise OutOfTurn("what is missing is said right after a till was let in")
+        return [encode(messages.Missing(epochs)) for epochs in _portions(lacking)]
 
     def receive(self, data: bytes) -> messages.Receipt | messages.Vitals:
         """What an admitted till says. Raises `InvalidInput`, `BadSignature` or `OutOfTurn`."""
@@ -94,4 +109,21 @@ class PushSession:
         if self.state != "open" or push.seq <= self.last_sent:
             return None
         self.last_sent = push.seq
+        self._pushed = True
         return encode(push) if push.expires_ms > now_ms else None
+
+
+def _portions(lacking: Sequence[EpochRanges]) -> Iterator[tuple[EpochRanges, ...]]:
+    """The same in portions of at most `MAX_RANGES` ranges, an epoch with more of them in several."""
+    portion: list[EpochRanges] = []
+    room = MAX_RANGES
+    for one in lacking:
+        ranges = one.ranges
+        while ranges:
+            portion.append(EpochRanges(one.epoch, ranges[:room]))
+            ranges, room = ranges[room:], room - len(ranges[:room])
+            if room == 0 or len(portion) == messages.MAX_EPOCHS:
+                yield tuple(portion)
+                portion, room = [], MAX_RANGES
+    if portion:
+        yield tuple(portion)

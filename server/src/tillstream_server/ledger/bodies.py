@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from tillstream_protocol.codec import encode as encode
 from tillstream_protocol.errors import Damaged
-from tillstream_protocol.events import OfferAnswered, OfferShown
+from tillstream_protocol.events import OfferAnswered, OfferShown, RecordsLost
 from tillstream_protocol.transaction import InstantMs, Transaction
 
 
@@ -27,7 +27,7 @@ class Identified(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=
     at: InstantMs | None = None
 
 
-LedgerBody = Transaction | Identified | OfferShown | OfferAnswered
+LedgerBody = Transaction | Identified | OfferShown | OfferAnswered | RecordsLost
 
 _decode: Final[Callable[[bytes], LedgerBody]] = msgspec.msgpack.Decoder(cast("Any", LedgerBody)).decode
 _decode_transaction: Final = msgspec.msgpack.Decoder(Transaction).decode

@@ -8,15 +8,15 @@ SQLAlchemy throws a connection away when a cancellation hits one of its statemen
 works on it and holds its lock. So no statement can be cancelled here: it comes to its end, and the cancellation goes on
 to what its task waits for next, at the latest at the end of the transaction.
 
-Errors of driver and SQLAlchemy end here: `write` and `read` raise `LedgerFault` or `LedgerBusy`, whose messages hold
-no values.
+Errors of driver and SQLAlchemy end here: `write` and `read` raise `LedgerFault`, `LedgerBusy` or `LedgerRefused`, whose
+messages hold no values.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -43,6 +43,9 @@ BUSY_MS: Final = 5_000
 
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
+Connect = Callable[[Path], Awaitable[aiosqlite.Connection]]
+"""Opens a connection in autocommit mode."""
+
 
 class LedgerFault(TillstreamError):
     """The database refused or failed; nothing of the transaction was written."""
@@ -55,6 +58,13 @@ class LedgerBusy(LedgerFault):
     """Another process holds the database's lock."""
 
     code = "ledger_busy"
+
+
+class LedgerRefused(LedgerFault):
+    """The database is well, and does not take these values: whoever brings them again is refused again."""
+
+    code = "ledger_refused"
+    retryable = False
 
 
 class LedgerVersion(TillstreamError):
@@ -74,20 +84,30 @@ class Database:
         self._turn = asyncio.Lock()
 
     @classmethod
-    async def open(cls, path: Path, *, readers: int = READERS, busy_ms: int = BUSY_MS) -> Database:
+    async def open(
+        cls,
+        path: Path,
+        *,
+        readers: int = READERS,
+        busy_ms: int = BUSY_MS,
+        checkpoint_pages: int = CHECKPOINT_PAGES,
+        connect: Connect | None = None,
+    ) -> Database:
         """Open an existing file. Raises `LedgerVersion` where there is none, or `LedgerFault`.
 
-        `busy_ms` is how long to wait for another process that writes to it.
+        `busy_ms` is how long to wait for another process that writes to it; the WAL is folded back when it passes
+        `checkpoint_pages`; `connect` makes the connections in place of the driver.
         """
         if not path.is_file():
             raise LedgerVersion(f"there is no database at {path}", field="data", hint="run `tillstream-server init`")
-        writer = _engine(path, "BEGIN IMMEDIATE", _writer_pragmas(busy_ms), 1)
+        connect = connect or _connected
+        writer = _engine(path, "BEGIN IMMEDIATE", _writer_pragmas(busy_ms, checkpoint_pages), 1, connect)
         try:
             conn = await writer.connect()
         except SQLAlchemyError as error:
             await writer.dispose()
             raise _translated(error) from error
-        return cls(path, writer, _engine(path, "BEGIN", _reader_pragmas(busy_ms), readers), conn)
+        return cls(path, writer, _engine(path, "BEGIN", _reader_pragmas(busy_ms), readers, connect), conn)
 
     async def close(self) -> None:
         """Wait for the transaction under way, and close every connection."""
@@ -199,7 +219,7 @@ def _on_file(path: Path) -> Iterator[Connection]:
     """One transaction on a file that nothing else has open; the file is made for its owner alone."""
     url = URL.create("sqlite", database=str(path))
     engine = create_engine(url, poolclass=NullPool, connect_args={"isolation_level": None})
-    _prepare(engine, "BEGIN IMMEDIATE", _writer_pragmas(BUSY_MS))
+    _prepare(engine, "BEGIN IMMEDIATE", _writer_pragmas(BUSY_MS, CHECKPOINT_PAGES))
     try:
         path.touch(mode=0o600)
         with engine.begin() as conn:
@@ -219,10 +239,10 @@ def _alembic() -> Config:
     return config
 
 
-def _engine(path: Path, begin: str, pragmas: tuple[str, ...], size: int) -> AsyncEngine:
+def _engine(path: Path, begin: str, pragmas: tuple[str, ...], size: int, connect: Connect) -> AsyncEngine:
     engine = create_async_engine(
         URL.create("sqlite+aiosqlite", database=str(path)),
-        async_creator=partial(_connected, path),
+        async_creator=partial(connect, path),
         poolclass=AsyncAdaptedQueuePool,
         pool_size=size,
         max_overflow=0,
@@ -252,13 +272,13 @@ def _prepare(engine: Engine, begin: str, pragmas: tuple[str, ...]) -> None:
     event.listen(engine, "begin", begun)
 
 
-def _writer_pragmas(busy_ms: int) -> tuple[str, ...]:
+def _writer_pragmas(busy_ms: int, checkpoint_pages: int) -> tuple[str, ...]:
     return (
         f"busy_timeout={busy_ms}",
         "journal_mode=WAL",
         "synchronous=FULL",
         "foreign_keys=ON",
-        f"wal_autocheckpoint={CHECKPOINT_PAGES}",
+        f"wal_autocheckpoint={checkpoint_pages}",
         f"cache_size=-{CACHE_KIB}",
         "temp_store=MEMORY",
     )
@@ -273,6 +293,8 @@ def _translated(error: SQLAlchemyError) -> LedgerFault:
     name = getattr(cause, "sqlite_errorname", None) or type(error).__name__
     if isinstance(error, OperationalError) and name in ("SQLITE_BUSY", "SQLITE_LOCKED"):
         return LedgerBusy("another process is writing to the database", hint="stop the other server")
+    if isinstance(cause, (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError)):
+        return LedgerRefused(f"the database refused values: {name}")
     if isinstance(cause, sqlite3.Error):
         return LedgerFault(f"the database failed: {name}", hint="see the server's log and the disk's free space")
     return LedgerFault(f"the database failed: {name}")

@@ -5,17 +5,20 @@ They are what makes a repeat a repeat, so they change in the same transaction as
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tillstream_protocol.framing import MAX_SEQ
-from tillstream_protocol.messages import Range
+from tillstream_protocol.messages import EpochRanges, Range
 from tillstream_protocol.ranges import merge
 
 from . import schema
+from .lookup import among
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,56 @@ async def add(conn: AsyncConnection, stretch: Stretch, ranges: Iterable[Range]) 
     return merged
 
 
+async def of_epochs(
+    conn: AsyncConnection, till_id: bytes, epochs: Iterable[bytes] | None = None
+) -> Mapping[bytes, tuple[Range, ...]]:
+    """What has been received of some epochs of a till, or of all; an epoch of which there is nothing is left out."""
+    if epochs is None:
+        rows: Sequence[Sequence[object]] = (await conn.exec_driver_sql(_OF_TILL, (till_id,))).all()
+    else:
+        rows = await among(conn, _OF_EPOCHS, epochs, till_id)
+    found: defaultdict[bytes, set[Range]] = defaultdict(set)
+    for epoch, first, last in rows:
+        assert isinstance(epoch, bytes)
+        assert isinstance(first, int)
+        assert isinstance(last, int)
+        found[epoch].add(Range(first, last))
+    return {epoch: merge(ranges) for epoch, ranges in found.items()}
+
+
+async def lacking(conn: AsyncConnection, till_id: bytes, claimed: Iterable[EpochRanges]) -> tuple[EpochRanges, ...]:
+    """What of these ranges has not been received, though the till believes so."""
+    claims = [(one.epoch, merge(one.ranges)) for one in claimed]
+    held = await of_epochs(conn, till_id, {epoch for epoch, _ in claims})
+    missing = ((epoch, without(ranges, held.get(epoch, ()))) for epoch, ranges in claims)
+    return tuple(EpochRanges(epoch, ranges) for epoch, ranges in missing if ranges)
+
+
+def without(ranges: Sequence[Range], taken: Sequence[Range]) -> tuple[Range, ...]:
+    """What of merged ranges is left when other merged ranges are taken away."""
+    left: list[Range] = []
+    cuts = iter(taken)
+    cut = next(cuts, None)
+    for one in ranges:
+        first = one.first
+        while cut is not None and cut.last < first:
+            cut = next(cuts, None)
+        while cut is not None and cut.first <= one.last:
+            if cut.first > first:
+                left.append(Range(first, cut.first - 1))
+            first = cut.last + 1
+            if cut.last >= one.last:
+                break
+            cut = next(cuts, None)
+        if first <= one.last:
+            left.append(Range(first, one.last))
+    return tuple(left)
+
+
 def spanning(seqs: Sequence[int]) -> Range:
     """The one range from the lowest to the highest of some seqs."""
     return Range(min(seqs), max(seqs))
+
+
+_OF_TILL: Final = "SELECT epoch, first_seq, last_seq FROM received WHERE till_id = ?"
+_OF_EPOCHS: Final = "SELECT epoch, first_seq, last_seq FROM received WHERE till_id = ? AND epoch IN (?)"

@@ -1,10 +1,10 @@
 """Every table of the ledger's database. Ids and hashes are BLOBs, times are milliseconds since 1970.
 
 Three sorts of table lie here. *Facts* are appended and never changed: `ledger`, `duplicate`, `companion`, `link`,
-`decision` (but for its delivery times), `received`. *Projections* can be dropped and folded again from the facts:
-`sale`, `voiding`, `sales_by_hour`, `products_by_day`, `member_stats`, `member_category`. The rest is what the server
-has to remember to serve its tills. Nothing here names a person: identifiers lie sealed in `vault_item`, under keys
-that lie in another file, and every hash is keyed.
+`lost`, `decision` (but for its delivery times), `received`, `alarm` (but for its settlement). *Projections* can be
+dropped and folded again from the facts: `sale`, `voiding`, `sales_by_hour`, `products_by_day`, `member_stats`,
+`member_category`. The rest is what the server has to remember to serve its tills. Nothing here names a person:
+identifiers lie sealed in `vault_item`, under keys that lie in another file, and every hash is keyed.
 
 Tables whose key is not their row number are stored by that key (`WITHOUT ROWID`), which saves the second tree.
 """
@@ -133,6 +133,8 @@ till_status = Table(
     _text("agent_version"),
     _text("last_error"),
     _int("seen_ms"),
+    _int("dead_letters", default=0),
+    _int("damaged_files", default=0),
     PrimaryKeyConstraint("till_id"),
 )
 
@@ -146,9 +148,41 @@ epoch = Table(
     _blob("parent"),
     _int("parent_position"),
     _int("first_seen_ms"),
+    _blob("device_key_id", null=True),
     PrimaryKeyConstraint("till_id", "epoch"),
     Index(None, "till_id", "parent", "parent_position"),
 )
+"""Where each epoch says that it begins. `device_key_id` is the device that wrote it, unknown for the oldest rows."""
+
+high_water = _keyed(
+    "high_water",
+    _blob("till_id"),
+    _blob("epoch"),
+    _int("position"),
+    _int("at_ms"),
+    PrimaryKeyConstraint("till_id", "epoch"),
+)
+"""The highest position of each epoch that a device has signed, in a heartbeat or as where another epoch begins, and
+when it was first heard. A position is the next free seq: every record below it was captured."""
+
+alarm = Table(
+    "alarm",
+    metadata,
+    _int("id"),
+    _blob("till_id"),
+    _text("kind"),
+    _blob("epoch"),
+    _blob("other"),
+    _int("first_seq"),
+    _int("last_seq", null=True),
+    _int("first_seen_ms"),
+    _int("settled_ms", null=True),
+    _text("note", null=True),
+    PrimaryKeyConstraint("id"),
+    UniqueConstraint("till_id", "kind", "epoch", "other", "first_seq"),
+    Index("ix_alarm_open", "till_id", sqlite_where=text("settled_ms IS NULL")),
+)
+"""What does not fit together in a till's history; `ledger.alarms` says what the kinds and columns mean."""
 
 received = _keyed(
     "received",
@@ -230,6 +264,21 @@ link = _keyed(
     PrimaryKeyConstraint("ledger_id", "relation", "target"),
 )
 """What a transaction refers to, by the keyed hash of the other's idempotency key; the body's own may be masked."""
+
+lost = _keyed(
+    "lost",
+    _int("ledger_id", ForeignKey("ledger.id")),
+    _blob("till_id"),
+    _blob("epoch"),
+    _int("first_seq"),
+    _int("last_seq", null=True),
+    _int("chunk"),
+    _text("reason"),
+    PrimaryKeyConstraint("ledger_id"),
+    Index(None, "till_id", "epoch"),
+)
+"""Records that their till says it cannot send; without `last_seq`, from the first on, nobody knows how many. One that
+turns up after all is taken like any other."""
 
 dead_letter = Table(
     "dead_letter",

@@ -9,11 +9,13 @@ from msgspec import Struct
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from tillstream_protocol.framing import NO_EPOCH, ChunkHeader
+from tillstream_protocol.events import RecordsLost
+from tillstream_protocol.framing import MAX_SEQ, ChunkHeader
+from tillstream_protocol.messages import Range
 from tillstream_protocol.transaction import Transaction
 
 from ..devices import Device
-from ..ledger import schema
+from ..ledger import alarms, schema
 from ..ledger.lookup import among
 from .opening import Opened, OpenedBatch, Refused
 
@@ -123,22 +125,19 @@ async def count_refusals(conn: AsyncConnection, counts: Iterable[tuple[str, int]
         await conn.exec_driver_sql(_COUNT, rows)
 
 
-async def note_epoch(conn: AsyncConnection, header: ChunkHeader, now_ms: int) -> bool:
-    """Note an epoch at first contact; whether another epoch follows the same place: a clone, or an image restored."""
-    made = await conn.exec_driver_sql(
-        "INSERT INTO epoch (till_id, epoch, parent, parent_position, first_seen_ms) VALUES (?, ?, ?, ?, ?)"
-        " ON CONFLICT DO NOTHING",
-        (header.till, header.epoch, header.parent, header.parent_position, now_ms),
-    )
-    if made.rowcount == 0 or header.parent == NO_EPOCH:
-        return False
-    table = schema.epoch.c
-    siblings = select(func.count()).where(
-        table.till_id == header.till,
-        table.parent == header.parent,
-        table.parent_position == header.parent_position,
-    )
-    return bool((await conn.execute(siblings)).scalar_one() > 1)
+async def write_lost(conn: AsyncConnection, device: Device, placed: Iterable[Placed], now_ms: int) -> tuple[str, ...]:
+    """Keep what the till says it has lost, and settle the alarms that it explains; the reasons."""
+    stated = [(p.ledger_id, p.opened.body) for p in placed if not p.duplicate]
+    lost = [(ledger_id, body) for ledger_id, body in stated if isinstance(body, RecordsLost)]
+    if lost:
+        await conn.exec_driver_sql(
+            _KEEP_LOST,
+            [(id_, device.till_id, one.epoch, one.first, one.last, one.chunk, one.reason) for id_, one in lost],
+        )
+    for _, one in lost:
+        gone = Range(one.first, MAX_SEQ if one.last is None else one.last)
+        await alarms.settle_declared(conn, device.till_id, one.epoch, gone, one.reason, now_ms)
+    return tuple(one.reason for _, one in lost)
 
 
 def _ledger_row(placed: Placed, device: Device, epoch: bytes, now_ms: int) -> tuple[object, ...]:
@@ -198,6 +197,10 @@ _KEEP_CONFLICT: Final = """
 INSERT INTO conflict (till_id, epoch, seq, digest, header, frame, received_ms)
 VALUES (?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO NOTHING
+"""
+
+_KEEP_LOST: Final = """
+INSERT INTO lost (ledger_id, till_id, epoch, first_seq, last_seq, chunk, reason) VALUES (?, ?, ?, ?, ?, ?, ?)
 """
 
 _COUNT: Final = """

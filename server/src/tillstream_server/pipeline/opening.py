@@ -1,8 +1,9 @@
 """Opens a batch: from sealed frames to records with their names, hashes and parts. All of it is CPU work.
 
-A frame that does not open, decode or hold is `Refused`, and its neighbours go on. Everything else that is wrong
-concerns the batch as a whole and is raised: a header that the till's device did not sign, a chunk sealed to another
-server, bytes that hold no frames.
+A frame that does not open, decode or hold is `Refused`, and its neighbours go on; so is one that the server itself
+fails over. A stretch that holds no frame is left out: what is not acknowledged, its till still has. Everything else
+that is wrong concerns the batch as a whole and is raised: a header that the till's device did not sign, a chunk sealed
+to another server, bytes of which nothing is a frame.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
@@ -19,11 +20,12 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
+from nacl.public import PrivateKey
 
 from tillstream_protocol import codec, framing
 from tillstream_protocol.errors import Damaged, InvalidInput, TillstreamError
-from tillstream_protocol.events import KIND_NUMBERS, Body, MemberIdentified, Record
-from tillstream_protocol.framing import ChunkHeader, Frame, Gap
+from tillstream_protocol.events import KIND_NUMBERS, Body, MemberIdentified, Record, RecordsLost
+from tillstream_protocol.framing import ChunkHeader, Frame
 from tillstream_protocol.limits import Limits
 from tillstream_protocol.messages import Batch
 from tillstream_protocol.sealing import RecordSeal, key_id, open_key
@@ -39,6 +41,16 @@ HASH_SIZE: Final = 16
 DATE_SIZE: Final = 3
 Decode = Callable[[bytes], Record]
 CACHED_KEYS: Final = 4_096
+SERVER_DEFECT: Final = "server_defect"
+"""The code of a dead letter that the server, not its sender, is to blame for."""
+
+
+Report = Callable[[str, BaseException], None]
+"""Is told where the server failed over a record, and how."""
+
+
+def unheard(_where: str, _error: BaseException) -> None:
+    """Nobody is told."""
 
 
 class ForeignChunk(Damaged):
@@ -48,7 +60,7 @@ class ForeignChunk(Damaged):
 
 
 class DamagedBatch(Damaged):
-    """A batch whose bytes are not whole frames."""
+    """A batch of which nothing is a whole frame."""
 
     code = "damaged_batch"
 
@@ -94,12 +106,13 @@ class Refused(Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class OpenedBatch:
-    """A batch with its frames in the order they came."""
+    """A batch with its frames in the order they came; `gaps` are stretches between that hold none."""
 
     header: ChunkHeader
     batch: Batch
     frames: tuple[Frame, ...]
     items: tuple[Opened | Refused, ...]
+    gaps: int = 0
 
     def frame_bytes(self, index: int) -> bytes:
         """One frame as it came."""
@@ -110,54 +123,71 @@ class OpenedBatch:
 class Opener:
     """Opens batches; chunk keys once opened are kept. Safe to use from several threads."""
 
-    def __init__(self, keys: ServerKeys, limits: Limits) -> None:
+    def __init__(self, keys: ServerKeys, limits: Limits, report: Report = unheard) -> None:
+        """`report` is told of records that the server fails over."""
         self._keys = keys
         self._limits = limits
-        self._box_id = key_id(keys.box_public)
+        self._report = report
+        self._boxes = _by_id(keys.box_private, *keys.former_box)
+        self._escrow = _by_id(*([] if keys.escrow_private is None else [keys.escrow_private]))
         self._decode = codec.record_decoder(limit=limits.record)
         self._chunks: OrderedDict[bytes, bytes] = OrderedDict()
         self._lock = threading.Lock()
 
     def open(self, device: Device, header: ChunkHeader, batch: Batch) -> OpenedBatch:
         """Open every frame. Raises `ForeignChunk`, `CannotOpen` or `DamagedBatch`."""
-        frames = tuple(_frames(batch.frames))
+        found = list(framing.scan(batch.frames))
+        frames = tuple(one for one in found if isinstance(one, Frame))
+        if not frames:
+            raise DamagedBatch("the batch holds no whole frame", field="frames", hint="send it again")
+        gaps = len(found) - len(frames) + (found[-1].end != len(batch.frames))
         seal = RecordSeal(self._chunk_key(header, batch.header), limit=self._limits.record)
-        reader = _Reader(self._keys, device, header, seal, self._decode)
-        return OpenedBatch(header, batch, frames, tuple(map(reader.read, frames)))
+        reader = _Reader(self._keys, device, header, seal, self._decode, self._report)
+        return OpenedBatch(header, batch, frames, tuple(map(reader.read, frames)), gaps)
 
     def _chunk_key(self, header: ChunkHeader, encoded: bytes) -> bytes:
         with self._lock:
             key = self._chunks.get(encoded)
         if key is None:
-            if header.server_key_id != self._box_id:
-                raise ForeignChunk(
-                    "the chunk was sealed to another server's key",
-                    field="header.server_key_id",
-                    hint="restore the key that the till was enrolled with",
-                )
-            key = open_key(header.server_sealed_key, self._keys.box_private)
+            key = self._unseal(header)
             with self._lock:
                 self._chunks[encoded] = key
                 while len(self._chunks) > CACHED_KEYS:
                     self._chunks.popitem(last=False)
         return key
 
+    def _unseal(self, header: ChunkHeader) -> bytes:
+        """The chunk's data key: sealed to a box key of this server, or to the escrow key where that is at hand."""
+        box, escrow = self._boxes.get(header.server_key_id), self._escrow.get(header.escrow_key_id)
+        if box is not None:
+            return open_key(header.server_sealed_key, box)
+        if escrow is not None:
+            return open_key(header.escrow_sealed_key, escrow)
+        raise ForeignChunk(
+            "the chunk was sealed to a key that this server does not have",
+            field="header.server_key_id",
+            hint="restore that key from the backup, or bring the escrow key: tillstream-server key recover",
+        )
 
-def _frames(data: bytes) -> Iterator[Frame]:
-    position = 0
-    for found in framing.scan(data):
-        if isinstance(found, Gap):
-            raise DamagedBatch("the batch holds bytes that are no frame", field=f"frames[{found.start}]")
-        position = found.end
-        yield found
-    if position != len(data) or not data:
-        raise DamagedBatch("the batch does not end with a frame", field=f"frames[{position}]")
+
+def _by_id(*private: bytes) -> dict[bytes, bytes]:
+    """Private keys by the ids of their public halves."""
+    return {key_id(bytes(PrivateKey(key).public_key)): key for key in private}
 
 
 class _Reader:
     """Reads the frames of one batch, in one thread."""
 
-    def __init__(self, keys: ServerKeys, device: Device, header: ChunkHeader, seal: RecordSeal, decode: Decode) -> None:
+    def __init__(
+        self,
+        keys: ServerKeys,
+        device: Device,
+        header: ChunkHeader,
+        seal: RecordSeal,
+        decode: Decode,
+        report: Report,
+    ) -> None:
+        self._report = report
         self._device = device
         self._place_of = framing.Place(header.till, header.epoch, header.chunk)
         self._seal = seal
@@ -172,6 +202,11 @@ class _Reader:
             return self._read(frame)
         except TillstreamError as error:
             return Refused(frame.header.seq, error.code, _harmless(error))
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a defect of ours, of whatever class, is this record's alone
+            self._report("opening", error)
+            return Refused(frame.header.seq, SERVER_DEFECT, type(error).__name__)
 
     def _read(self, frame: Frame) -> Opened:
         plain = framing.open_frame(self._seal, self._place_of, frame)
@@ -238,6 +273,9 @@ class _Reader:
             return self._name_of(idempotency_key(body))
         if isinstance(body, MemberIdentified) and body.event_id:
             return self._name_of(("", "member_identified", self._device.till_id.hex(), "", body.event_id))
+        if isinstance(body, RecordsLost):
+            what = f"{body.epoch.hex()} {body.first} {body.last} {body.reason}"
+            return self._name_of(("", "records_lost", self._device.till_id.hex(), "", what))
         return None
 
     def _links(self, body: Body) -> tuple[tuple[str, bytes], ...]:

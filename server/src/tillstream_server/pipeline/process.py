@@ -5,7 +5,8 @@
     then the caller acknowledges, and pushes
 
 Whatever a batch causes is in that one transaction, so that a repeat finds all of it or nothing. What cannot be taken
-is dead-lettered and acknowledged, and never holds up its neighbours.
+is dead-lettered and acknowledged, and never holds up its neighbours; nor does a record that the server itself fails
+over, for whose sake a batch is taken in several transactions.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from tillstream_protocol.facts import (
     sale_facts,
     sale_occasion_key,
 )
-from tillstream_protocol.framing import ChunkHeader, verify_header
+from tillstream_protocol.framing import MAX_SEQ, ChunkHeader, verify_header
 from tillstream_protocol.limits import DEFAULT, Limits
-from tillstream_protocol.messages import Batch, DeadLetter, Push, Range
+from tillstream_protocol.messages import Batch, DeadLetter, Push
 from tillstream_protocol.ranges import collect, merge
 from tillstream_protocol.transaction import Transaction
 
@@ -37,12 +38,14 @@ from ..customers.identity import Identities, Name, Namer, Resolved
 from ..customers.vault import Item, Vault
 from ..devices import Device
 from ..keys import Randomness, ServerKeys
-from ..ledger import received
+from ..ledger import lineage, received
 from ..ledger.database import Database
 from . import facts, projections
 from .facts import Placed
+from .isolation import take_apart
 from .members import LazyFacts
-from .opening import ForeignChunk, Opened, OpenedBatch, Opener
+from .opening import ForeignChunk, Opened, OpenedBatch, Opener, Report, unheard
+from .outcome import Outcome
 from .projections import Projector
 from .sales import Entry, voided
 from .sorting import Sorted, sort
@@ -59,23 +62,6 @@ class Campaigns(Protocol):
     async def mark(self, conn: AsyncConnection, events: Sequence[Marked]) -> None:
         """Note what tills report about offers."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a batch. `counts` are records by what became of them: stored, repeat, duplicate, dead, conflict.
-
-    `reply_acked` holds every range that touches the batch. `conflicts` are seqs that came with another content than
-    before; `forked` says that a second epoch follows the same place as this one: either means a cloned till.
-    """
-
-    reply_acked: tuple[Range, ...]
-    repeated: int
-    dead: tuple[DeadLetter, ...]
-    counts: Mapping[str, int]
-    pushes: tuple[tuple[bytes, Push], ...]
-    conflicts: tuple[int, ...] = ()
-    forked: bool = False
 
 
 @dataclass(slots=True)
@@ -99,13 +85,16 @@ class Pipeline:
         randomness: Randomness,
         *,
         limits: Limits = DEFAULT,
+        report: Report = unheard,
     ) -> None:
+        """`report` is told of the server's own defects that a record has set off."""
         self._database = database
         self._vault = vault
         self._keys = keys
         self._campaigns = campaigns
         self._clock = clock
-        self._opener = Opener(keys, limits)
+        self._report = report
+        self._opener = Opener(keys, limits, report)
         self._identities = Identities(randomness)
 
     async def process(self, device: Device, batch: Batch) -> Outcome:
@@ -119,6 +108,10 @@ class Pipeline:
         if header.till != device.till_id:
             raise ForeignChunk("the chunk was written by another till", field="header.till")
         opened = await asyncio.to_thread(self._opener.open, device, header, batch)
+        return await take_apart(partial(self._take, device), opened, self._report)
+
+    async def _take(self, device: Device, opened: OpenedBatch) -> Outcome:
+        """One transaction."""
         async with self._database.write() as conn:
             taking = _Taking(self._vault, self._keys, self._campaigns, self._identities, conn, device, opened)
             outcome = await taking.run(self._clock.now_ms())
@@ -147,6 +140,7 @@ class _Taking:
         self._campaigns = campaigns
         self._identities = identities
         self._own = Namer(keys.identifier_key, device.retailer).own()
+        self._offer_key = keys.offer_key(device.retailer)
         self._conn = conn
         self._device = device
         self._opened = opened
@@ -164,11 +158,15 @@ class _Taking:
         found = await sort(conn, opened, stretch)
         placed = await self._place(found.new)
         pushes = await self._write(placed)
+        lost = await facts.write_lost(conn, self._device, placed, now_ms)
         await facts.write_dead(conn, self._device, opened, found.dead, now_ms)
         await facts.drop_dead(conn, header, found.superseded)
         await facts.write_conflicts(conn, opened, found.conflicts, now_ms)
         acked = await received.add(conn, stretch, merge(collect(seqs)))
-        forked = await facts.note_epoch(conn, header, now_ms)
+        noticed = await lineage.note(conn, header, now_ms)
+        if found.new:
+            reached = lineage.Mark(header.till, header.epoch, min(max(item.seq for item in found.new), MAX_SEQ - 1) + 1)
+            noticed += await lineage.reached(conn, reached, now_ms)
         counts = _counts(found, placed)
         await facts.count_refusals(conn, ((reason, n) for reason, n in counts.items() if reason != "stored"))
         return Outcome(
@@ -178,7 +176,9 @@ class _Taking:
             counts=counts,
             pushes=tuple(pushes),
             conflicts=tuple(item.seq for _, item in found.conflicts),
-            forked=forked,
+            alarms=tuple(noticed),
+            lost=lost,
+            gaps=opened.gaps,
         )
 
     async def _place(self, new: Sequence[Opened]) -> list[Placed]:
@@ -278,6 +278,7 @@ class _Taking:
             store=o.store,
             facts=known,
             occasion_key=occasion,
+            offer_key=self._offer_key,
             trigger="transaction" if isinstance(body, Transaction) else "member_identified",
             epoch=self._opened.header.epoch,
             seq=o.seq,

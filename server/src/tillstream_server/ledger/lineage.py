@@ -1,0 +1,161 @@
+"""Which epoch follows which, how far each one went, and what of that cannot be true of one till.
+
+A till's epochs are a chain: each names the one it follows and how many records that one had. So two followers of one
+epoch, or an epoch that went on after another had followed it, show a copy of the till or an old image of its disk;
+a chain that stops short of a position that was signed shows a lost tail; a second beginning shows a lost journal.
+Epochs may come to be known in any order, since live records are sent before a backlog.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from tillstream_protocol.framing import MAX_SEQ, NO_EPOCH, ChunkHeader
+
+from . import alarms
+from .alarms import DAMAGE, Suspicion
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A position of an epoch that its till's device has signed."""
+
+    till_id: bytes
+    epoch: bytes
+    position: int
+
+
+async def note(conn: AsyncConnection, header: ChunkHeader, now_ms: int) -> list[Suspicion]:
+    """Note an epoch at first contact; the alarms that it sets off."""
+    made = await conn.exec_driver_sql(
+        _NOTE,
+        (header.till, header.epoch, header.parent, header.parent_position, now_ms, header.device_key_id),
+    )
+    if made.rowcount == 0:
+        return []
+    found = await _second_beginnings(conn, header)
+    if header.parent != NO_EPOCH:
+        found += await _sibling(conn, header)
+        found += await _cut_short(conn, header)
+        await _raise(conn, Mark(header.till, header.parent, header.parent_position), now_ms)
+    return await alarms.sound(conn, found, now_ms)
+
+
+async def hear(conn: AsyncConnection, marks: Iterable[Mark], now_ms: int) -> list[Suspicion]:
+    """Keep positions that tills have signed; the alarms that they set off."""
+    found: list[Suspicion] = []
+    for mark in marks:
+        if mark.position and await _raise(conn, mark, now_ms):
+            found += await _outrun(conn, mark)
+    return await alarms.sound(conn, found, now_ms)
+
+
+async def reached(conn: AsyncConnection, mark: Mark, now_ms: int) -> list[Suspicion]:
+    """Records up to a position were received: the alarms that they set off if another epoch followed before it."""
+    return await alarms.sound(conn, await _outrun(conn, mark), now_ms)
+
+
+async def _raise(conn: AsyncConnection, mark: Mark, now_ms: int) -> bool:
+    """Keep a position if it is the highest of its epoch; whether it is."""
+    raised = await conn.exec_driver_sql(_RAISE, (mark.till_id, mark.epoch, mark.position, now_ms))
+    return raised.rowcount == 1
+
+
+async def _sibling(conn: AsyncConnection, header: ChunkHeader) -> list[Suspicion]:
+    rows = await conn.exec_driver_sql(_SIBLING, (header.till, header.parent, header.epoch))
+    return [Suspicion(header.till, "forked", header.epoch, row[0], header.parent_position) for row in rows.all()]
+
+
+async def _cut_short(conn: AsyncConnection, header: ChunkHeader) -> list[Suspicion]:
+    """Whether the epoch begins before what is known of its parent."""
+    place, begins = (header.till, header.parent), header.parent_position
+    last = (await conn.exec_driver_sql(_LAST_RECEIVED, place)).scalar()
+    if last is not None and last >= begins:
+        return await _unless_damaged(conn, _restored(header.till, header.epoch, header.parent, begins, last + 1))
+    signed = (await conn.exec_driver_sql(_SIGNED_END, place)).scalar() or 0
+    if signed > begins:
+        tail = Suspicion(header.till, "tail_lost", header.epoch, header.parent, begins, signed - 1)
+        return [] if await _declared(conn, tail, None) else [tail]
+    return []
+
+
+async def _outrun(conn: AsyncConnection, mark: Mark) -> list[Suspicion]:
+    """The epochs that begin before a position that the epoch they follow has reached."""
+    rows = await conn.exec_driver_sql(_OUTRUN, (mark.till_id, mark.epoch, mark.position))
+    found: list[Suspicion] = []
+    for child, begins in map(tuple, rows.all()):
+        found += await _unless_damaged(conn, _restored(mark.till_id, child, mark.epoch, begins, mark.position))
+    return found
+
+
+def _restored(till_id: bytes, epoch: bytes, parent: bytes, begins: int, end: int) -> Suspicion:
+    return Suspicion(till_id, "restored_image", epoch, parent, begins, end - 1)
+
+
+async def _unless_damaged(conn: AsyncConnection, one: Suspicion) -> list[Suspicion]:
+    """Nothing if the till has said that a damage took what it does not know of."""
+    return [] if await _declared(conn, one, DAMAGE) else [one]
+
+
+async def _declared(conn: AsyncConnection, one: Suspicion, reasons: Collection[str] | None) -> bool:
+    rows = await conn.exec_driver_sql(
+        "SELECT reason FROM lost WHERE till_id = ? AND epoch = ? AND first_seq <= ? AND COALESCE(last_seq, ?) >= ?",
+        (one.till_id, one.other, one.first, MAX_SEQ, one.range.last),
+    )
+    return any(reasons is None or reason in reasons for reason in rows.scalars())
+
+
+async def _second_beginnings(conn: AsyncConnection, header: ChunkHeader) -> list[Suspicion]:
+    """The beginnings of the header's device besides its first: its chains that end in an epoch without a parent."""
+    rows = await conn.exec_driver_sql(_EPOCHS, (header.till,))
+    parents: dict[bytes, bytes] = {}
+    written: list[bytes] = []
+    for epoch, parent, device in map(tuple, rows.all()):
+        parents[epoch] = parent
+        if device == header.device_key_id:
+            written.append(epoch)
+    beginnings = {_beginning(parents, epoch) for epoch in written}
+    first, *others = [epoch for epoch in parents if epoch in beginnings] or [header.epoch]
+    return [Suspicion(header.till, "journal_missing", one, first, 0) for one in others]
+
+
+def _beginning(parents: Mapping[bytes, bytes], epoch: bytes) -> bytes | None:
+    """The epoch without a parent that a chain begins with; None where a link is not known, or goes in a circle."""
+    for _ in parents:
+        parent = parents.get(epoch)
+        if parent is None:
+            return None
+        if parent == NO_EPOCH:
+            return epoch
+        epoch = parent
+    return None
+
+
+_NOTE: Final = """
+INSERT INTO epoch (till_id, epoch, parent, parent_position, first_seen_ms, device_key_id) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT DO NOTHING
+"""
+
+_RAISE: Final = """
+INSERT INTO high_water (till_id, epoch, position, at_ms) VALUES (?, ?, ?, ?)
+ON CONFLICT (till_id, epoch) DO UPDATE SET position = excluded.position, at_ms = excluded.at_ms
+WHERE excluded.position > high_water.position
+"""
+
+_SIBLING: Final = """
+SELECT epoch FROM epoch WHERE till_id = ? AND parent = ? AND epoch <> ? ORDER BY first_seen_ms, rowid LIMIT 1
+"""
+
+_LAST_RECEIVED: Final = """
+SELECT last_seq FROM received WHERE till_id = ? AND epoch = ? ORDER BY first_seq DESC LIMIT 1
+"""
+
+_SIGNED_END: Final = "SELECT position FROM high_water WHERE till_id = ? AND epoch = ?"
+
+_OUTRUN: Final = "SELECT epoch, parent_position FROM epoch WHERE till_id = ? AND parent = ? AND parent_position < ?"
+
+_EPOCHS: Final = "SELECT epoch, parent, device_key_id FROM epoch WHERE till_id = ? ORDER BY rowid"

@@ -1,0 +1,86 @@
+"""A database of an earlier version keeps what it holds."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import URL, create_engine
+from sqlalchemy.pool import NullPool
+
+from tillstream_server.ledger import database, gaps
+from tillstream_server.ledger.database import Database, migrate
+
+TILL, FIRST, SECOND, THIRD = (name * 16 for name in (b"t", b"1", b"2", b"3"))
+MIGRATIONS = Path(database.__file__).parent / "migrations"
+
+
+def bring_to(path: Path, revision: str, *, down: bool = False) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.set_main_option("path_separator", "os")
+    engine = create_engine(URL.create("sqlite", database=str(path)), poolclass=NullPool)
+    with engine.begin() as conn:
+        config.attributes["connection"] = conn
+        (command.downgrade if down else command.upgrade)(config, revision)
+
+
+@pytest.fixture
+def former(tmp_path: Path) -> Path:
+    """A ledger of the first version with a till, its status and three epochs."""
+    path = tmp_path / "ledger.db"
+    bring_to(path, "0001")
+    with closing(sqlite3.connect(path)) as conn, conn:
+        conn.execute("INSERT INTO till VALUES (?, 'acme', 's', '1', 0, NULL, 0)", (TILL,))
+        conn.execute("INSERT INTO till_status VALUES (?, ?, 4, 0, 0, 1, 2, 3, 9, 0, '0.1.0', '', 5)", (TILL, SECOND))
+        conn.executemany(
+            "INSERT INTO epoch VALUES (?, ?, ?, ?, ?)",
+            [(TILL, FIRST, bytes(16), 0, 10), (TILL, SECOND, FIRST, 6, 20), (TILL, THIRD, SECOND, 4, 30)],
+        )
+        conn.executemany("INSERT INTO received VALUES (?, ?, ?, ?)", [(TILL, FIRST, 0, 3), (TILL, SECOND, 0, 3)])
+    return path
+
+
+async def test_what_was_known_before_is_known_after(former: Path) -> None:
+    await migrate(former)
+    opened = await Database.open(former, readers=1)
+    try:
+        async with opened.read() as conn:
+            status = await conn.exec_driver_sql(
+                "SELECT position, seen_ms, dead_letters, damaged_files FROM till_status"
+            )
+            assert [tuple(row) for row in status] == [(4, 5, 0, 0)]
+            epochs = await conn.exec_driver_sql("SELECT epoch, parent, device_key_id FROM epoch ORDER BY first_seen_ms")
+            assert [tuple(row) for row in epochs] == [
+                (FIRST, bytes(16), None),
+                (SECOND, FIRST, None),
+                (THIRD, SECOND, None),
+            ]
+    finally:
+        await opened.close()
+
+
+async def test_the_places_that_epochs_named_are_signed_for(former: Path) -> None:
+    await migrate(former)
+    opened = await Database.open(former, readers=1)
+    try:
+        async with opened.read() as conn:
+            found = [
+                (gap.epoch, gap.range.first, gap.range.last, gap.since_ms) for gap in await gaps.of_till(conn, TILL)
+            ]
+        assert found == [(FIRST, 4, 5, 20)]
+    finally:
+        await opened.close()
+
+
+def test_and_back_again(former: Path) -> None:
+    bring_to(former, "head")
+    bring_to(former, "0001", down=True)
+    with closing(sqlite3.connect(former)) as conn:
+        assert conn.execute("SELECT count(*) FROM epoch").fetchone() == (3,)
+        tables = {name for (name,) in conn.execute("SELECT name FROM sqlite_master")}
+    assert not tables & {"lost", "alarm", "high_water"}

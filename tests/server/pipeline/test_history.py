@@ -1,0 +1,219 @@
+"""Clones, old images, lost tails and lost journals are noticed at first contact, and everything is taken anyhow."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from support.pipelining import Server, Till, sale
+from tillstream_protocol.events import RecordsLost
+from tillstream_protocol.framing import NO_EPOCH
+from tillstream_server.ledger import alarms, lineage
+from tillstream_server.ledger.alarms import Alarm, Suspicion
+from tillstream_server.ledger.lineage import Mark
+from tillstream_server.pipeline.outcome import Outcome
+
+A, B, C, D = (name * 16 for name in (b"a", b"b", b"c", b"d"))
+LATER = 5_000
+_numbers = itertools.count()
+
+
+async def writes(server: Server, till: Till, *, sales: int = 1) -> Outcome:
+    bodies = [sale(str(next(_numbers))) for _ in range(sales)]
+    return await server.pipeline.process(till.device, till.batch(*bodies))
+
+
+async def begins(server: Server, till: Till, epoch: bytes, parent: bytes, position: int, *, sales: int = 1) -> Outcome:
+    """An epoch that follows a place, and its first records."""
+    till.follows(epoch, parent, position)
+    return await writes(server, till, sales=sales)
+
+
+async def hears(server: Server, till: Till, epoch: bytes, position: int) -> list[Suspicion]:
+    async with server.database.write() as conn:
+        return await lineage.hear(conn, [Mark(till.till_id, epoch, position)], server.clock.now_ms())
+
+
+async def kept(server: Server, till: Till) -> list[Alarm]:
+    async with server.database.read() as conn:
+        return await alarms.of_till(conn, till.till_id)
+
+
+def kinds(outcome: Outcome) -> list[tuple[str, bytes, int, int | None]]:
+    return [(one.kind, one.other, one.first, one.last) for one in outcome.alarms]
+
+
+async def ledger(server: Server) -> list[tuple[bytes, int]]:
+    rows = await server.rows("SELECT epoch, seq FROM ledger ORDER BY epoch, seq")
+    return [(epoch, seq) for epoch, seq in rows]
+
+
+async def test_a_till_that_starts_again_and_again_sets_nothing_off(server: Server) -> None:
+    till = server.till()
+    parent, position = NO_EPOCH, 0
+    for number in range(20):
+        epoch = bytes([number + 1]) * 16
+        assert (await begins(server, till, epoch, parent, position, sales=3)).alarms == ()
+        assert await hears(server, till, epoch, 3) == []
+        parent, position = epoch, 3
+    assert await kept(server, till) == []
+
+
+async def test_nor_does_it_when_a_backlog_comes_after_what_is_live(server: Server) -> None:
+    till = server.till()
+    assert (await begins(server, till, C, B, 2)).alarms == ()
+    assert (await begins(server, till, A, NO_EPOCH, 0, sales=5)).alarms == ()
+    assert (await begins(server, till, B, A, 5, sales=2)).alarms == ()
+
+
+async def test_two_epochs_that_follow_one_place_are_a_clone(server: Server) -> None:
+    till = server.till()
+    await begins(server, till, A, NO_EPOCH, 0, sales=7)
+    assert (await begins(server, till, B, A, 7)).alarms == ()
+    outcome = await begins(server, till, C, A, 7)
+    assert (kinds(outcome), outcome.forked) == ([("forked", B, 7, None)], True)
+
+
+async def test_two_epochs_that_follow_different_places_of_one_are_a_clone_too(server: Server) -> None:
+    till = server.till()
+    await begins(server, till, A, NO_EPOCH, 0, sales=7)
+    await begins(server, till, B, A, 7)
+    outcome = await begins(server, till, C, A, 9)
+    assert kinds(outcome) == [("forked", B, 9, None)]
+
+
+async def test_both_branches_go_on_being_taken_and_are_told_once(server: Server) -> None:
+    till, clone = server.till(), Till(server.keys, "1")
+    clone.key, clone.device = till.key, till.device
+    await begins(server, till, A, NO_EPOCH, 0)
+    await begins(server, till, B, A, 1)
+    await begins(server, clone, C, A, 1)
+    for machine in (till, clone, till, clone):
+        outcome = await writes(server, machine)
+        assert (outcome.alarms, outcome.counts["stored"]) == ((), 1)
+    assert await ledger(server) == [(A, 0), *((B, n) for n in range(3)), *((C, n) for n in range(3))]
+    assert [alarm.about.kind for alarm in await kept(server, till)] == ["forked"]
+
+
+async def test_an_epoch_that_begins_before_what_was_received_is_an_old_image(server: Server) -> None:
+    till = server.till()
+    await begins(server, till, A, NO_EPOCH, 0, sales=10)
+    outcome = await begins(server, till, B, A, 4)
+    assert (kinds(outcome), outcome.forked) == ([("restored_image", A, 4, 9)], True)
+    assert len(await ledger(server)) == 11
+
+
+async def test_an_epoch_that_goes_on_after_another_has_followed_it_is_a_clone(server: Server) -> None:
+    till, clone = server.till(), Till(server.keys, "1")
+    clone.key, clone.device = till.key, till.device
+    await begins(server, till, A, NO_EPOCH, 0, sales=4)
+    assert (await begins(server, clone, B, A, 4)).alarms == ()
+    outcome = await writes(server, till, sales=2)
+    assert kinds(outcome) == [("restored_image", A, 4, 5)]
+    assert (await writes(server, till)).alarms == ()
+
+
+async def test_a_heartbeat_gives_a_clone_away_too(server: Server) -> None:
+    till = server.till()
+    await begins(server, till, A, NO_EPOCH, 0, sales=4)
+    await begins(server, till, B, A, 4)
+    (found,) = await hears(server, till, A, 6)
+    assert (found.kind, found.epoch, found.other, found.first, found.last) == ("restored_image", B, A, 4, 5)
+    assert await hears(server, till, A, 7) == []
+
+
+async def test_a_tail_that_was_signed_for_and_never_came_is_lost(server: Server) -> None:
+    till = server.till()
+    await begins(server, till, A, NO_EPOCH, 0, sales=3)
+    await hears(server, till, A, 8)
+    outcome = await begins(server, till, B, A, 3)
+    assert (kinds(outcome), outcome.forked) == ([("tail_lost", A, 3, 7)], False)
+
+
+async def test_a_place_that_another_epoch_named_is_signed_for_as_well(server: Server) -> None:
+    till = server.till()
+    await begins(server, till, A, NO_EPOCH, 0, sales=3)
+    await begins(server, till, B, A, 6)
+    assert kinds(await begins(server, till, C, A, 3)) == [("forked", B, 3, None), ("tail_lost", A, 3, 5)]
+
+
+async def test_a_device_that_begins_anew_has_lost_its_journal(server: Server) -> None:
+    till = server.till()
+    await begins(server, till, A, NO_EPOCH, 0)
+    await begins(server, till, B, A, 1)
+    assert kinds(await begins(server, till, C, NO_EPOCH, 0)) == [("journal_missing", A, 0, None)]
+    assert (await begins(server, till, D, C, 1)).alarms == ()
+
+
+async def test_a_new_device_may_begin_anew(server: Server) -> None:
+    till, successor = server.till(), Till(server.keys, "1")
+    await begins(server, till, A, NO_EPOCH, 0)
+    assert (await begins(server, successor, B, NO_EPOCH, 0)).alarms == ()
+
+
+async def test_two_beginnings_are_seen_when_the_link_between_comes_last(server: Server) -> None:
+    till = server.till()
+    await begins(server, till, A, NO_EPOCH, 0)
+    assert (await begins(server, till, D, C, 1)).alarms == ()
+    assert kinds(await begins(server, till, C, NO_EPOCH, 0)) == [("journal_missing", A, 0, None)]
+
+
+async def test_a_chain_that_goes_in_a_circle_is_survived(server: Server) -> None:
+    till = server.till()
+    await begins(server, till, A, B, 1)
+    assert (await begins(server, till, B, A, 1)).alarms == ()
+
+
+@pytest.mark.parametrize("first", ["header", "statement"])
+async def test_damage_that_the_till_states_explains_what_looks_like_an_old_image(server: Server, first: str) -> None:
+    till = server.till()
+    await begins(server, till, A, NO_EPOCH, 0, sales=10)
+    statement = RecordsLost(A, 4, 0, "damaged_header", None)
+    till.follows(B, A, 4)
+    batches = [till.batch(sale("x")), till.batch(statement)]
+    for batch in batches if first == "header" else [till.batch(statement, sale("y"))]:
+        await server.pipeline.process(till.device, batch)
+    assert [alarm.settled_ms is not None for alarm in await kept(server, till)] == [True] * (first == "header")
+
+
+async def test_a_power_cut_never_explains_what_was_received_already(server: Server) -> None:
+    till = server.till()
+    await begins(server, till, A, NO_EPOCH, 0, sales=10)
+    till.follows(B, A, 4)
+    await server.pipeline.process(till.device, till.batch(RecordsLost(A, 4, 0, "power_cut", None)))
+    assert [(a.about.kind, a.settled_ms) for a in await kept(server, till)] == [("restored_image", None)]
+
+
+async def test_a_power_cut_explains_a_lost_tail(server: Server) -> None:
+    till = server.till()
+    await begins(server, till, A, NO_EPOCH, 0, sales=3)
+    await hears(server, till, A, 8)
+    await begins(server, till, B, A, 3)
+    await server.pipeline.process(till.device, till.batch(RecordsLost(A, 3, 0, "power_cut", None)))
+    (alarm,) = await kept(server, till)
+    assert (alarm.about.kind, alarm.note) == ("tail_lost", "the till says that it lost these records: power_cut")
+
+
+async def test_an_alarm_is_settled_once_with_a_note_and_stays_in_the_books(server: Server) -> None:
+    till = server.till()
+    await begins(server, till, A, NO_EPOCH, 0, sales=2)
+    await begins(server, till, B, A, 1)
+    (alarm,) = await kept(server, till)
+    for moment, note in ((LATER, "image of Tuesday put back"), (LATER + 1, "again")):
+        async with server.database.write() as conn:
+            settled = await alarms.settle(conn, till.till_id, alarm.id, note, moment)
+        assert (settled.settled_ms, settled.note) == (LATER, "image of Tuesday put back")
+    assert (await writes(server, till)).alarms == ()
+    assert [one.settled_ms for one in await kept(server, till)] == [LATER]
+
+
+async def test_only_the_tills_own_alarms_can_be_settled_for_it(server: Server) -> None:
+    till = server.till()
+    await begins(server, till, A, NO_EPOCH, 0, sales=2)
+    await begins(server, till, B, A, 1)
+    (alarm,) = await kept(server, till)
+    with pytest.raises(alarms.UnknownAlarm):
+        async with server.database.write() as conn:
+            await alarms.settle(conn, b"o" * 16, alarm.id, "not mine", LATER)
+    assert [one.settled_ms for one in await kept(server, till)] == [None]
