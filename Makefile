@@ -40,6 +40,30 @@ demo: $(VENV)/ready ## replay real baskets through real agents and prove the res
 bench: $(VENV)/ready ## measure, side by side with what else there is; ARGS goes to the runner
 	@PYTHONPATH=deploy $(BIN)/python -m benchmarks $(ARGS)
 
+# Long campaigns. Each ends by itself, prints its figures as JSON lines, and has a short form in the tests.
+.PHONY: crash
+crash: $(VENV)/ready ## kill and cut the power at every point; ARGS goes to the campaign
+	@cd tests && ../$(BIN)/python -m model.journal_campaign $(ARGS)
+	@cd tests && ../$(BIN)/python -m crash.kills $(ARGS)
+
+.PHONY: simulate
+SEEDS ?= 1000
+FROM ?= 0
+simulate: $(VENV)/ready ## whole histories from seeds FROM to FROM + SEEDS - 1; a failure prints the seed that replays it
+	@cd tests && PYTHONHASHSEED=0 ../$(BIN)/python -m model.simulate --seeds $(SEEDS) --from $(FROM) $(ARGS)
+
+.PHONY: fuzz
+fuzz: $(VENV)/fuzz ## feed every reader what nobody should send; ARGS="--runs 1000000 --only frames"
+	@cd tests && ../$(BIN)/python -m fuzz $(ARGS)
+
+.PHONY: soak
+soak: $(VENV)/ready ## drain a long outage while the tills go on selling
+	@cd tests && ../$(BIN)/python -m crash.soak $(ARGS)
+
+.PHONY: mutate
+mutate: $(VENV)/mutate ## break the core on purpose, one place at a time, and see that a test notices
+	@cd tests && ../$(BIN)/python -m mutation $(ARGS)
+
 .PHONY: test
 test: $(VENV)/ready ## every check and every test; ARGS goes to pytest
 	@$(MAKE) lint types imports test-alone
@@ -76,6 +100,8 @@ format: $(VENV)/ready ## rewrite the code in the house's format
 requirements: $(VENV)/ready ## pin again what pyproject.toml files ask for; ARGS=--upgrade takes newer versions
 	@$(call compile,bootstrap,- <<< 'uv>=0.13')
 	@$(call compile,dev,$(PACKAGES:%=%/pyproject.toml) --extra fast --group dev)
+	@$(call compile,fuzz,--group fuzz)
+	@$(call compile,mutate,--group mutate --constraint requirements/dev.txt)
 	@$(call compile,test,--group test --constraint requirements/dev.txt)
 	@$(call compile,agent,agent/pyproject.toml --constraint requirements/dev.txt)
 	@$(call compile,server,server/pyproject.toml --constraint requirements/dev.txt)
@@ -99,6 +125,10 @@ $(VENV)/ready: requirements/bootstrap.txt requirements/dev.txt $(PROJECTS)
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
 	@$(INSTALL) --python $(VENV) -r requirements/dev.txt
 	@$(UV) pip install --python $(VENV) --no-deps --no-build-isolation $(PACKAGES:%=-e %)
+	@touch $@
+
+$(VENV)/fuzz $(VENV)/mutate: $(VENV)/%: $(VENV)/ready requirements/%.txt
+	@$(INSTALL) --python $(VENV) -r requirements/$*.txt
 	@touch $@
 
 $(ALONE)/ready: $(VENV)/ready requirements/agent.txt requirements/test.txt $(AGENT_SOURCES)

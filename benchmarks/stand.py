@@ -24,6 +24,7 @@ from tillstream_agent.clock import SystemClock
 from tillstream_agent.events import Events
 from tillstream_agent.folder import Folder
 from tillstream_agent.journal import Journal, JournalIdentity
+from tillstream_agent.letters import Letters
 from tillstream_agent.metrics import AgentMetrics, LatencyWindow
 from tillstream_agent.offers.edge import Edge
 from tillstream_agent.sync.link import Link
@@ -159,7 +160,7 @@ async def in_process(folder: Path, running: Server) -> AsyncIterator[InProcess]:
     silent = structlog.wrap_logger(structlog.ReturnLogger(), wrapper_class=structlog.make_filtering_bound_logger(50))
     events = Events(silent, AgentMetrics(CollectorRegistry()), LatencyWindow())
     transport = Transport(running.url, tls=None, timeout=30)
-    flow = UploadFlow(journal, events, Link(clock, lambda _: None), random.random, DEFAULT)
+    flow = UploadFlow(journal, events, Link(clock, lambda _: None), random.random, DEFAULT, Letters(clock))
     uploader = Uploader(flow, transport, device, clock, events)
     journal.set_wakeup(uploader.wake)
     try:

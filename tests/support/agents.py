@@ -24,12 +24,15 @@ from tillstream_agent.events import Events, json_logger
 from tillstream_agent.folder import Folder, Identity
 from tillstream_agent.hooks.requests import Desk
 from tillstream_agent.journal import Disk, Journal
+from tillstream_agent.letters import Letters
 from tillstream_agent.metrics import AgentMetrics, LatencyWindow
 from tillstream_agent.offers.edge import Edge
+from tillstream_agent.queue import QueueDesk
 from tillstream_agent.status import Reporter
 from tillstream_agent.sync import enrol
 from tillstream_agent.sync.link import Link
 from tillstream_agent.sync.transport import Transport
+from tillstream_agent.sync.upload import UploadFlow
 from tillstream_protocol.decisions import Campaign, Decision
 from tillstream_protocol.effects import CustomerMessage
 from tillstream_protocol.events import MemberIdentified
@@ -124,6 +127,9 @@ class Counter:
     desk: Desk
     reporter: Reporter
     shown: list[Card]
+    letters: Letters
+    flow: UploadFlow
+    queue: QueueDesk
 
 
 @asynccontextmanager
@@ -134,7 +140,8 @@ async def counter(folder: Path, *campaigns: Campaign, disk: Disk | None = None) 
     journal = await till.start()
     till_id = till.keys.till_id
     edge = Edge(server_public_key=SERVER.public, till_id=till_id, clock=till.clock)
-    pack = Pack(1, "acme", "north", till_id, NOW_MS, NOW_MS + HOUR_MS, campaigns, ())
+    sealed_to = (till.keys.identity().server_public, till.keys.identity().escrow_public)
+    pack = Pack(1, "acme", "north", till_id, NOW_MS, NOW_MS + HOUR_MS, campaigns, (), bytes(32), *sealed_to)
     edge.accept(sign_pack(pack, SERVER))
     capture = Capture(
         journal,
@@ -154,10 +161,15 @@ async def counter(folder: Path, *campaigns: Campaign, disk: Disk | None = None) 
     link = Link(till.clock, lambda link: board.set_online(link.online))
     key = bytes(32)
     who = Identity("http://127.0.0.1:1", till_id, "acme", "north", "1", "USD", bytes(8), key, key, key, NOW_MS)
-    reporter = Reporter(who, "1.0", folder, journal, edge, link, telling.events, telling.latency, till.clock, 8710)
+    letters = Letters(till.clock)
+    reporter = Reporter(
+        who, "1.0", folder, journal, edge, link, telling.events, telling.latency, till.clock, 8710, letters, 0
+    )
     desk = Desk(capture, board, telling.events, till_id=till_id, reports=reporter)
+    flow = UploadFlow(journal, telling.events, link, lambda: 0.5, FAST, letters)
+    queue = QueueDesk(flow, journal, letters, telling.events, lambda: None)
     try:
-        yield Counter(telling, till.clock, journal, edge, board, link, desk, reporter, shown)
+        yield Counter(telling, till.clock, journal, edge, board, link, desk, reporter, shown, letters, flow, queue)
     finally:
         await journal.close()
 
@@ -176,11 +188,11 @@ async def enrolled(folder: Path, server: Gateway, *, replace: bool = False) -> F
 
 @asynccontextmanager
 async def running_agent(
-    folder: Folder, config: Config | None = None, clock: Clock | None = None
+    folder: Folder, config: Config | None = None, clock: Clock | None = None, boot: str | None = "this boot"
 ) -> AsyncIterator[tuple[int, io.StringIO]]:
     """A whole agent on a free port: the port, and what it logs. It waits little between tries."""
     log = io.StringIO()
-    world = World(clock or SystemClock(), os.urandom, lambda: 0.02, log)
+    world = World(clock or SystemClock(), os.urandom, lambda: 0.02, log, lambda: boot)
     stop = asyncio.Event()
     ready: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     settings = config or Config(hook_port=0)

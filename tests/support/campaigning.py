@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from nacl.public import PrivateKey
 from sqlalchemy import insert, select
 
 from tillstream_protocol.decisions import Budget, Campaign, Decision, Occasion, Trigger, decide, ready
@@ -25,6 +26,7 @@ from tillstream_server.campaigns.book import CampaignBook
 from tillstream_server.campaigns.packs import Packs
 from tillstream_server.campaigns.triggers import Fired, Triggers
 from tillstream_server.devices import Device
+from tillstream_server.keys import ServerKeys
 from tillstream_server.ledger import schema
 from tillstream_server.ledger.database import Database, migrate
 
@@ -94,15 +96,30 @@ class Stored:
     shown_ms: int | None
 
 
+def server_keys(sign: SignKey, *, generation: int = 0) -> ServerKeys:
+    """A server's keys, the same in every run."""
+    return ServerKeys(
+        sign=sign,
+        box_private=b"b" * 32,
+        box_public=bytes(PrivateKey(b"b" * 32).public_key),
+        escrow_public=bytes(PrivateKey(b"e" * 32).public_key),
+        identifier_key=b"i" * 32,
+        digest_key=b"d" * 32,
+        vault_key=b"v" * 32,
+        generation=generation,
+    )
+
+
 class Server:
     """The parts that decide, on a real database."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
         self.key = SignKey(b"s" * 32)
+        self.keys = server_keys(self.key)
         self.book = CampaignBook()
         self._counter = itertools.count(1)
-        self.packs = Packs(self.book, self.key, self.random)
+        self.packs = Packs(self.book, self.keys, self.random)
         self.triggers = Triggers(self.book, self.packs)
         self._ledger_ids = itertools.count(1)
 
@@ -165,6 +182,7 @@ class Server:
             store=device.store,
             facts={**sale_facts(transaction), **(facts or {})},
             occasion_key=sale_occasion_key(transaction),
+            offer_key=self.keys.offer_key(device.retailer),
             trigger="transaction",
             epoch=EPOCH,
             seq=0,
@@ -223,6 +241,7 @@ class Till:
             facts=sale_facts(transaction),
             record_key=sale_occasion_key(transaction),
             member_key=None,
+            offer_key=self._pack.offer_key,
             now_ms=now_ms,
             age_ms=0,
             side="edge",

@@ -17,18 +17,31 @@ class Trouble:
         """How many bytes of a failing write are written all the same."""
         self.cut: int | None = None
         self.sync: int | None = None
+        self.sync_fails_of: str | None = None
+        """One file, as it is now, that cannot be synced."""
         self.create: int | None = None
+        self.append_to: int | None = None
+        self.rename: int | None = None
+        self.sync_folder: int | None = None
         self.read: int | None = None
+        self.unreadable: str | None = None
+        """One file that cannot be read."""
         self.unlink: int | None = None
         self.syncs = 0
+        self.creates = 0
+        self.free: int | None = None
+        """What the disk says is free, in bytes; None for the truth."""
+        self.free_error: int | None = None
+        self.times_asked = 0
 
 
 class TroubledFile:
     """A file of a troubled disk."""
 
-    def __init__(self, file: File, trouble: Trouble) -> None:
+    def __init__(self, file: File, trouble: Trouble, name: str) -> None:
         self._file = file
         self._trouble = trouble
+        self._name = name
 
     def write(self, data: bytes) -> None:
         if self._trouble.write is not None:
@@ -42,7 +55,7 @@ class TroubledFile:
 
     async def sync(self) -> None:
         self._trouble.syncs += 1
-        _maybe(self._trouble.sync)
+        _maybe(BROKEN if self._name == self._trouble.sync_fails_of else self._trouble.sync)
         await self._file.sync()
 
     def close(self) -> None:
@@ -57,14 +70,29 @@ class TroubledDisk(FolderDisk):
         self.trouble = Trouble()
 
     def create(self, name: str) -> File:
+        self.trouble.creates += 1
         _maybe(self.trouble.create)
-        return TroubledFile(super().create(name), self.trouble)
+        return TroubledFile(super().create(name), self.trouble, name)
 
     def append_to(self, name: str) -> File:
-        return TroubledFile(super().append_to(name), self.trouble)
+        _maybe(self.trouble.append_to)
+        return TroubledFile(super().append_to(name), self.trouble, name)
+
+    def rename(self, name: str, to: str) -> None:
+        _maybe(self.trouble.rename)
+        super().rename(name, to)
+
+    def sync_folder(self) -> None:
+        _maybe(self.trouble.sync_folder)
+        super().sync_folder()
+
+    def free(self) -> int:
+        self.trouble.times_asked += 1
+        _maybe(self.trouble.free_error)
+        return super().free() if self.trouble.free is None else self.trouble.free
 
     def read(self, name: str, start: int, size: int) -> bytes:
-        _maybe(self.trouble.read)
+        _maybe(BROKEN if name == self.trouble.unreadable else self.trouble.read)
         return super().read(name, start, size)
 
     def unlink(self, name: str) -> None:

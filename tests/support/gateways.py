@@ -16,21 +16,27 @@ from aiohttp import WSMsgType, web
 
 from tillstream_protocol import messages
 from tillstream_protocol.codec import encode
+from tillstream_protocol.decisions import Campaign
 from tillstream_protocol.errors import ErrorBody
 from tillstream_protocol.framing import ChunkHeader, Frame, scan, verify_header
 from tillstream_protocol.messages import (
     Batch,
     BatchReply,
+    Certificate,
     Challenge,
     DeadLetter,
     EnrolReply,
+    EpochRanges,
     Heartbeat,
     Introduction,
+    Missing,
     Pace,
     Present,
     Push,
     PushBody,
     Receipt,
+    ReturnReply,
+    SignedCertificate,
     Token,
     Vitals,
 )
@@ -48,7 +54,8 @@ Trouble = Callable[[web.Request], Awaitable[web.Response | None]]
 
 @dataclass
 class Gateway:
-    """The stand-in server: what it was sent, and what it has to push. Enrols one till."""
+    """The stand-in server: what it was sent, and what it has to push. One till at a time is enrolled; devices that were
+    enrolled before may still send what they have queued."""
 
     address: str = ""
     key: SignKey = field(default_factory=lambda: SignKey(os.urandom(32)))
@@ -58,9 +65,16 @@ class Gateway:
     max_bytes: int = 256 * 1024
     backlog_pause_ms: int = 0
     dead: dict[int, DeadLetter] = field(default_factory=dict)
+    refuses: set[int] = field(default_factory=set)
+    """Seqs of records that are refused as they are, with the batch they come in."""
     clock_ms: int = field(default_factory=lambda: int(time.time() * 1000))
+    till_id: bytes = TILL_ID
     device: bytes | None = None
-    pack_till: bytes = TILL_ID
+    former: dict[bytes, bytes] = field(default_factory=dict)
+    """Public keys of devices that were enrolled before, by key id."""
+    pack_till: bytes | None = None
+    offer_key: bytes = bytes(32)
+    campaigns: tuple[Campaign, ...] = ()
     enrolments: list[messages.EnrolRequest] = field(default_factory=list)
     batches: list[Batch] = field(default_factory=list)
     records: dict[tuple[bytes, int], bytes] = field(default_factory=dict)
@@ -68,6 +82,10 @@ class Gateway:
     pushes: list[Push] = field(default_factory=list)
     receipts: list[int] = field(default_factory=list)
     presents: list[Present] = field(default_factory=list)
+    signers: list[bytes] = field(default_factory=list)
+    """The key id that signed each batch's request."""
+    returns: list[bytes] = field(default_factory=list)
+    """The till ids of certificates that were shown."""
     vitals: list[Vitals] = field(default_factory=list)
     _troubles: deque[Trouble | None] = field(default_factory=deque)
     _sockets: set[web.WebSocketResponse] = field(default_factory=set)
@@ -80,8 +98,23 @@ class Gateway:
         return Token(self.secret, fingerprint(self.key.public)).text()
 
     def pack(self, version: int = 1, till: bytes = TILL_ID) -> SignedPack:
-        """A pack without campaigns."""
-        return sign_pack(Pack(version, "acme", "north", till, 0, NEVER_MS, (), ()), self.key)
+        """A pack with the campaigns and keys in use."""
+        keys = (self.offer_key, self.box_public, self.escrow_public)
+        return sign_pack(Pack(version, "acme", "north", till, 0, NEVER_MS, self.campaigns, (), *keys), self.key)
+
+    def certificate(self, device: bytes) -> SignedCertificate:
+        """That a device speaks for the till."""
+        return messages.sign_certificate(Certificate(self.till_id, "acme", "north", "1", device, 0), self.key)
+
+    def forgets_till(self) -> None:
+        """Be as restored from a backup older than the enrolment."""
+        self.device = None
+        self.former.clear()
+
+    def loses(self, *names: tuple[bytes, int]) -> None:
+        """Be as restored from a backup that has not these records; all of them, if none is named."""
+        for name in names or tuple(self.records):
+            self.records.pop(name, None)
 
     def answers(
         self, status: int, code: str = "trouble", times: int = 1, headers: dict[str, str] | None = None
@@ -161,6 +194,7 @@ class Gateway:
         app = web.Application(client_max_size=8 << 20, middlewares=[self._make_trouble])
         app.router.add_post("/till/v1/hello", self._hello)
         app.router.add_post("/till/v1/enrol", self._enrol)
+        app.router.add_post("/till/v1/return", self._return)
         app.router.add_post("/till/v1/batches", self._batches)
         app.router.add_get("/till/v1/push", self._push)
         app.on_shutdown.append(lambda _app: self.hangs_up())
@@ -180,7 +214,7 @@ class Gateway:
     async def _hello(self, request: web.Request) -> web.Response:
         hello = messages.decode_hello(await request.read())
         keys = (self.key.public, self.box_public, self.escrow_public)
-        claim = messages.introduction_bytes(hello.nonce, *keys)
+        claim = messages.introduction_bytes(hello.nonce, *keys, 1, 1)
         return web.Response(body=encode(Introduction(*keys, 1, 1, self.key.sign(claim))))
 
     async def _enrol(self, request: web.Request) -> web.Response:
@@ -189,26 +223,54 @@ class Gateway:
         self.enrolments.append(asked)
         if asked.secret != self.secret:
             return _error(403, "token_unknown")
-        self.device = asked.device_public_key
-        return web.Response(
-            body=encode(EnrolReply(TILL_ID, "acme", "north", "1", "USD", self.pack(till=self.pack_till)))
-        )
+        self._admit(asked.device_public_key)
+        pack = self.pack(till=self.pack_till or self.till_id)
+        certificate = self.certificate(asked.device_public_key)
+        return web.Response(body=encode(EnrolReply(self.till_id, "acme", "north", "1", "USD", pack, certificate)))
+
+    async def _return(self, request: web.Request) -> web.Response:
+        asked = messages.decode_return_request(await request.read())
+        certificate = messages.open_certificate(asked.certificate, self.key.public)
+        verify(certificate.device_public_key, messages.return_bytes(asked.certificate.payload), asked.proof)
+        self._admit(certificate.device_public_key)
+        self.returns.append(certificate.till_id)
+        self._changed.set()
+        return web.Response(body=encode(ReturnReply(certificate.till)))
+
+    def _admit(self, device: bytes) -> None:
+        if self.device is not None:
+            self.former[key_id(self.device)] = self.device
+        self.device = device
+
+    def _public(self, name: bytes) -> bytes | None:
+        if self.device is not None and key_id(self.device) == name:
+            return self.device
+        return self.former.get(name)
 
     async def _batches(self, request: web.Request) -> web.Response:
-        reply = self._take(await request.read(), request)
+        signed = _signature(request)
+        if self._public(signed.key_id) is None:
+            return _error(401, "unknown_device")
+        body = await request.read()
+        frames = scan(messages.decode_batch(body).frames)
+        if any(isinstance(part, Frame) and part.header.seq in self.refuses for part in frames):
+            return _error(400, "unacceptable")
+        reply = self._take(body, request)
         self._changed.set()
         return web.Response(body=encode(reply))
 
     def _take(self, body: bytes, request: web.Request) -> BatchReply:
-        assert self.device is not None
         assert "Content-Encoding" not in request.headers
-        signed = SignedRequest.parse(
-            *(request.headers[name] for name in ("Content-Digest", "Signature-Input", "Signature"))
-        )
-        signed.verify(self.device, request.method, request.path, body)
+        signed = _signature(request)
+        sender = self._public(signed.key_id)
+        assert sender is not None
+        signed.verify(sender, request.method, request.path, body)
+        self.signers.append(signed.key_id)
         batch = messages.decode_batch(body)
-        verify_header(batch.header, self.device)
         header = ChunkHeader.decode(batch.header)
+        writer = self._public(header.device_key_id)
+        assert writer is not None
+        verify_header(batch.header, writer)
         self.batches.append(batch)
         repeated = 0
         seqs: list[int] = []
@@ -237,11 +299,29 @@ class Gateway:
         verify(self.device, messages.challenge_bytes(nonce, present.till_id), present.signature)
         self.presents.append(present)
         self._changed.set()
+        if missing := self._missing(present):
+            await socket.send_bytes(encode(Missing(missing)))
         for push in [p for p in self.pushes if p.seq > present.last_push]:
             await socket.send_bytes(encode(push))
         self._sockets.add(socket)
         await self._listen(socket)
         return socket
+
+    def _missing(self, present: Present) -> tuple[EpochRanges, ...]:
+        """What the till believes to be here and is not."""
+        lacking = (
+            EpochRanges(
+                one.epoch,
+                collect(
+                    seq
+                    for part in one.ranges
+                    for seq in range(part.first, part.last + 1)
+                    if (one.epoch, seq) not in self.records
+                ),
+            )
+            for one in present.acked
+        )
+        return tuple(one for one in lacking if one.ranges)
 
     async def _listen(self, socket: web.WebSocketResponse) -> None:
         assert self.device is not None
@@ -257,6 +337,10 @@ class Gateway:
                 self._changed.set()
         finally:
             self._sockets.discard(socket)
+
+
+def _signature(request: web.Request) -> SignedRequest:
+    return SignedRequest.parse(*(request.headers[name] for name in ("Content-Digest", "Signature-Input", "Signature")))
 
 
 def _error(status: int, code: str, headers: dict[str, str] | None = None) -> web.Response:

@@ -37,7 +37,8 @@ from tillstream_server.devices import Device
 from tillstream_server.keys import ServerKeys
 from tillstream_server.ledger import schema
 from tillstream_server.ledger.database import Database, migrate
-from tillstream_server.pipeline.process import Outcome, Pipeline
+from tillstream_server.pipeline.outcome import Outcome
+from tillstream_server.pipeline.process import Pipeline
 
 NOW: Final = 1_790_000_000_000
 HOUR: Final = 3_600_000
@@ -66,9 +67,12 @@ class Listener:
         self.marked: list[Marked] = []
         self.told: list[str] = []
         self.error: Exception | None = None
+        self.poison: str | None = None
+        """The POS id of a sale that `error` is for; None is for every one."""
 
     async def fire(self, conn: AsyncConnection, facts: Sequence[Fired]) -> list[tuple[bytes, Push]]:
-        if self.error is not None:
+        names = {getattr(one.body, "pos_id", None) for one in facts}
+        if self.error is not None and (self.poison is None or self.poison in names):
             raise self.error
         self.told.append("fire")
         self.fired += facts
@@ -99,6 +103,12 @@ class Till:
         self._server = server
         self._seqs = itertools.count()
         self.open_chunk(**header)
+
+    def follows(self, epoch: bytes, parent: bytes, position: int) -> None:
+        """Start anew: an epoch that follows a place, with seqs from 0."""
+        self.epoch = epoch
+        self._seqs = itertools.count()
+        self.open_chunk(epoch=epoch, parent=parent, parent_position=position)
 
     def open_chunk(self, **changes: Any) -> None:
         """Begin a chunk; `changes` are fields of its header."""
@@ -155,6 +165,7 @@ class Server:
     clock: SetClock
     pipeline: Pipeline
     tills: dict[str, Till] = field(default_factory=dict)
+    defects: list[tuple[str, BaseException]] = field(default_factory=list)
 
     def till(self, name: str = "1") -> Till:
         """A till that keeps its epoch between calls."""
@@ -214,9 +225,14 @@ async def server_at(folder: Path, *, server_keys: ServerKeys | None = None) -> A
     vault_keys = await Database.open(folder / "vault-keys.db", readers=1)
     clock, listener = SetClock(), Listener()
     vault = Vault(vault_keys, server_keys.vault_key, clock, os.urandom)
-    pipeline = Pipeline(database, vault, server_keys, listener, clock, os.urandom)
+    defects: list[tuple[str, BaseException]] = []
+
+    def report(where: str, error: BaseException) -> None:
+        defects.append((where, error))
+
+    pipeline = Pipeline(database, vault, server_keys, listener, clock, os.urandom, report=report)
     try:
-        yield Server(database, vault_keys, vault, server_keys, listener, clock, pipeline)
+        yield Server(database, vault_keys, vault, server_keys, listener, clock, pipeline, defects=defects)
     finally:
         await vault_keys.close()
         await database.close()

@@ -135,6 +135,9 @@ class Till:
     device: SignKey = field(default_factory=lambda: SignKey(os.urandom(32)))
     epoch: bytes = field(default_factory=lambda: os.urandom(16))
 
+    follows: tuple[bytes, int] = (NO_EPOCH, 0)
+    """The epoch before this one, and how many records it had."""
+
     reply: messages.EnrolReply = field(init=False)
     introduction: messages.Introduction = field(init=False)
     _data_key: bytes = field(default_factory=lambda: os.urandom(32))
@@ -148,7 +151,8 @@ class Till:
         reply = await self.posts("/till/v1/hello", messages.Hello(nonce, versions.PROTOCOL))
         self.introduction = one = messages.decode_introduction(reply.body)
         assert fingerprint(one.server_public_key) == parsed.fingerprint
-        signed = messages.introduction_bytes(nonce, one.server_public_key, one.box_public_key, one.escrow_public_key)
+        public = (one.server_public_key, one.box_public_key, one.escrow_public_key)
+        signed = messages.introduction_bytes(nonce, *public, one.protocol_from, one.protocol_to)
         verify(one.server_public_key, signed, one.signature)
         reply = await self.asks_in(parsed.secret)
         assert reply.status == 200, reply.body
@@ -166,14 +170,19 @@ class Till:
         given = {"Content-Type": messages.CONTENT_TYPE, **(headers or {})}
         return await self.server.send("POST", path, encode(message), given)
 
+    def begins(self, epoch: bytes, *, parent: bytes, position: int) -> None:
+        """Start anew: an epoch that follows a place, with a chunk of its own."""
+        self.epoch, self.follows = epoch, (parent, position)
+        self._data_key, self._previous, self._seq = os.urandom(32), NO_TAG, 0
+
     def batch(self, *bodies: Body, captured_ms: int | None = None) -> messages.Batch:
         """Seal these as the chunk's next frames."""
         header = ChunkHeader(
             till=self.reply.till_id,
             epoch=self.epoch,
             chunk=0,
-            parent=NO_EPOCH,
-            parent_position=0,
+            parent=self.follows[0],
+            parent_position=self.follows[1],
             first_seq=0,
             created=NOW,
             device_key_id=self.device.key_id,
@@ -212,12 +221,33 @@ class Till:
         assert reply.status == 200, reply.body
         return messages.decode_batch_reply(reply.body)
 
+    async def returns(self, *, proven_by: SignKey | None = None) -> Reply:
+        """Ask to be taken back by the certificate that came with the enrolment."""
+        certificate = self.reply.certificate
+        proof = (proven_by or self.device).sign(messages.return_bytes(certificate.payload))
+        return await self.posts("/till/v1/return", messages.ReturnRequest(certificate, proof))
+
+    def heartbeat(self, position: int, *, queued: int = 0, epoch: bytes | None = None) -> messages.Heartbeat:
+        """A signed heartbeat at a position."""
+        latency = messages.HookLatency(100, 200, 300, 4)
+        now_ms = self.server.clock.now_ms()
+        vitals = messages.Vitals(
+            self.reply.till_id, epoch or self.epoch, position, queued, 50, latency, 10**9, now_ms, "0.1.0", "", 0, 0
+        )
+        return messages.sign_heartbeat(vitals, self.device)
+
     @asynccontextmanager
-    async def on_push(self, *, last_push: int = 0, pack_version: int | None = None) -> AsyncIterator[Pushes]:
+    async def on_push(
+        self,
+        *,
+        last_push: int = 0,
+        pack_version: int | None = None,
+        acked: tuple[messages.EpochRanges, ...] = (),
+    ) -> AsyncIterator[Pushes]:
         """Be on the push channel for a while. Without a version, the enrolment's pack is the one it has."""
         async with self.server.http.ws_connect(self.server.address + "/till/v1/push") as socket:
             pushes = Pushes(socket)
-            await pushes.presents(self, last_push=last_push, pack_version=pack_version)
+            await pushes.presents(self, last_push=last_push, pack_version=pack_version, acked=acked)
             yield pushes
 
 
@@ -228,7 +258,13 @@ class Pushes:
     socket: aiohttp.ClientWebSocketResponse
 
     async def presents(
-        self, till: Till, *, last_push: int = 0, pack_version: int | None = None, device: SignKey | None = None
+        self,
+        till: Till,
+        *,
+        last_push: int = 0,
+        pack_version: int | None = None,
+        device: SignKey | None = None,
+        acked: tuple[messages.EpochRanges, ...] = (),
     ) -> None:
         """Answer the server's challenge."""
         challenge = messages.decode_to_till(await self.socket.receive_bytes(timeout=10))
@@ -244,12 +280,17 @@ class Pushes:
                 "0.1.0",
                 last_push,
                 1 if pack_version is None else pack_version,
+                acked,
             )
         )
 
     async def says(self, message: messages.ToServer) -> None:
         """Send a message."""
         await self.socket.send_bytes(encode(message))
+
+    async def hears(self) -> messages.ToTill:
+        """The next message, whatever it is."""
+        return messages.decode_to_till(await self.socket.receive_bytes(timeout=10))
 
     async def next(self, of: type[T]) -> tuple[messages.Push, T]:
         """The next push with such a body; others before it are passed over."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +35,10 @@ class TurnedClock:
         self._now_ms += round(seconds * 1000)
         self._monotonic += seconds
 
+    def jump(self, ms: int) -> None:
+        """Somebody sets the wall clock; no time passes."""
+        self._now_ms += ms
+
 
 class Diary(JournalObserver):
     """Keeps what the journal reports."""
@@ -58,6 +63,15 @@ class Diary(JournalObserver):
 
     def discarded(self, chunk: int) -> None:
         self.lines.append(f"discarded {chunk}")
+
+    def lost(self, chunk: int, first: int, last: int | None, reason: str) -> None:
+        self.lines.append(f"lost {chunk} {first} {last} {reason}")
+
+    def given_up(self, chunk: int, size: int) -> None:
+        self.lines.append(f"given up {chunk}")
+
+    def sync_stuck(self, records: int, seconds: float) -> None:
+        self.lines.append(f"stuck {records} {seconds:g}")
 
 
 @dataclass
@@ -101,8 +115,9 @@ class TestTill:
 
     async def start(
         self,
-        acked: dict[bytes, tuple[Range, ...]] | None = None,
+        acked: Mapping[bytes, Sequence[Range]] | None = None,
         settled: dict[tuple[int, bytes], int] | None = None,
+        aside: Mapping[bytes, Sequence[Range]] | None = None,
     ) -> Journal:
         """A new epoch on what lies in the folder."""
         return await Journal.open(
@@ -112,15 +127,16 @@ class TestTill:
             randomness=os.urandom,
             acked=acked,
             settled=settled,
+            aside=aside,
             limits=self.limits,
             disk=self.disk,
             observer=self.diary,
         )
 
     def drain(self, journal: Journal, max_bytes: int = 1 << 20) -> list[bytes]:
-        """Everything that is ready to send, backlog first, acknowledged as it comes."""
+        """Everything that is ready to send, the live lane last, acknowledged as it comes."""
         plains: list[bytes] = []
-        lanes: tuple[Lane, Lane] = ("backlog", "live")
+        lanes: tuple[Lane, ...] = ("former", "backlog", "live")
         for lane in lanes:
             while (piece := journal.next_slice(lane, max_bytes)) is not None:
                 plains.extend(plain for _, plain in self.keys.open(piece))
@@ -130,6 +146,6 @@ class TestTill:
 
 async def crash(journal: Journal) -> None:
     """End a journal as SIGKILL would: nothing is closed, nothing is synced."""
-    syncer = journal._syncer
-    assert syncer is not None
-    syncer.cancel()
+    task = journal._syncer._task
+    assert task is not None
+    task.cancel()

@@ -18,9 +18,11 @@ import pytest
 import demo
 from demo.processes import Server, Till, command
 from tillstream_agent.capture import keyed_tag
+from tillstream_agent.folder import Folder
 from tillstream_protocol.decisions import Campaign, offer_id
 from tillstream_protocol.events import MemberIdentified
 from tillstream_protocol.facts import identification_occasion_key
+from tillstream_protocol.pack import SignedPack, open_pack
 from tillstream_protocol.transaction import Identifier
 from tillstream_server import keys
 from tillstream_server.clock import SystemClock
@@ -132,15 +134,21 @@ def guesses(value: str, known_keys: list[bytes]) -> Iterator[bytes]:
 
 
 def own_guesses(value: str, state: Path) -> Iterator[bytes]:
-    """The same with this project's own constructions, which the thief has read."""
-    till_id = bytes.fromhex(json.loads((state / "identity.json").read_text())["till_id"])
+    """The same with this project's own constructions, which the thief has read, and the keys in the till's pack."""
+    identity = Folder(state).identity()
+    database = sqlite3.connect(state / "state.db")
+    pack = SignedPack(*database.execute("SELECT payload, signature FROM pack").fetchone())
+    database.close()
+    offer_key = open_pack(pack, identity.server_public, identity.till_id).offer_key
     tag_key = (state / "tag.key").read_bytes()
     event = MemberIdentified(identifiers=(Identifier("phone", value),), event_id=value)
     for kind in (b"identified", b"sale", b"offer"):
         yield keyed_tag(tag_key, [kind, value.encode()])
     for path in CAMPAIGNS.glob("*.json"):
         yield offer_id(
-            msgspec.json.decode(path.read_bytes(), type=Campaign), identification_occasion_key(event, till_id)
+            msgspec.json.decode(path.read_bytes(), type=Campaign),
+            identification_occasion_key(event, identity.till_id),
+            offer_key,
         )
 
 

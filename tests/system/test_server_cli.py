@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -272,3 +273,65 @@ def test_no_secret_is_logged(data: Path) -> None:
     done = run("token", "create", "--data", data, "--retailer", "a", "--store", "b", "--json")
     assert json.loads(done.stdout)["token"] not in done.stderr
     assert os.environ.get("NO_COLOR") is None or "\x1b" not in done.stderr
+
+
+def test_a_backup_of_a_serving_server_is_restored_into_a_new_folder(data: Path, tmp_path: Path) -> None:
+    key = result("key", "create", "--data", data, "--role", "viewer")["key"]
+    with server(data):
+        made = result("backup", "--data", data, "--to", tmp_path / "backup")
+    assert made["backup"] == str(tmp_path / "backup")
+    again = run("backup", "--data", data, "--to", tmp_path / "backup")
+    assert (again.returncode, again.stderr.count("\n")) == (1, 1)
+    assert "there already" in again.stderr
+    restored = result("restore", "--from", tmp_path / "backup", "--data", tmp_path / "new")
+    assert restored["files"] == made["files"]
+    with server(tmp_path / "new") as address:
+        assert get(address + "/api/v1/ledger/summary", key)["transactions"] == 0
+
+
+def test_keys_are_rotated_while_the_server_serves_on_at_the_same_address(data: Path) -> None:
+    (data / "escrow-private.key").unlink()
+    with server(data) as address:
+        rotated = result("key", "rotate-box", "--data", data)
+        escrow = result("key", "rotate-escrow", "--data", data)
+        assert Path(escrow["escrow_private_key"]).exists()
+        assert escrow["box_key_id"] == rotated["box_key_id"]
+        until_ready(address)
+    assert len(result("key", "rotate-box", "--data", data)["former_box_key_ids"]) == 2
+
+
+def until_ready(address: str) -> None:
+    """Wait for a server that begins again."""
+    for _ in range(600):
+        try:
+            assert get(address + "/readyz") == {"status": "ready"}
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return
+    raise AssertionError("the server did not come back")
+
+
+def test_a_lost_box_key_is_recovered_with_the_escrow_key_and_that_is_forgotten_again(data: Path) -> None:
+    escrow = data.parent / "safe"
+    (data / "escrow-private.key").rename(escrow)
+    (data / "keys" / "box.key").unlink()
+    refused = run("serve", "--data", data, "--port", "0")
+    assert refused.returncode == 1
+    assert "key recover --escrow" in refused.stderr
+    done = run("key", "recover", "--data", data, "--escrow", escrow, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["escrow_key_online"] is True
+    assert "forget-escrow" in done.stderr
+    assert escrow.read_text().strip() not in done.stdout + done.stderr
+    with server(data) as address:
+        assert result("key", "forget-escrow", "--data", data) == {"forgotten": True}
+        until_ready(address)
+    assert not (data / "keys" / "escrow.key").exists()
+
+
+def test_a_recovery_is_refused_while_a_server_serves(data: Path) -> None:
+    with server(data):
+        done = run("key", "recover", "--data", data, "--escrow", data / "escrow-private.key")
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert "stop it first" in done.stderr
