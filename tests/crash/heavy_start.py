@@ -36,9 +36,11 @@ UP_S: Final = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """One start: seconds until the first capture was acknowledged; resident and peak bytes a little later."""
+    """One start: seconds until the first capture was acknowledged, and those of them that the process itself worked;
+    resident and peak bytes a little later."""
 
     first_capture_s: float
+    worked_s: float
     resident: int
     peak: int
 
@@ -50,11 +52,11 @@ async def measure(stand: Stand, pos_id: str) -> Start:
             assert process.poll() is None, "the agent ended by itself"
             assert time.monotonic() < began + UP_S, "the agent does not come up"
             await asyncio.sleep(0.005)
-        took = time.monotonic() - began
+        took, worked = time.monotonic() - began, _worked(process.pid)
         assert reply["status"] == 201, reply
         await asyncio.sleep(SETTLE_S)
         sizes = _memory(process.pid)
-    return Start(round(took, 3), sizes["VmRSS"], sizes["VmHWM"])
+    return Start(round(took, 3), worked, sizes["VmRSS"], sizes["VmHWM"])
 
 
 @contextmanager
@@ -74,6 +76,12 @@ def _memory(pid: int) -> dict[str, int]:
     lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
     pairs = (line.split() for line in lines if line.startswith(("VmRSS:", "VmHWM:")))
     return {name.rstrip(":"): int(size) * 1024 for name, size, _ in pairs}
+
+
+def _worked(pid: int) -> float:
+    """Processor seconds of a process so far."""
+    after_name = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return sum(map(int, after_name[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
 def _forget(folder: Path) -> None:

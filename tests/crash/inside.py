@@ -35,7 +35,7 @@ class Inside:
     async def sells(self, count: int, prefix: str, seed: int = 1) -> None:
         """Capture so many sales."""
         chance = random.Random(seed)
-        models = [msgspec.convert(sale("", chance), Transaction) for _ in range(1000)]
+        models = [msgspec.convert(sale("-", chance), Transaction) for _ in range(1000)]
         for number in range(count):
             body = msgspec.structs.replace(models[number % len(models)], pos_id=f"{prefix}-{number}")
             captured = self.capture.transaction(body)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from nacl.public import PrivateKey
 
@@ -20,6 +20,7 @@ from tillstream_agent.hooks.requests import Call
 from tillstream_agent.hooks.socket import Borders
 from tillstream_agent.redaction import cut_cards
 from tillstream_agent.sync.push import PushSession as TillSession
+from tillstream_agent.sync.push import Requeue
 from tillstream_protocol import messages
 from tillstream_protocol.codec import encode, json_decoder, msgpack_decoder
 from tillstream_protocol.errors import TillstreamError
@@ -43,6 +44,7 @@ from tillstream_protocol.framing import (
     verify_header,
 )
 from tillstream_protocol.limits import DEFAULT
+from tillstream_protocol.ranges import covers
 from tillstream_protocol.sealing import RecordSeal
 from tillstream_protocol.signing import BadSignature, SignKey
 from tillstream_protocol.transaction import Transaction, check, idempotency_key, reconcile
@@ -220,23 +222,32 @@ def _cut_apart(data: bytes) -> None:
 
 
 def pushes(data: bytes) -> None:
-    """Neither side of the push channel is upset by what the other says; nothing is kept that was not announced."""
+    """Neither side of the push channel is upset by what the other says, nor sends again what it never claimed."""
+    claim = (messages.EpochRanges(known().place.epoch, (messages.Range(0, 41), messages.Range(100, 103))),)
     till = TillSession(
-        till_id=known().place.till, device=SignKey(bytes(32)), agent_version="1", last_push=12, pack_version=7
+        till_id=known().place.till,
+        device=SignKey(bytes(32)),
+        agent_version="1",
+        last_push=12,
+        pack_version=7,
+        claim=lambda: claim,
     )
     for message in (encode(messages.Challenge(bytes(16), NOW_MS)), data, data):
-        _ours(till.receive, message, NOW_MS)
+        step = _ours(till.receive, message, NOW_MS)
+        if isinstance(step, Requeue):
+            assert all(one.epoch == claim[0].epoch for one in step.missing)
+            assert all(covers(claim[0].ranges, part) for one in step.missing for part in one.ranges)
     server = ServerSession(bytes(16), NOW_MS)
     _ours(server.present, data)
     _ours(server.receive, data)
     assert server.state != "open", "a till is let in without its signature"
 
 
-def _ours(call: Callable[..., Any], *given: object) -> None:
+def _ours(call: Callable[..., object], *given: object) -> object:
     try:
-        call(*given)
+        return call(*given)
     except TillstreamError:
-        return
+        return None
 
 
 TARGETS: Final[Mapping[str, Target]] = {

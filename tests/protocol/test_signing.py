@@ -21,6 +21,7 @@ from tillstream_protocol.signing import (
     SignKey,
     Unsigned,
     content_digest,
+    fingerprint,
     from_text,
     sign_request,
     to_text,
@@ -156,3 +157,15 @@ def test_any_text_is_a_key_or_is_refused(text: str) -> None:
 def test_text_that_is_no_base64_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput):
         from_text(text)
+
+
+def test_the_vector_fingerprint_is_that_of_the_servers_key(vectors: Callable[[str], Any]) -> None:
+    v = vectors("messages")
+    assert fingerprint(bytes.fromhex(v["server_public_key"])).hex() == v["token"]["fingerprint"]
+
+
+@pytest.mark.parametrize("last", range(256))
+def test_bytes_as_text_lose_none_of_their_last_letters(last: int) -> None:
+    for size in (1, 2, 3):
+        data = bytes(size - 1) + bytes([last])
+        assert from_text(to_text(data)) == data
