@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from tillstream_protocol.limits import DEFAULT
 DAY_S: Final = 86_400.0
 DAYS: Final = 30
 SALES_A_DAY: Final = 5
+WAIT_S: Final = 30
 LIMITS: Final = replace(DEFAULT, sync_interval=0.0, retain_age=3600, retain_bytes=0)
 
 
@@ -39,7 +41,7 @@ class Outage:
         self._journal = await self.till.start()
         link = Link(self.till.clock, lambda _: None)
         letters = Letters(self.till.clock)
-        self._flow = UploadFlow(self._journal, Telling().events, link, lambda: 0.9, LIMITS, letters)
+        self._flow = UploadFlow(self._journal, Telling().events, link, lambda: 0.99, LIMITS, letters)
 
     async def crashes(self) -> None:
         """End as SIGKILL would."""
@@ -63,8 +65,12 @@ class Outage:
 
     async def ends(self) -> list[bytes]:
         """Everything that a server gets once it listens again."""
-        await self._journal.synced(self._journal.append(b"the end", kind=1))
-        drained = self.till.drain(self._journal)
+        self._journal.append(b"the end", kind=1)
+        drained: list[bytes] = []
+        async with asyncio.timeout(WAIT_S):
+            while self._journal.queue().records:
+                drained.extend(self.till.drain(self._journal))
+                await asyncio.sleep(0.001)
         await self._journal.close()
         return drained
 

@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tomllib
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,7 +24,6 @@ WORK: Final = ROOT / "build" / "mutation"
 JUSTIFIED: Final = Path(__file__).parent / "justified.toml"
 WORDS: Final = [r"^\s*raise \w+\(", r"^\s*(message|hint|limit|field)="]
 """Not mutated: the words of an error. That it is raised, and which, is."""
-UNNOTICED: Final = frozenset({"survived", "no tests", "suspicious"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,23 +67,22 @@ def main() -> int:
 
 
 def _judge(name: str, part: Part, jobs: int) -> int:
+    """How many mutants of a part nothing noticed and nobody justified; 1 if it could not be judged."""
     folder = WORK / name
     _lay_out(folder, part)
     environment = {**os.environ, "HYPOTHESIS_STORAGE_DIRECTORY": str(folder / ".hypothesis")}
-    mutmut = [sys.executable, "-m", "mutmut"]
-    run = subprocess.run([*mutmut, "run", "--max-children", str(jobs)], cwd=folder, env=environment, check=False)
-    listed = subprocess.run(
-        [*mutmut, "results", "--all", "true"], cwd=folder, capture_output=True, text=True, check=True
-    )
-    verdicts = dict(line.strip().rsplit(": ", 1) for line in listed.stdout.splitlines() if ": " in line)
-    counts = Counter(verdicts.values())
-    survivors = [mutant for key, verdict in verdicts.items() if verdict in UNNOTICED for mutant in _shown(folder, key)]
-    reasons = _justified()
+    judging = [sys.executable, str(Path(__file__).parent / "judging.py"), str(folder), str(jobs), *part.tests]
+    run = subprocess.run(judging, cwd=folder, env=environment, stdout=sys.stderr, check=False)
+    found = folder / "verdicts.json"
+    report = json.loads(found.read_text(encoding="utf-8")) if found.exists() else {"verdicts": {}, "unnoticed": []}
+    survivors = [Mutant(**one) for one in report["unnoticed"]]
+    reasons = justified()
     open_ones = [mutant for mutant in survivors if mutant not in reasons]
+    counts = Counter(report["verdicts"].values())
     print(json.dumps({"part": name, **counts, "justified": len(survivors) - len(open_ones)}), flush=True)
     for mutant in open_ones:
         print(f"{mutant.where}\n- {mutant.before}\n+ {mutant.after}", file=sys.stderr)
-    return len(open_ones) + (0 if verdicts else run.returncode or 1)
+    return len(open_ones) if run.returncode == 0 and report["verdicts"] else 1
 
 
 def _lay_out(folder: Path, part: Part) -> None:
@@ -96,7 +93,8 @@ def _lay_out(folder: Path, part: Part) -> None:
         package = f"tillstream_{side}"
         shutil.copytree(ROOT / side / "src" / package, folder / "src" / package, ignore=skip)
     shutil.copytree(ROOT / "protocol" / "vectors", folder / "protocol" / "vectors", ignore=skip)
-    shutil.copytree(ROOT / "tests" / "support", folder / "tests" / "support", ignore=skip)
+    for shared in ("support", "model"):
+        shutil.copytree(ROOT / "tests" / shared, folder / "tests" / shared, ignore=skip)
     for test in part.tests:
         place = folder / test
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -118,17 +116,7 @@ def _lay_out(folder: Path, part: Part) -> None:
     (folder / "pyproject.toml").write_text(f"[tool.mutmut]\n{lines}", encoding="utf-8")
 
 
-def _shown(folder: Path, key: str) -> Iterator[Mutant]:
-    done = subprocess.run(
-        [sys.executable, "-m", "mutmut", "show", key], cwd=folder, capture_output=True, text=True, check=True
-    )
-    changed = [line for line in done.stdout.splitlines() if line[:1] in "+-" and line[:3] not in ("---", "+++")]
-    before = " ".join(line[1:].strip() for line in changed if line[0] == "-")
-    after = " ".join(line[1:].strip() for line in changed if line[0] == "+")
-    yield Mutant(key.rpartition("__mutmut_")[0], before, after)
-
-
-def _justified() -> set[Mutant]:
+def justified() -> set[Mutant]:
     listed = tomllib.loads(JUSTIFIED.read_text(encoding="utf-8")).get("mutant", []) if JUSTIFIED.exists() else []
     return {Mutant(one["where"], one["before"], one["after"]) for one in listed if one["why"]}
 

@@ -148,7 +148,7 @@ class JournalMachine(RuleBasedStateMachine):
     def lose_power(self, manner: Manner) -> None:
         promised = self.rig.book.safe()
         self.rig.cut_power(manner)
-        self.trouble.clear()
+        self.mend_the_disk()
         self.rig.check_and_start(promised)
 
     @rule()

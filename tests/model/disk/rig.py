@@ -192,7 +192,7 @@ class Rig:
 
     async def _capture(self, size: int, spends: int) -> Fact | None:
         self._tags += 1
-        tag = self._tags.to_bytes(4, "big") + self.random.randbytes(12)
+        tag = self.random.randbytes(16)
         drawn = tuple(Spend(self.random.choice(LEASES), self.random.randrange(1, 9)) for _ in range(spends))
         plain = self._tags.to_bytes(4, "big") + self.random.randbytes(size)
         fact = Fact(self.running.position, plain, tag, drawn)

@@ -211,7 +211,7 @@ class Server:
         """Return when a batch was taken, or after some seconds without."""
         self._taken.clear()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(10.0):
+            async with asyncio.timeout(30.0):
                 await self._taken.wait()
 
     async def _handled(self, run: _Run, request: Request) -> Response:
