@@ -80,6 +80,8 @@ async def _kill_all(stand: Stand, plan: Plan) -> tuple[Counter[str], bool]:
                 break
     victim.start()
     stand.await_server()
+    if not stand.till.running():
+        stand.till.start()
     await stand.await_till()
     return deaths, time.monotonic() < ends
 
@@ -90,6 +92,8 @@ async def _dies(stand: Stand, victim: Fork, trap: Trap) -> bool:
     with gate.shut() as let_go:
         if victim is stand.till:
             stand.socket.unlink(missing_ok=True)
+        elif stand.till.running():
+            stand.till.kill()
         victim.start(gate.file)
         with trap.set(victim.pid, let_go):
             await _lives(stand, victim)
@@ -99,14 +103,27 @@ async def _dies(stand: Stand, victim: Fork, trap: Trap) -> bool:
 
 
 async def _lives(stand: Stand, victim: Fork) -> None:
-    """Until it has been up for a while, or is dead."""
-    up = None
+    """Until it has been at work for a while, or is dead."""
+    at_work = None
     began = time.monotonic()
-    while victim.running() and (up is None or time.monotonic() < up + LIFE_S):
+    while victim.running() and (at_work is None or time.monotonic() < at_work + LIFE_S):
         assert time.monotonic() < began + END_S, "it does not come up"
-        there = stand.socket.exists() if victim is stand.till else _says(victim.out)
-        up = up or (time.monotonic() if there else None)
+        works = stand.socket.exists() if victim is stand.till else await _takes_batches(stand)
+        at_work = at_work or (time.monotonic() if works else None)
         await asyncio.sleep(0.01)
+
+
+async def _takes_batches(stand: Stand) -> bool:
+    """Whether the server listens, and the till has got rid of what it had to keep meanwhile.
+
+    The till comes up after the server: one that has found no server for long waits for long.
+    """
+    if not _says(stand.server.out):
+        return False
+    if not stand.till.running():
+        stand.till.start()
+    status = await stand.status()
+    return status is not None and status["queue"]["records"] < RATE / 2
 
 
 def _says(out: Path) -> bool:

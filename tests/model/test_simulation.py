@@ -16,8 +16,8 @@ from model.simulation.schedule import ACTIONS
 from model.simulation.template import Template
 from model.simulation.troubles import TROUBLES
 
-SEEDS = 20
-ENOUGH = 25
+SEEDS = 12
+ENOUGH = 10
 """Seeds within which every planted bug is found."""
 
 
@@ -61,14 +61,10 @@ def test_every_kind_of_trouble_can_happen() -> None:
 
 
 @pytest.mark.parametrize("bug", BUGS.values(), ids=BUGS.keys())
-def test_a_planted_bug_is_found(template: Template, bug: Bug) -> None:
+def test_a_planted_bug_is_found_and_without_it_the_same_history_is_fine(template: Template, bug: Bug) -> None:
     with bug.plant():
-        found = next((v for seed in range(ENOUGH) if (v := simulate(seed, template, only=bug.only)).violation), None)
-    assert found is not None, f"{bug.name}: nothing was found within {ENOUGH} seeds"
-
-
-@pytest.mark.parametrize("bug", BUGS.values(), ids=BUGS.keys())
-def test_the_same_histories_are_fine_without_the_bug(template: Template, bug: Bug) -> None:
-    for seed in range(3):
-        verdict = simulate(seed, template, only=bug.only)
-        assert not verdict.violation, _fails(verdict)
+        found = (verdict for seed in range(ENOUGH) if (verdict := simulate(seed, template, only=bug.only)).violation)
+        first = next(found, None)
+    assert first is not None, f"nothing was found within {ENOUGH} seeds"
+    verdict = simulate(first.seed, template, only=bug.only)
+    assert not verdict.violation, _fails(verdict)

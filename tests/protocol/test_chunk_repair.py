@@ -12,6 +12,7 @@ from tillstream_protocol.framing import (
     Footer,
     claimed_places,
     footer_torn,
+    last_claimed,
 )
 from tillstream_protocol.signing import SignKey
 
@@ -60,6 +61,40 @@ def test_a_footer_with_one_damaged_byte_is_known_as_one(at: int) -> None:
 @pytest.mark.parametrize("size", range(4, len(FOOTER)))
 def test_a_footer_cut_anywhere_behind_its_first_word_is_known_as_one(size: int) -> None:
     assert footer_torn(FOOTER[:size], 5, 3)
+
+
+def frame(seq: int, size: int) -> bytes:
+    return b"TSFR" + size.to_bytes(4, "big") + seq.to_bytes(8, "big") + bytes(size - 16)
+
+
+def test_a_torn_frame_whose_end_looks_like_a_footers_is_a_frame() -> None:
+    tail = frame(8, 500)[:196] + (200).to_bytes(4, "big")
+    assert not footer_torn(tail, 5, 3)
+    assert footer_torn(b"XSFT" + tail[4:], 5, 3)
+
+
+@pytest.mark.parametrize("size", [1, 7, 8, 20, 199, 200])
+def test_an_unfinished_frame_is_one_record(size: int) -> None:
+    assert last_claimed(frame(8, 200)[:size], 8) == 8
+
+
+def test_a_damaged_frame_is_one_record_wherever_it_is_hit() -> None:
+    for at in (0, 9, 100):
+        assert last_claimed(flipped(frame(8, 200), at), 8) == 8
+    assert last_claimed(flipped(frame(8, 200), 7)[:200], 8) == 8
+
+
+def test_several_frames_are_as_many_records_as_the_last_of_them_says() -> None:
+    tail = flipped(frame(8, 200), 50) + flipped(frame(9, 300), 50) + frame(10, 400)[:100]
+    assert last_claimed(tail, 8) == 10
+    assert last_claimed(tail[:-90], 8) == 9, "of the last one too little is there"
+
+
+@pytest.mark.parametrize(
+    "tail", [bytes(500), b"\xff" * 500, bytes(500) + frame(9_999, 100), bytes(500) + frame(3, 100)]
+)
+def test_what_names_nothing_does_not_say_how_many(tail: bytes) -> None:
+    assert last_claimed(tail, 8) is None
 
 
 @pytest.mark.parametrize("tail", [b"TSFR" + bytes(200), b"TSF", b"", bytes(19), bytes(500)])

@@ -414,11 +414,30 @@ def footer_torn(tail: bytes, first_seq: int, count: int) -> bool:
 
     Any two bytes may be wrong: the footer says what it is in its first bytes, in its fields, and in its last bytes.
     """
-    if tail[: len(_FOOTER_MAGIC)] == _FOOTER_MAGIC:
+    if tail.startswith(_FOOTER_MAGIC):
         return True
     if len(tail) < _FOOTER.size:
         return False
-    return footer_length(tail) == len(tail) or _FOOTER.unpack_from(tail)[2:] == (first_seq, count)
+    if _FOOTER.unpack_from(tail)[2:] == (first_seq, count):
+        return True
+    return footer_length(tail) == len(tail) and not tail.startswith(_FRAME_MAGIC)
+
+
+def last_claimed(tail: bytes, first_seq: int) -> int | None:
+    """The last seq of the records that a `tail` without a valid frame held, if the next seq was to be `first_seq`.
+
+    Itself where the tail is one unfinished or damaged frame; None where it does not tell how many there were.
+    """
+    if len(tail) < 8 or len(tail) <= int.from_bytes(tail[4:8], "big") <= MAX_FRAME:
+        return first_seq
+    most = first_seq + len(tail) // MIN_FRAME
+    at = tail.rfind(_FRAME_MAGIC)
+    while at >= 0:
+        seq = int.from_bytes(tail[at + 8 : at + 16], "big")
+        if len(tail) - at >= 16 and first_seq <= seq <= most:
+            return seq
+        at = tail.rfind(_FRAME_MAGIC, 0, at)
+    return None
 
 
 def _read_entries(body: bytes, count: int) -> tuple[Entry, ...] | None:

@@ -139,6 +139,27 @@ async def test_a_torn_tail_names_the_record_that_was_being_written(till: TestTil
     await journal.close()
 
 
+async def test_a_tail_of_several_damaged_frames_names_them_all(till: TestTill) -> None:
+    epoch = await fill(till, 5, closed=False)
+    for seq in (2, 3, 4):
+        flip_frame(file(till), seq)
+    journal = await till.start()
+    assert losses(journal) == [(1, 2, 4, "torn_tail")]
+    await crash(journal)
+    known = await till.start(acked={epoch: (Range(3, 3),)})
+    assert losses(known) == [(1, 2, 2, "torn_tail"), (1, 4, 4, "torn_tail")]
+    await known.close()
+
+
+async def test_a_tail_of_noughts_does_not_say_how_many_it_held(till: TestTill) -> None:
+    await fill(till, 3, closed=False)
+    frames = [part for part in scan(file(till).read_bytes(), FRAMES_START) if isinstance(part, Frame)]
+    change(file(till), lambda data: data.__setitem__(slice(frames[1].start, None), bytes(400)))
+    journal = await till.start()
+    assert losses(journal) == [(1, 1, None, "torn_tail")]
+    await journal.close()
+
+
 async def test_a_loss_is_found_at_every_start_until_it_was_reported(till: TestTill) -> None:
     await fill(till, 3, closed=False)
     change(file(till), lambda data: data.__delitem__(slice(-7, None)))

@@ -72,6 +72,21 @@ async def test_a_rewind_of_what_was_swept_queues_nothing_but_is_not_claimed_agai
     await journal.close()
 
 
+async def test_what_was_done_before_a_restart_can_be_rewound_after_it(till: TestTill) -> None:
+    first, epoch = await filled(till, 3)
+    till.drain(first)
+    acked = first.acked()
+    await first.close()
+    journal = await till.start(acked=acked)
+    await append(journal, 1)
+    till.drain(journal)
+    assert journal.unacknowledge(epoch, [Range(0, 1)]) == 2
+    assert journal.next_slice("backlog", 1 << 20) is None, "it was not synced in this run"
+    await append(journal, 1)
+    assert till.drain(journal) == [b"0", b"1", b"1"]
+    await journal.close()
+
+
 async def test_a_rewind_of_what_was_never_acknowledged_changes_nothing(till: TestTill) -> None:
     journal, epoch = await filled(till, 3)
     assert journal.unacknowledge(epoch, [Range(0, 9)]) == 0

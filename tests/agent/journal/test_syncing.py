@@ -262,18 +262,25 @@ async def test_where_that_fails_too_it_is_sent_and_nobody_is_told_that_it_is_saf
     await story.passes(journal)
     with pytest.raises(JournalError):
         await waiting
-    with pytest.raises(JournalError):
-        await journal.synced(name)
     assert not inherited_is_safe(journal)
     assert not list(story.folder.glob("*.new"))
+    asked_again = asyncio.create_task(journal.synced(name))
+    await asyncio.sleep(0)
+    story.till.clock.turn(2)
+    await story.passes(journal)
+    with pytest.raises(JournalError):
+        await asked_again
     piece = journal.next_slice("backlog", 1 << 20)
     assert piece is not None
     story.trouble.sync = None
     (story.folder / "0000000001.new").write_bytes(b"left by a run that was killed while it wrote it")
     await story.passes(journal)
     assert not inherited_is_safe(journal), "it is not tried all the time"
-    story.till.clock.turn(31)
+    healed = asyncio.create_task(journal.synced(name))
+    await asyncio.sleep(0)
+    story.till.clock.turn(2)
     await story.passes(journal)
+    await healed
     assert inherited_is_safe(journal)
     await journal.synced(name)
     await journal.close()
@@ -368,7 +375,7 @@ async def test_a_doubtful_file_that_the_server_holds_by_now_is_not_written_anew(
     story.trouble.sync = None
     journal.acknowledge(name.epoch, [Range(0, 0)])
     creates = story.trouble.creates
-    story.till.clock.turn(31)
+    story.till.clock.turn(2)
     await story.passes(journal)
     assert story.trouble.creates == creates
     await journal.close()
@@ -381,7 +388,7 @@ async def test_a_disk_that_keeps_failing_puts_a_doubtful_file_off_again(story: S
     story.trouble.sync = BROKEN
     await story.passes(journal)
     creates = story.trouble.creates
-    story.till.clock.turn(31)
+    story.till.clock.turn(2)
     await story.passes(journal, 3)
     assert story.trouble.creates == creates + 1
     assert not inherited_is_safe(journal)
@@ -499,3 +506,47 @@ async def test_whoever_sends_is_woken_after_every_pass(story: Story) -> None:
     await story.passes(journal)
     assert woken == [1]
     await journal.close()
+
+
+async def test_a_chunk_that_was_swept_before_it_was_finished_is_no_trouble(story: Story) -> None:
+    await begun(story)
+    journal = await begun(story)
+    journal.discard(journal.sweep())
+    await story.passes(journal)
+    assert not any(line.startswith("set aside") for line in story.till.diary.lines)
+    await journal.close()
+
+
+async def test_a_doubtful_file_is_tried_again_though_nothing_else_happens(story: Story) -> None:
+    killed = await begun(story)
+    name = killed.append(b"a", kind=1)
+    story.trouble.sync = BROKEN
+    journal = await story.till.start()
+    with pytest.raises(JournalError):
+        await journal.synced(name)
+    timer = journal._syncer._again
+    assert timer is not None
+    story.trouble.sync = None
+    story.till.clock.turn(2)
+    timer.cancel()
+    journal._syncer._try_again()
+    await journal.synced(name)
+    assert inherited_is_safe(journal)
+    await journal.close()
+
+
+async def test_the_end_does_not_wait_for_a_doubtful_file(story: Story) -> None:
+    killed = await begun(story)
+    name = killed.append(b"a", kind=1)
+    story.trouble.sync = BROKEN
+    journal = await story.till.start()
+    with pytest.raises(JournalError):
+        await journal.synced(name)
+    timer = journal._syncer._again
+    waiting = asyncio.create_task(journal.synced(name))
+    await asyncio.sleep(0)
+    await journal.close()
+    assert timer is not None
+    assert timer.cancelled()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting

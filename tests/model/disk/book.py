@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from tillstream_agent.journal import Name
+from tillstream_agent.journal import Damage, Name
 from tillstream_protocol.framing import Spend
 
 
@@ -32,8 +32,14 @@ class Contents:
     records: Mapping[Name, bytes]
     tags: Mapping[bytes, Name]
     spent: Mapping[bytes, int]
-    damaged: frozenset[Name]
-    """What it says may be lost."""
+    damage: tuple[Damage, ...]
+
+    def says_lost(self, name: Name) -> bool:
+        """Whether the journal says that this record may be lost."""
+        return any(
+            one.epoch == name.epoch and one.first <= name.seq and (one.last is None or name.seq <= one.last)
+            for one in self.damage
+        )
 
 
 @dataclass(slots=True)
@@ -82,7 +88,7 @@ class Book:
         for name, plain in found.records.items():
             self._check_content(name, plain, promised)
         missing = [name for name in promised if name not in found.records and name not in self.server]
-        unnamed = [name for name in missing if name not in found.damaged]
+        unnamed = [name for name in missing if not found.says_lost(name)]
         if len(missing) > excused or unnamed:
             raise Broken(f"lost: {missing}, of which the journal does not say so: {unnamed}")
         self._check_tags(found)
@@ -114,7 +120,7 @@ class Book:
             if not any(found.tags.get(tag) == name for tag in tags):
                 raise Broken(f"{name} is there, but not known by its tag")
         for tag, name in found.tags.items():
-            if name not in found.records and name not in self.server and name not in found.damaged:
+            if name not in found.records and name not in self.server and not found.says_lost(name):
                 raise Broken(f"{tag.hex()} is known as {name}, which is not there")
 
     def _check_spent(self, found: Contents) -> None:
@@ -122,7 +128,7 @@ class Book:
         or not.
         """
         least, most = Counter[bytes](), Counter[bytes]()
-        for name in {**found.records, **self.server, **dict.fromkeys(found.damaged)}:
+        for name in {**found.records, **self.server, **dict.fromkeys(filter(found.says_lost, self.attempts))}:
             plain = found.records.get(name, self.server.get(name))
             for fact in self.attempts.get(name, []):
                 for spend in fact.spends if plain in (None, fact.plain) else ():

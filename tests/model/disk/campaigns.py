@@ -231,7 +231,7 @@ class Cuts:
         found = one.reader.look(disk)
         one.book.check(found, names[:whole])
         torn = FRAMES_START < size < one.ends[-1] and size not in (*one.ends, FRAMES_START)
-        if torn and names[whole] not in found.damaged:
+        if torn and not found.says_lost(names[whole]):
             raise Broken(f"{names[whole]} was cut in two, and is not named")
         _check_nothing_deleted(one.name, one.content[:size], disk.image())
 

@@ -94,7 +94,7 @@ class Reader:
             raise Broken(f"{journal.queue().records} records are queued, but cannot be sent")
         attempts = [fact for facts in self.book.attempts.values() for fact in facts]
         tags = {fact.tag: seen.name for fact in attempts if (seen := journal.find(fact.tag)) is not None}
-        return Contents(records, tags, spent, frozenset(_damaged(journal)))
+        return Contents(records, tags, spent, journal.damage)
 
     def _drained(self, journal: Journal) -> Iterable[tuple[Name, bytes]]:
         for lane in LANES:
@@ -104,9 +104,3 @@ class Reader:
                     self._opened[sealed] = opened(self.keys, piece)
                 yield from self._opened[sealed]
                 journal.acknowledge(piece.epoch, [Range(piece.first, piece.last)])
-
-
-def _damaged(journal: Journal) -> Iterable[Name]:
-    for damage in journal.damage:
-        last = damage.first if damage.last is None else damage.last
-        yield from (Name(damage.epoch, seq) for seq in range(damage.first, last + 1))

@@ -22,6 +22,8 @@ ACTIONS: Final[dict[str, float]] = {
     "disk_full": 1.5,
     "slow_disk": 1.0,
     "flip": 1.0,
+    "flip_headers": 0.3,
+    "lose_state": 0.7,
     "take_image": 1.0,
     "put_back": 1.0,
     "clone": 0.5,

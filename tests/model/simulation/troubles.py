@@ -11,7 +11,7 @@ from typing import Any, Final
 from support.medium import Manner
 from support.simdisk import Judge, Operation, Short, Verdict
 from tillstream_agent.folder import Folder
-from tillstream_protocol.framing import FRAMES_START, ChunkHeader, Frame, scan
+from tillstream_protocol.framing import FRAMES_START, ChunkHeader, DamagedChunk, Frame, scan
 
 from .chance import Chance
 from .fate import WINDOW_S, Copy, Name
@@ -180,11 +180,42 @@ async def flip(world: World, machine: Machine, chance: Chance) -> None:
     machine.disk.flip(name, byte, chance.randrange(8))
 
 
-def _names_at(content: bytes, byte: int) -> list[Name]:
-    """The record that lies at a place of a chunk, if one does."""
-    epoch = ChunkHeader.read(content[:FRAMES_START])[0].epoch
+async def flip_headers(world: World, machine: Machine, chance: Chance) -> None:
+    """The agent is killed, and a bit turns round in either copy of a chunk's header."""
+    async with world.locks[machine.name]:
+        world.went_down(machine)
+        await machine.crash()
+        chunks = sorted(name for name, content in machine.disk.image().items() if len(content) > FRAMES_START)
+        for name in chunks and [chance.choice(chunks)]:
+            hit = _names_at(machine.disk.image()[name], None)
+            world.history.say(machine.name, f"has both headers of {name} damaged, over {len(hit)} records")
+            world.fate.hit(machine.name, hit, world.time())
+            half = FRAMES_START // 2
+            for start in (0, half):
+                machine.disk.flip(name, start + chance.randrange(half), chance.randrange(8))
+        await world.bring_up(machine)
+
+
+async def lose_state(world: World, machine: Machine, chance: Chance) -> None:
+    """The agent is killed, and its small durable state is damaged before it is started again."""
+    async with world.locks[machine.name]:
+        world.history.say(machine.name, "crashes, and its state is damaged")
+        world.went_down(machine)
+        await machine.crash()
+        for file in sorted(machine.root.glob("state.db*")):
+            file.unlink()
+        (machine.root / "state.db").write_bytes(chance.choice((b"", b"not a database" * 400)))
+        await world.bring_up(machine)
+
+
+def _names_at(content: bytes, byte: int | None) -> list[Name]:
+    """The record that lies at a place of a chunk, if one does; all of them for no place."""
+    try:
+        epoch = ChunkHeader.read(content[:FRAMES_START])[0].epoch
+    except DamagedChunk:
+        return []
     frames = [part for part in scan(content, FRAMES_START) if isinstance(part, Frame)]
-    return [(epoch, frame.header.seq) for frame in frames if frame.start <= byte < frame.end]
+    return [(epoch, f.header.seq) for f in frames if byte is None or f.start <= byte < f.end]
 
 
 async def take_image(world: World, machine: Machine, chance: Chance) -> None:
@@ -214,9 +245,9 @@ async def put_back(world: World, machine: Machine, chance: Chance) -> None:
 
 async def clone(world: World, machine: Machine, chance: Chance) -> None:
     """Somebody copies the machine's disk to another machine, and starts both."""
-    if len(world.machines) > world.plan.tills:
-        return
     async with world.locks[machine.name]:
+        if len(world.machines) > world.plan.tills:
+            return
         image = machine.image()
         names = [record.name for record in world.fate.at_home(machine.name)]
         name = f"{machine.name}b"
@@ -327,6 +358,7 @@ TROUBLES: Final[Mapping[str, Trouble]] = {
     trouble.__name__: trouble
     for trouble in (
         crash, crash_in_call, power_cut, power_cut_in_call, stop, turn_clock, disk_errors, disk_full, slow_disk, flip,
+        flip_headers, lose_state,
         take_image, put_back, clone, sweep, bad_link, cut_link, break_sockets, kill_server, deadly_replies, sick_server,
         slow_server, back_up, restore, poison,
     )

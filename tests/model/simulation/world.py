@@ -23,7 +23,7 @@ from .template import Template
 from .till import PAUSE_S, DiskImage, Machine
 from .watch import Watch
 
-QUIET_WITHIN_S: Final = 6 * 3600.0
+QUIET_WITHIN_S: Final = 2 * 3600.0
 """Made-up time after which everything must have been sent."""
 SYNCS: Final = 40
 """As many files may have to be synced one after the other, each within `PAUSE_S`."""

@@ -47,6 +47,8 @@ class Piece:
     """Bytes between its frames hold nothing."""
     tail: bool = False
     """The bytes after its last frame are neither frame nor footer."""
+    tail_last: int | None = None
+    """The last seq that they held; None if that cannot be told."""
     headless: bool = False
     """Its header is lost, and so all that it holds."""
 
@@ -112,8 +114,11 @@ def _within(
         return
     if piece.headless and not piece.present:
         yield Damage(piece.file, piece.number, piece.epoch, piece.first, None, "damaged_header")
-    elif piece.tail and not piece.headless:
-        yield _damage(piece, Range(limit, limit), "torn_tail")
+    elif piece.tail and piece.tail_last is None:
+        yield Damage(piece.file, piece.number, piece.epoch, limit, None, "torn_tail")
+    elif piece.tail and piece.tail_last is not None:
+        for hole in without([Range(limit, piece.tail_last)], covered):
+            yield _damage(piece, hole, "torn_tail")
 
 
 def _missing(piece: Piece, hole: Range, between: tuple[int, int], evidence: Evidence) -> Iterable[Damage]:

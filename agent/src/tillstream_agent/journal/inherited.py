@@ -22,7 +22,8 @@ from .shelf import Shelf
 
 A_PASS: Final = 8
 """How many chunks are synced in one pass, so that new records do not wait for all of them."""
-RENEW_AFTER_S: Final = 30.0
+RENEW_AFTER_S: Final = 2.0
+"""Seconds from one failed attempt to write a file anew to the next one, of whichever file."""
 TRIES: Final = 5
 """How often a file that cannot be opened is tried before it is sent all the same."""
 
@@ -39,7 +40,8 @@ class Inherited:
         self._observer = observer
         self._unfinished = {one.chunk.number: one for one in unfinished}
         self._pending = {c.number: c for c in shelf if not c.done or c.number in self._unfinished}
-        self._doubtful: dict[int, float] = {}
+        self._doubtful: dict[int, Chunk] = {}
+        self._renew_at = 0.0
         self._unopened: dict[int, int] = {}
         self._torn: list[Chunk] = []
         self._waiters: dict[int, list[asyncio.Future[None]]] = {}
@@ -52,21 +54,29 @@ class Inherited:
     @property
     def safe(self) -> bool:
         """Whether a power cut would take nothing that the server does not hold."""
-        doubtful = [self._shelf.get(number) for number in self._doubtful]
-        return not any(not chunk.done for chunk in (*self._pending.values(), *doubtful) if chunk is not None)
+        return all(chunk.done for chunk in (*self._pending.values(), *self._doubtful.values()))
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether there are chunks to be written anew, `RENEW_AFTER_S` after the last attempt."""
+        return bool(self._doubtful)
 
     def put_away_tail(self, chunk: Chunk) -> None:
         """Keep a torn tail under another name and cut it, at the next pass."""
         self._torn.append(chunk)
 
+    def resume(self) -> None:
+        """Take up again what was acknowledged, and so never synced, and is to be sent after all."""
+        for chunk in self._shelf:
+            if chunk.opened_at is None and not chunk.done and chunk.synced_end < chunk.frames_end:
+                self._pending[chunk.number] = chunk
+
     async def synced(self, epoch: bytes, seq: int) -> None:
-        """Return when a record of an earlier run survives a power cut. Raises `JournalError` where that is in doubt."""
+        """Return when a record of an earlier run survives a power cut. Raises `JournalError` if it failed again."""
         chunk = self._shelf.holding(epoch, seq)
         if chunk is None or chunk.done:
             return
-        if chunk.number in self._doubtful:
-            raise unsafe()
-        if chunk.number in self._pending:
+        if chunk.number in self._pending or chunk.number in self._doubtful:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiters.setdefault(chunk.number, []).append(waiter)
             await waiter
@@ -78,9 +88,9 @@ class Inherited:
             await self._put_away(chunk)
         for chunk in list(self._pending.values())[:A_PASS]:
             await self._settle(chunk)
-        for number, due in list(self._doubtful.items()):
-            if due <= self._clock.monotonic():
-                await self._renew_late(number)
+        for chunk in list(self._doubtful.values())[:A_PASS]:
+            if self._renew_at <= self._clock.monotonic():
+                await self._renew_late(chunk)
 
     def end(self) -> None:
         """Nobody needs to wait any more."""
@@ -89,27 +99,26 @@ class Inherited:
                 waiter.cancel()
 
     async def _settle(self, chunk: Chunk) -> None:
+        if self._shelf.get(chunk.number) is not None:
+            await self._finish(chunk)
+        if not chunk.done:
+            safe = await self._sync(chunk)
+            if safe is None:
+                return
+            if not safe:
+                self._doubtful[chunk.number] = chunk
+                self._renew_at = self._clock.monotonic() + RENEW_AFTER_S
+            chunk.synced_end = chunk.frames_end
+        self._pending.pop(chunk.number, None)
+        self._release(chunk)
+
+    async def _finish(self, chunk: Chunk) -> None:
         unfinished = self._unfinished.pop(chunk.number, None)
         if unfinished is not None:
             try:
                 await finish(self._disk, unfinished)
             except OSError as error:
                 self._observer.set_aside(chunk.name, f"it could not be finished: {error.strerror or error}")
-        if not chunk.done:
-            safe = await self._sync(chunk)
-            if safe is None:
-                return
-            if not safe:
-                self._doubtful[chunk.number] = self._clock.monotonic() + RENEW_AFTER_S
-        chunk.synced_end = chunk.frames_end
-        self._pending.pop(chunk.number, None)
-        for waiter in self._waiters.pop(chunk.number, []):
-            if waiter.done():
-                continue
-            if chunk.number in self._doubtful:
-                waiter.set_exception(unsafe())
-            else:
-                waiter.set_result(None)
 
     async def _sync(self, chunk: Chunk) -> bool | None:
         """Whether it is on the disk now; None to try again, because the file could not even be opened."""
@@ -136,12 +145,21 @@ class Inherited:
             return False
         return True
 
-    async def _renew_late(self, number: int) -> None:
-        chunk = self._shelf.get(number)
-        if chunk is None or chunk.done or await self._renew(chunk):
-            del self._doubtful[number]
+    async def _renew_late(self, chunk: Chunk) -> None:
+        if chunk.done or self._shelf.get(chunk.number) is None or await self._renew(chunk):
+            del self._doubtful[chunk.number]
         else:
-            self._doubtful[number] = self._clock.monotonic() + RENEW_AFTER_S
+            self._renew_at = self._clock.monotonic() + RENEW_AFTER_S
+        self._release(chunk)
+
+    def _release(self, chunk: Chunk) -> None:
+        for waiter in self._waiters.pop(chunk.number, []):
+            if waiter.done():
+                continue
+            if chunk.number in self._doubtful:
+                waiter.set_exception(unsafe())
+            else:
+                waiter.set_result(None)
 
     async def _put_away(self, chunk: Chunk) -> None:
         try:

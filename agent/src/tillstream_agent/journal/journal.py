@@ -193,7 +193,7 @@ class Journal:
 
     def unacknowledge(self, epoch: bytes, ranges: Iterable[Range]) -> int:
         """The server holds these no longer: what of them is still here is queued again. Returns how many records."""
-        return self._shelf.unacknowledge(epoch, ranges)
+        return self._send_again(self._shelf.unacknowledge(epoch, ranges))
 
     def acked(self) -> Mapping[bytes, tuple[Range, ...]]:
         """What was acknowledged, of the epochs that still have chunks here; the oldest epoch comes first."""
@@ -205,7 +205,7 @@ class Journal:
 
     def take_up(self, epoch: bytes, ranges: Iterable[Range]) -> int:
         """Send again what was set aside. Returns how many records."""
-        return self._shelf.take_up(epoch, ranges)
+        return self._send_again(self._shelf.take_up(epoch, ranges))
 
     def set_aside_names(self) -> Mapping[bytes, tuple[Range, ...]]:
         """What was set aside, by epoch."""
@@ -312,6 +312,12 @@ class Journal:
         """Close the open chunk, sync everything, and stop. Who still waits for the disk is cancelled."""
         self._chain.close()
         await self._syncer.stop()
+
+    def _send_again(self, records: int) -> int:
+        if records:
+            self._inherited.resume()
+            self._syncer.stir()
+        return records
 
     def _refuse_if_full(self) -> None:
         try:

@@ -14,6 +14,7 @@ from tillstream_protocol.framing import (
     footer_length,
     footer_rows,
     footer_torn,
+    last_claimed,
     read_footer,
     scan,
 )
@@ -40,12 +41,23 @@ class Look:
     gaps: bool = False
     tail: bool = False
     """The bytes after its last frame are neither frame nor footer."""
+    tail_last: int | None = None
+    """The last seq that those bytes held; None if that cannot be told."""
     rows: list[tuple[int, Entry]] = field(default_factory=list)
 
     def piece(self) -> Piece:
         """What it says of its epoch."""
         chunk = self.chunk
-        return Piece(chunk.name, chunk.number, chunk.epoch, chunk.header.first_seq, chunk.present, self.gaps, self.tail)
+        return Piece(
+            file=chunk.name,
+            number=chunk.number,
+            epoch=chunk.epoch,
+            first=chunk.header.first_seq,
+            present=chunk.present,
+            gaps=self.gaps,
+            tail=self.tail,
+            tail_last=self.tail_last,
+        )
 
 
 def look(disk: Disk, name: str, number: int, tags: Tags | None, observer: JournalObserver) -> Look:
@@ -105,6 +117,7 @@ def _scan(disk: Disk, found: Look, observer: JournalObserver) -> None:
     if rest:
         first = found.rows[0][0] if found.rows else chunk.header.first_seq
         found.tail = not footer_torn(rest, first, len(found.rows))
+        found.tail_last = last_claimed(rest, chunk.end)
         observer.torn(chunk.number, len(rest))
 
 

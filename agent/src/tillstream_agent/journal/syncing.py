@@ -21,7 +21,7 @@ from ..clock import Clock
 from .chain import Chain
 from .chunks import Chunk, OpenChunk, Unsynced, sum_spends
 from .errors import PATIENCE_S, JournalError, unsafe
-from .inherited import Inherited
+from .inherited import RENEW_AFTER_S, Inherited
 from .observer import JournalObserver
 from .room import Room
 from .shelf import Shelf
@@ -68,6 +68,7 @@ class Syncer:
         self._dirty = asyncio.Event()
         self._urgent = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._again: asyncio.TimerHandle | None = None
         self.burden = 0
         """Bytes of the records that failed to reach the disk."""
         self.wakeup: Callable[[], None] = lambda: None
@@ -110,6 +111,8 @@ class Syncer:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+        if self._again is not None:
+            self._again.cancel()
         await self.sync_all()
         while self._inherited.waiting:
             await self._inherited.step()
@@ -152,6 +155,12 @@ class Syncer:
             self._dirty.clear()
             self._urgent.clear()
             await self.sync_all()
+            if self._inherited.doubtful and self._again is None:
+                self._again = loop.call_later(RENEW_AFTER_S, self._try_again)
+
+    def _try_again(self) -> None:
+        self._again = None
+        self._dirty.set()
 
     def _pause(self) -> float:
         return float(min(LONGEST_PAUSE_S, self._limits.sync_interval * 2 ** min(self._failures, 16)))
