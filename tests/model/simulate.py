@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import multiprocessing.util
 import os
+import signal
 import sys
 import time
 from collections import Counter
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.execv(
             sys.executable, [sys.executable, "-m", "model.simulate", *(argv if argv is not None else sys.argv[1:])]
         )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that temporary folders go
     started = time.monotonic()
     failed: list[int] = []
     figures: Counter[str] = Counter()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
-WORDS: Final = [r"^\s*raise \w+\(", r"^\s*(message|hint|limit|field)=", r'^\s*f?"[^"]*",?( hint=.*)?$']
+WORDS: Final = [r"^\s*raise \w+\(", r"^\s*(message|hint|limit|field) ?=", r'^\s*f?"[^"]*",?( hint=.*)?$']
 """Not mutated: the words of an error. That it is raised, and which, is."""
 
 
