@@ -42,9 +42,8 @@ bench: $(VENV)/ready ## measure, side by side with what else there is; ARGS goes
 
 # Long campaigns. Each ends by itself, prints its figures as JSON lines, and has a short form in the tests.
 .PHONY: crash
-crash: $(VENV)/ready ## kill and cut the power at every point; ARGS goes to the campaign
-	@cd tests && ../$(BIN)/python -m model.journal_campaign $(ARGS)
-	@cd tests && ../$(BIN)/python -m crash.kills $(ARGS)
+crash: $(VENV)/ready ## kill, cut the power, fail the disk at every point; ARGS="kills --kills 1000", ARGS="journal power"
+	@cd tests && ../$(BIN)/python -m crash $(ARGS)
 
 .PHONY: simulate
 SEEDS ?= 1000

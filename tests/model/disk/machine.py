@@ -45,12 +45,10 @@ class JournalMachine(RuleBasedStateMachine):
 
     rig: Rig
     trouble: dict[Operation, Verdict]
-    lost_power: bool
-    """What a power cut left of unsynced records may stand behind a hole; a flip there costs more than one record."""
 
     @initialize(seed=st.integers(0, 1000))
     def begin(self, seed: int) -> None:
-        self.rig, self.trouble, self.lost_power = Rig(seed), {}, False
+        self.rig, self.trouble = Rig(seed), {}
         self.rig.start()
 
     @rule(size=st.integers(0, 1500), spends=st.integers(0, 2))
@@ -150,7 +148,6 @@ class JournalMachine(RuleBasedStateMachine):
     def lose_power(self, manner: Manner) -> None:
         promised = self.rig.book.safe()
         self.rig.cut_power(manner)
-        self.lost_power = True
         self.mend_the_disk()
         self.rig.check_and_start(promised)
 
@@ -160,7 +157,6 @@ class JournalMachine(RuleBasedStateMachine):
         self.mend_the_disk()
         self.rig.check_and_start(self.rig.book.all())
 
-    @precondition(lambda self: not self.lost_power)
     @rule(where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
     def find_a_bit_flipped(self, where: float, bit: int) -> None:
         self.rig.kill()
