@@ -16,7 +16,7 @@ from collections import Counter
 from pathlib import Path
 
 from mutation.justified import Mutant, justified
-from mutation.parts import PARTS, ROOT, Part, lay_out
+from mutation.parts import ONLY, PARTS, ROOT, UNNOTICED, VERDICTS, Part, lay_out
 
 
 def main() -> int:
@@ -25,17 +25,29 @@ def main() -> int:
     parser.add_argument("--only", choices=sorted(PARTS), action="append", help="one part; may be given again")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "mutation", help="where to work")
+    parser.add_argument("--again", action="store_true", help="only what nothing noticed the last time")
     given = parser.parse_args()
-    missed = sum(_judge(name, PARTS[name], given.folder / name, given.jobs) for name in given.only or PARTS)
+    missed = 0
+    for name in given.only or PARTS:
+        folder = given.folder / name
+        former = _unnoticed(folder / VERDICTS) if given.again else []
+        lay_out(folder, PARTS[name])
+        if former:
+            (folder / ONLY).write_text(json.dumps(former), encoding="utf-8")
+        missed += _judge(name, PARTS[name], folder, given.jobs)
     return 1 if missed else 0
+
+
+def _unnoticed(verdicts: Path) -> list[str]:
+    told = json.loads(verdicts.read_text(encoding="utf-8"))["verdicts"] if verdicts.exists() else {}
+    return [mutant for mutant, verdict in told.items() if verdict in UNNOTICED]
 
 
 def _judge(name: str, part: Part, folder: Path, jobs: int) -> int:
     """How many mutants of a part nothing noticed and nobody justified; 1 if it could not be judged."""
-    lay_out(folder, part)
     judging = [sys.executable, str(Path(__file__).parent / "judging.py"), str(jobs), *part.tests]
     run = subprocess.run(judging, cwd=folder, stdout=sys.stderr, check=False)  # where mutmut looks for its settings
-    found = folder / "verdicts.json"
+    found = folder / VERDICTS
     if run.returncode != 0 or not found.exists():
         print(f"{name} could not be judged", file=sys.stderr)
         return 1

@@ -34,6 +34,7 @@ from mutmut.mutation.trampoline import set_mutant_under_test
 from mutmut.state import state
 from mutmut.utils.file_utils import copy_also_copy_files, copy_src_dir, setup_source_paths
 from mutmut.utils.format_utils import mangled_name_from_mutant_name
+from parts import ONLY, UNNOTICED, VERDICTS
 
 EXAMPLES: Final = 20
 MEMORY: Final = 3 << 30
@@ -43,7 +44,6 @@ LONGEST_S: Final = 0.4
 PATIENCE: Final = 5
 """A fork may take so many times what its tests took, in processor time; and four times that by the clock."""
 LEAST_S: Final = 5
-UNNOTICED: Final = frozenset({"survived", "no tests"})
 
 
 @dataclass(slots=True)
@@ -202,7 +202,9 @@ def _make(jobs: int) -> list[str]:
     copy_also_copy_files()
     setup_source_paths()
     mutmut.create_mutants(jobs)
-    return [name for _, name, _ in mutmut.collect_source_file_mutation_data(mutant_names=())[0]]
+    made = [name for _, name, _ in mutmut.collect_source_file_mutation_data(mutant_names=())[0]]
+    only = Path(ONLY)
+    return json.loads(only.read_text(encoding="utf-8")) if only.exists() else made
 
 
 def _change(mutant: str) -> dict[str, str]:
@@ -218,7 +220,7 @@ def main(jobs: str, *selection: str) -> int:
     code = pytest.main(["--rootdir=.", "-q", "--tb=short", "-p", "no:cacheprovider", *selection], plugins=[judge])
     os.chdir("..")
     report = {"verdicts": judge.verdicts, "unnoticed": judge.unnoticed}
-    Path("verdicts.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
+    Path(VERDICTS).write_text(json.dumps(report, indent=1), encoding="utf-8")
     return int(code)
 
 

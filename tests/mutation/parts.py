@@ -12,6 +12,11 @@ ROOT: Final = Path(__file__).parents[2]
 WORDS: Final = [r"^\s*raise \w+\(", r"^\s*(message|hint|limit|field) ?=", r'^\s*f?"[^"]*",?( hint=.*)?$']
 """Not mutated: the words of an error. That it is raised, and which, is."""
 
+UNNOTICED: Final = frozenset({"survived", "no tests"})
+VERDICTS: Final = "verdicts.json"
+ONLY: Final = "only.json"
+"""Where the names of the mutants stand that are to be judged; without it all are."""
+
 
 @dataclass(frozen=True, slots=True)
 class Part:

@@ -37,6 +37,7 @@ async def test_an_alarm_is_listed_until_somebody_settles_it_with_a_note(server: 
     assert (alarm["retailer"], alarm["store"], alarm["till"]) == PLACE
     assert alarm["hint"]
     settled = await server.order(office.TillSettle(*PLACE, alarm["id"], "the disk was replaced"))
+    assert settled["hint"] is None
     assert settled["note"] == "the disk was replaced"
     assert (await server.order(office.TillAlarms("acme")))["alarms"] == []
     (kept,) = (await server.order(office.TillAlarms("acme", settled=True)))["alarms"]
@@ -69,6 +70,7 @@ async def test_dead_letters_are_tried_again_and_say_what_became_of_them(server: 
     till = await server.till()
     await till.sends(sale(1), structs.replace(sale(2), business_date="2026-99-99"))
     (letter,) = (await server.order(office.DeadLettersList()))["dead_letters"]
+    assert (letter["retailer"], letter["store"], letter["till"]) == PLACE
     tried = await server.order(office.DeadLettersRetry((letter["id"],)))
     assert tried == {"retried": 1, "taken": 0, "still_dead": 1}
     assert (await server.order(office.DeadLettersRetry()))["retried"] == 1

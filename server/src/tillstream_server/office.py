@@ -391,11 +391,12 @@ class Office:
     async def _list_dead_letters(self, command: DeadLettersList) -> Result:
         async with self.database.read() as conn:
             rows = await conn.exec_driver_sql(
-                "SELECT id, retailer, hex(till_id), hex(epoch), seq, code, reason, received_ms"
-                " FROM dead_letter ORDER BY id DESC LIMIT ?",
+                "SELECT d.id, d.retailer, t.store, t.till, hex(d.till_id), hex(d.epoch), d.seq, d.code, d.reason,"
+                " d.received_ms FROM dead_letter d LEFT JOIN till t ON t.till_id = d.till_id"
+                " ORDER BY d.id DESC LIMIT ?",
                 (command.limit,),
             )
-            names = ("id", "retailer", "till_id", "epoch", "seq", "code", "reason", "received_ms")
+            names = ("id", "retailer", "store", "till", "till_id", "epoch", "seq", "code", "reason", "received_ms")
             return {"dead_letters": [dict(zip(names, row, strict=True)) for row in rows]}
 
     async def _gaps(self, command: TillGaps) -> Result:

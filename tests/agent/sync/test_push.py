@@ -8,7 +8,9 @@ import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import pytest
 
 from support.agents import HOUR_MS, NOW_MS, Telling, offer, offer_push
@@ -483,3 +485,71 @@ async def test_a_server_that_sends_text_is_left(till: Till) -> None:
         await socket.send_str("hello")
     await till.hears("push_closed")
     assert till.said("push_closed")[0]["code"] == "confused"
+
+
+# How the channel is asked for, and what is said when it is not had
+
+
+async def attempt(till: Till, monkeypatch: pytest.MonkeyPatch, error: Exception) -> dict[str, Any]:
+    """Try to connect, and fail with this error: what was asked for."""
+    asked: dict[str, Any] = {}
+
+    async def ws_connect(_client: aiohttp.ClientSession, url: str, **options: Any) -> None:
+        asked.update(options, url=url)
+        raise error
+
+    monkeypatch.setattr(aiohttp.ClientSession, "ws_connect", ws_connect)
+    till.start()
+    await till.hears("push_closed")
+    return asked
+
+
+async def test_the_channel_is_verified_bounded_and_asked_whether_it_lives(
+    till: Till, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = await attempt(till, monkeypatch, aiohttp.ClientError("the cable is out"))
+    assert asked["url"] == till.server.address.replace("http", "ws") + push_module.PATH
+    assert asked["ssl"] is True
+    assert asked["max_msg_size"] == push_module.MAX_PACK
+    assert asked["heartbeat"] == push_module.DEAD_AFTER_S
+    assert asked["autoping"] is False
+    closed = till.said("push_closed")[0]
+    assert (closed["code"], closed["reason"]) == ("unreachable", "the cable is out")
+
+
+async def test_an_error_of_the_channel_without_words_is_called_by_its_name(
+    till: Till, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await attempt(till, monkeypatch, TimeoutError())
+    assert till.said("push_closed")[0]["reason"] == "TimeoutError"
+
+
+async def test_a_state_that_cannot_be_kept_and_a_message_out_of_place_say_what_they_are(
+    till: Till, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await attempt(till, monkeypatch, OutOfTurn("a second challenge"))
+    closed = till.said("push_closed")[0]
+    assert (closed["code"], closed["reason"]) == (
+        "confused",
+        "the server said what has no place: a second challenge",
+    )
+
+
+async def test_no_proxy_of_the_environment_is_asked_for_the_channel(
+    till: Till, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("WS_PROXY", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+        monkeypatch.setenv(name.lower(), "http://127.0.0.1:1")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    till.start()
+    await till.hears("push_opened")
+
+
+async def test_the_pack_that_is_kept_is_receipted_and_told_of_by_its_number(till: Till) -> None:
+    till.start()
+    await till.server.push(1, PackPush(till.server.pack(version=2)))
+    await till.server.until(lambda server: server.receipts == [1])
+    assert await till.state.last_push() == 1
+    assert [line["version"] for line in till.said("pack_taken")] == [2]

@@ -22,11 +22,12 @@ class Heard:
         self.requests: list[web.Request] = []
         self.bodies: list[bytes] = []
         self.address = ""
+        self.date = ""
 
     async def answer(self, request: web.Request) -> web.Response:
         self.requests.append(request)
         self.bodies.append(await request.read())
-        return web.Response(body=b"heard")
+        return web.Response(body=b"heard", headers={"Date": self.date} if self.date else {})
 
 
 @pytest.fixture
@@ -78,10 +79,11 @@ class Watched(ssl.SSLContext):
     """A context that notes whether it was asked, and refuses."""
 
     asked = False
+    error: OSError = ssl.SSLError(1, "not today")
 
     def wrap_bio(self, *args: Any, **more: Any) -> ssl.SSLObject:
         self.asked = True
-        raise ssl.SSLError(1, "not today")
+        raise self.error
 
 
 async def test_the_authorities_that_were_given_are_the_ones_asked(server: Heard) -> None:
@@ -91,6 +93,32 @@ async def test_the_authorities_that_were_given_are_the_ones_asked(server: Heard)
         await transport.get("/")
     assert context.asked
     assert server.requests == []
+    await transport.close()
+
+
+async def test_an_error_without_words_is_called_by_its_name(server: Heard) -> None:
+    context = Watched(ssl.PROTOCOL_TLS_CLIENT)
+    context.error = OSError()
+    transport = Transport(server.address.replace("http", "https"), tls=context, timeout=5)
+    with pytest.raises(Unreachable, match=r"cannot be reached: (ConnectError|OSError)$"):
+        await transport.get("/")
+    await transport.close()
+
+
+async def test_an_answer_of_exactly_the_limit_is_taken(server: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tillstream_agent.sync.transport.MAX_REPLY", len(b"heard"))
+    transport = Transport(server.address, tls=None, timeout=5)
+    assert (await transport.get("/")).body == b"heard"
+    monkeypatch.setattr("tillstream_agent.sync.transport.MAX_REPLY", len(b"heard") - 1)
+    with pytest.raises(Unreachable, match="more than fits"):
+        await transport.get("/")
+    await transport.close()
+
+
+async def test_the_servers_time_is_read_to_the_second(server: Heard) -> None:
+    server.date = "Tue, 14 Nov 2023 22:13:20 GMT"
+    transport = Transport(server.address, tls=None, timeout=5)
+    assert (await transport.get("/")).server_ms == 1_700_000_000_000
     await transport.close()
 
 

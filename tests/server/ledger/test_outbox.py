@@ -98,3 +98,15 @@ async def test_a_receipt_for_what_is_not_sent_yet_confirms_nothing_later(server:
     async with server.database.write() as conn:
         pushes = await outbox.enqueue(conn, till.till_id, [(WORD, NOW + 1)], NOW)
     assert await waiting(server, till) == pushes
+
+
+async def test_what_a_till_has_does_not_pile_up(server: Server) -> None:
+    """A receipt would otherwise read again everything that the till was ever pushed."""
+    till, other = await server.enrols(), await server.enrols(till="2")
+    async with server.database.write() as conn:
+        await outbox.enqueue(conn, till.till_id, [(WORD, NOW + 1)] * 3, NOW)
+        await outbox.enqueue(conn, other.till_id, [(WORD, NOW + 1)], NOW)
+    await confirms(server, till, 2)
+    async with server.database.read() as conn:
+        rows = await conn.exec_driver_sql("SELECT till_id, seq FROM push_outbox")
+        assert {tuple(row) for row in rows} == {(till.till_id, 3), (other.till_id, 1)}

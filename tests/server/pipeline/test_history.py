@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import pytest
 
@@ -163,6 +164,30 @@ async def test_a_chain_that_goes_in_a_circle_is_survived(server: Server) -> None
     till = server.till()
     await begins(server, till, A, B, 1)
     assert (await begins(server, till, B, A, 1)).alarms == ()
+
+
+async def test_the_till_whose_copy_was_told_of_starts_again_in_peace(server: Server) -> None:
+    till = server.till()
+    await begins(server, till, A, NO_EPOCH, 0, sales=10)
+    assert kinds(await begins(server, till, B, A, 4)) == [("restored_image", A, 4, 9)]
+    assert (await begins(server, till, C, A, 10)).alarms == ()
+    assert kinds(await begins(server, till, D, A, 10)) == [("forked", C, 10, None)]
+
+
+async def test_a_till_of_many_starts_finds_its_beginning_without_going_back_for_each(server: Server) -> None:
+    till = server.till()
+    await begins(server, till, A, NO_EPOCH, 0)
+    past = [A, *(number.to_bytes(16, "big") for number in range(1, 20_000))]
+    async with server.database.write() as conn:
+        await conn.exec_driver_sql(
+            "INSERT INTO epoch (till_id, epoch, parent, parent_position, first_seen_ms, device_key_id)"
+            " VALUES (?, ?, ?, 1, 0, ?)",
+            [(till.till_id, one, parent, till.device.key_id) for parent, one in itertools.pairwise(past)],
+        )
+    started = time.process_time()
+    assert (await begins(server, till, B, past[-1], 1)).alarms == ()
+    assert kinds(await begins(server, till, C, NO_EPOCH, 0)) == [("journal_missing", A, 0, None)]
+    assert time.process_time() - started < 5  # each link followed anew: 2 * 10**8 of them a start
 
 
 @pytest.mark.parametrize("first", ["header", "statement"])

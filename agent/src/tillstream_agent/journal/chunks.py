@@ -17,6 +17,8 @@ from .seqs import common
 SUFFIX: Final = ".chunk"
 DAMAGED_SUFFIX: Final = ".damaged"
 TORN_SUFFIX: Final = ".torn"
+HIGHEST: Final = 2**32 - 2**20
+"""A file whose name says a higher number was not named by a journal; the numbers of new chunks do not follow it."""
 _TAG: Final = 16
 _ROW: Final = _TAG + 8
 

@@ -7,6 +7,7 @@ Seqs are laid on the epoch's files by the first seq that each file is to hold.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -92,7 +93,8 @@ def find_losses(evidence: Evidence) -> list[Damage]:
 
 def _before(piece: Piece, acked: Sequence[Range], evidence: Evidence, numbers: Sequence[int]) -> Iterable[Damage]:
     """What should lie before an epoch's first file; one without a header may belong to another epoch."""
-    low = max((n for n in numbers if n < piece.number), default=0)
+    at = bisect_left(numbers, piece.number)
+    low = numbers[at - 1] if at else 0
     for hole in without([Range(0, piece.first - 1)] if piece.first and not piece.headless else [], acked):
         yield from _missing(piece, hole, (low, piece.number), evidence)
 

@@ -65,6 +65,7 @@ class Disk(Protocol):
 class _OsFile:
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        self._last: asyncio.Future[None] | None = None
 
     def write(self, data: bytes) -> None:
         written = os.write(self._fd, data)
@@ -75,7 +76,10 @@ class _OsFile:
         os.ftruncate(self._fd, size)
 
     async def sync(self) -> None:
-        await asyncio.to_thread(_sync_data, self._fd)
+        if self._last is not None:
+            await asyncio.shield(self._last)  # its caller may be gone; the system tells of a failure only once
+        self._last = asyncio.ensure_future(asyncio.to_thread(_sync_data, self._fd))
+        await asyncio.shield(self._last)
 
     def close(self) -> None:
         os.close(self._fd)

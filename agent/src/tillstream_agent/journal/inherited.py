@@ -43,6 +43,8 @@ class Inherited:
         self._doubtful: dict[int, Chunk] = {}
         self._renew_at = 0.0
         self._unopened: dict[int, int] = {}
+        self._cut_short: set[int] = set()
+        """Chunks whose sync nobody waited for: whether it failed is not known, and is told only once."""
         self._torn: list[Chunk] = []
         self._waiters: dict[int, list[asyncio.Future[None]]] = {}
 
@@ -129,10 +131,15 @@ class Inherited:
             self._unopened[chunk.number] = self._unopened.get(chunk.number, 0) + 1
             return None if self._unopened[chunk.number] < TRIES else False
         try:
+            if chunk.number in self._cut_short:
+                return await self._renew(chunk)
             await file.sync()
         except OSError as error:
             self._observer.sync_failed(chunk.number, str(error))
             return await self._renew(chunk)
+        except asyncio.CancelledError:
+            self._cut_short.add(chunk.number)
+            raise
         finally:
             file.close()
         return True

@@ -6,6 +6,7 @@ import contextlib
 from typing import Final
 
 from tillstream_protocol.framing import Footer
+from tillstream_protocol.ranges import contains
 
 from .chunks import DAMAGED_SUFFIX, SUFFIX, TORN_SUFFIX, Chunk, file_name
 from .disk import Disk
@@ -27,11 +28,12 @@ async def finish(disk: Disk, found: Look) -> None:
     """
     chunk = found.chunk
     await keep_torn(disk, chunk)
-    seqs = [seq for seq, _ in found.rows]
+    rows = [row for row in found.rows if contains(chunk.present, row[0])]  # a later chunk may hold what was at its end
+    seqs = [seq for seq, _ in rows]
     first = seqs[0] if seqs else chunk.header.first_seq
     if found.gaps or seqs != list(range(first, first + len(seqs))):
         return
-    footer = Footer(first, tuple(entry for _, entry in found.rows)).encode()
+    footer = Footer(first, tuple(entry for _, entry in rows)).encode()
     file = disk.append_to(chunk.name)
     try:
         file.write(footer)

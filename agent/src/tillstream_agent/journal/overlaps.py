@@ -9,25 +9,24 @@ import contextlib
 from collections.abc import Sequence
 
 from tillstream_protocol.framing import FRAMES_START, Entry, Frame, scan
-from tillstream_protocol.ranges import collect
+from tillstream_protocol.messages import Range
+from tillstream_protocol.ranges import collect, merge
 
 from .chunks import Chunk, pack_index, sum_spends
 from .disk import Disk
-from .seqs import common
+from .seqs import without
 
 
 def untangle(disk: Disk, chunks: Sequence[Chunk]) -> None:
-    """Leave out of every chunk the records at its end that a later chunk of the same epoch holds too."""
-    epochs: dict[bytes, list[Chunk]] = {}
-    for chunk in chunks:
-        epochs.setdefault(chunk.epoch, []).append(chunk)
-    for family in epochs.values():
-        for at, chunk in enumerate(family):
-            for later in family[at + 1 :]:
-                twice = common(chunk.present, later.present)
-                if twice and twice[-1].last == chunk.present[-1].last:
-                    with contextlib.suppress(OSError):
-                        _leave_out(disk, chunk, twice[0].first)
+    """Leave out of every chunk the records at its end that later chunks of the same epoch hold too."""
+    later: dict[bytes, tuple[Range, ...]] = {}
+    for chunk in reversed(chunks):
+        held = later.get(chunk.epoch, ())
+        later[chunk.epoch] = merge([*chunk.present, *held])
+        alone = without(chunk.present, held)
+        if alone != chunk.present and (not alone or alone[-1].last < chunk.present[-1].last):
+            with contextlib.suppress(OSError):
+                _leave_out(disk, chunk, alone[-1].last + 1 if alone else chunk.present[0].first)
 
 
 def _leave_out(disk: Disk, chunk: Chunk, first: int) -> None:

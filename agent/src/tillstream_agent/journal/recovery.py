@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from tillstream_protocol.framing import NO_EPOCH, DamagedChunk
 from tillstream_protocol.messages import Range
 
-from .chunks import DAMAGED_SUFFIX, SUFFIX, Chunk, file_number
+from .chunks import DAMAGED_SUFFIX, HIGHEST, SUFFIX, Chunk, file_number
 from .damage import Damage, Evidence, Piece, find_losses
 from .disk import Disk
 from .headless import Headless, place_headless, read_headless
@@ -55,7 +55,8 @@ def recover(
     for name in sorted(disk.names()):
         number = file_number(name)
         if number is not None:
-            survey.found.next_number = max(survey.found.next_number, number + 1)
+            if number < HIGHEST:
+                survey.found.next_number = max(survey.found.next_number, number + 1)
             survey.take(name, number)
     survey.conclude(till)
     return survey.found

@@ -73,6 +73,7 @@ class Shelf:
         self._undone: dict[int, Chunk] = {}
         self._acked: dict[bytes, tuple[Range, ...]] = {}
         self._aside: dict[bytes, tuple[Range, ...]] = {}
+        self._together: dict[bytes, tuple[tuple[Range, ...], tuple[Range, ...], tuple[Range, ...]]] = {}
         self._cut: dict[int, Slice] = {}
         self._synced_at: list[tuple[int, float]] = []
         self.live_from = live_from
@@ -292,7 +293,7 @@ class Shelf:
         if not family:
             del self._epochs[chunk.epoch]
             self._acked.pop(chunk.epoch, None)
-            self._aside.pop(chunk.epoch, None)
+            self._put_aside(chunk.epoch, ())
 
     # Inside
 
@@ -300,9 +301,14 @@ class Shelf:
         return self._epochs.get(epoch, {}).values()
 
     def _passed(self, epoch: bytes) -> tuple[Range, ...]:
-        """What is not to be sent now."""
-        acked = self._acked.get(epoch, ())
-        return merge([*acked, *self._aside[epoch]]) if epoch in self._aside else acked
+        """What is not to be sent now. Asked for every chunk, so it is put together once."""
+        acked, aside = self._acked.get(epoch, ()), self._aside.get(epoch)
+        if aside is None:
+            return acked
+        known = self._together.get(epoch)
+        if known is None or known[0] is not acked or known[1] is not aside:
+            known = self._together[epoch] = (acked, aside, merge([*acked, *aside]))
+        return known[2]
 
     def _left(self, chunk: Chunk) -> int:
         return chunk.unacknowledged(self._passed(chunk.epoch))
@@ -312,6 +318,7 @@ class Shelf:
             self._aside[epoch] = tuple(ranges)
         else:
             self._aside.pop(epoch, None)
+            self._together.pop(epoch, None)
 
     def _cut_from(self, chunk: Chunk, lane: Lane, max_bytes: int) -> Slice | None:
         upto = min(chunk.synced_end, chunk.frames_end)

@@ -82,13 +82,13 @@ class Alarm:
             "first_seen_ms": self.first_seen_ms,
             "settled_ms": self.settled_ms,
             "note": self.note,
-            "hint": HINTS[about.kind],
+            "hint": HINTS[about.kind] if self.settled_ms is None else None,
         }
 
 
 HINTS: Final[dict[Kind, str]] = {
-    "forked": "two copies of this till run: enrol one of them anew with its own token, then settle this",
-    "restored_image": "see whether an old image was put back or a copy runs: enrol a copy anew, then settle this",
+    "forked": "two copies of this till run: at one of them tillstream-agent enroll --replace, then settle this",
+    "restored_image": "an image put back, or a copy: at a copy tillstream-agent enroll --replace, then settle this",
     "tail_lost": "records of this till never came: look for its former disk or a power cut, then settle this",
     "journal_missing": "the till's journal was lost or wiped: look for the former folder, then settle this",
     "missing": "the till has nothing left to send: import an export of its queue if there is one, then settle this",

@@ -118,21 +118,31 @@ async def _second_beginnings(conn: AsyncConnection, header: ChunkHeader) -> list
         parents[epoch] = parent
         if device == header.device_key_id:
             written.append(epoch)
-    beginnings = {_beginning(parents, epoch) for epoch in written}
+    known: dict[bytes, bytes | None] = {}
+    beginnings = {_beginning(parents, epoch, known) for epoch in written}
     first, *others = [epoch for epoch in parents if epoch in beginnings] or [header.epoch]
     return [Suspicion(header.till, "journal_missing", one, first, 0) for one in others]
 
 
-def _beginning(parents: Mapping[bytes, bytes], epoch: bytes) -> bytes | None:
-    """The epoch without a parent that a chain begins with; None where a link is not known, or goes in a circle."""
-    for _ in parents:
-        parent = parents.get(epoch)
-        if parent is None:
-            return None
+def _beginning(parents: Mapping[bytes, bytes], epoch: bytes, known: dict[bytes, bytes | None]) -> bytes | None:
+    """The epoch without a parent that a chain begins with; None where a link is not known, or goes in a circle.
+
+    `known` holds the answers so far and takes the new ones: a till has one epoch a start, so thousands in its years,
+    and no link is followed twice.
+    """
+    passed: list[bytes] = []
+    at: bytes | None = epoch
+    while at is not None and at not in known:
+        known[at] = None  # what a circle comes back to
+        passed.append(at)
+        parent = parents.get(at)
         if parent == NO_EPOCH:
-            return epoch
-        epoch = parent
-    return None
+            known[at] = at
+        else:
+            at = parent
+    found = None if at is None else known[at]
+    known.update(dict.fromkeys(passed, found))
+    return found
 
 
 _NOTE: Final = """
@@ -147,8 +157,13 @@ WHERE excluded.position > high_water.position
 """
 
 _SIBLING: Final = """
-SELECT epoch FROM epoch WHERE till_id = ? AND parent = ? AND epoch <> ? ORDER BY first_seen_ms, rowid LIMIT 1
+SELECT epoch FROM epoch e WHERE till_id = ? AND parent = ? AND epoch <> ? AND NOT EXISTS (
+    SELECT 1 FROM alarm a WHERE a.till_id = e.till_id AND a.kind = 'restored_image' AND a.epoch = e.epoch
+    AND a.other = e.parent
+) ORDER BY first_seen_ms, rowid LIMIT 1
 """
+"""The first other follower of an epoch that has set off no alarm yet: once a copy was told of, the till that goes on
+from its own end is no second one."""
 
 _LAST_RECEIVED: Final = """
 SELECT last_seq FROM received WHERE till_id = ? AND epoch = ? ORDER BY first_seq DESC LIMIT 1

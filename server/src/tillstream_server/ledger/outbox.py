@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tillstream_protocol.codec import encode, message_decoder
@@ -68,12 +68,14 @@ async def after(conn: AsyncConnection, till_id: bytes, seq: int, now_ms: int) ->
 
 
 async def receive(conn: AsyncConnection, till_id: bytes, seq: int, now_ms: int) -> None:
-    """The till holds every push up to `seq`, or has no more use for it. Said again, it changes nothing."""
+    """The till holds every push up to `seq`, or has no more use for it. Said again, it changes nothing.
+
+    They are dropped: rows that stay would be read again by every later receipt.
+    """
     outbox = schema.push_outbox
     rows = await conn.execute(
-        update(outbox)
-        .where(outbox.c.till_id == till_id, outbox.c.seq <= seq, outbox.c.received_ms.is_(None))
-        .values(received_ms=now_ms)
+        delete(outbox)
+        .where(outbox.c.till_id == till_id, outbox.c.seq <= seq)
         .returning(outbox.c.expires_ms, outbox.c.body)
     )
     useful = (_decode(body) for expires_ms, body in rows.all() if expires_ms > now_ms)
