@@ -34,7 +34,7 @@ from mutmut.mutation.trampoline import set_mutant_under_test
 from mutmut.state import state
 from mutmut.utils.file_utils import copy_also_copy_files, copy_src_dir, setup_source_paths
 from mutmut.utils.format_utils import mangled_name_from_mutant_name
-from parts import ONLY, UNNOTICED, VERDICTS
+from parts import ONLY, UNNOTICED, VERDICTS  # type: ignore[import-not-found]  # it runs inside the copy
 
 EXAMPLES: Final = 20
 MEMORY: Final = 3 << 30

@@ -47,13 +47,13 @@ def _journal(sources: str) -> Part:
 
 
 PARTS: Final = {
-    "framing": _protocol("framing", "framing framing_limits chunk_repair"),
+    "framing": _protocol("framing", "framing framing_limits chunk_repair unfinished_frames"),
     "ranges": _protocol("ranges backoff", "ranges backoff usual_waits"),
     "sealing": _protocol("sealing", "sealing sealing_limits"),
     "signing": _protocol("signing", "signing messages"),
     "sync-flow": _sync("answers flow keys link refusals rewind"),
     "sync-wire": _sync("enrol push transport upload"),
-    "journal-writing": _journal("chunks disk journal observer room seqs syncing tags writer"),
+    "journal-writing": _journal("chunks disk errors journal observer room seqs syncing tags writer"),
     "journal-reading": _journal("inherited overlaps reader reading retention shelf"),
     "journal-recovery": _journal("chain damage headless mending recovery"),
 }

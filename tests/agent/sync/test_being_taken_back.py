@@ -33,7 +33,13 @@ class Script(UploadFlow):
         self.left = times
         self.failures: list[Failure] = []
 
+    rest: Rest | None = None
+    """To be kept before everything else."""
+
     def next(self, now: float) -> Send | Rest:
+        rest, self.rest = self.rest, None
+        if rest is not None:
+            return rest
         if self.left == 0:
             raise Over
         self.left -= 1
@@ -142,3 +148,33 @@ async def test_a_signature_of_the_first_second_says_so(stand: Stand) -> None:
     stand.clock = TurnedClock(0)
     _, (headers,) = await stand.sends(1, 503, "busy")
     assert "created=0;" in headers["Signature-Input"] + ";"
+
+
+@pytest.mark.parametrize(("seconds", "slept"), [(2.5, 2.5), (None, 0.0)])
+async def test_a_rest_that_no_news_ends_lasts_as_long_as_it_should(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch, seconds: float | None, slept: float
+) -> None:
+    rests: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        rests.append(seconds)
+
+    monkeypatch.setattr("tillstream_agent.sync.upload.asyncio.sleep", sleep)
+    flow = Script(stand.piece, 0)
+    flow.rest = Rest(seconds, for_news=False)
+    server = Answering(503, "busy")
+    with pytest.raises(Over):
+        await Uploader(flow, server, stand.till.keys.device, stand.clock, Telling().events).run()
+    await server.close()
+    assert rests == [slept]
+
+
+async def test_a_server_that_is_not_there_is_called_unreachable_with_the_reason(stand: Stand) -> None:
+    flow = Script(stand.piece, 1)
+    transport = Transport("http://127.0.0.1:1", tls=None, timeout=1)
+    with pytest.raises(Over):
+        await Uploader(flow, transport, stand.till.keys.device, stand.clock, Telling().events).run()
+    await transport.close()
+    (failure,) = flow.failures
+    assert (failure.outcome, failure.code) == ("unavailable", "unreachable")
+    assert failure.reason.startswith("http://127.0.0.1:1 cannot be reached: ")

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
-from support.agents import HOUR_MS, NOW_MS, Telling, offer, offer_push
+from support.agents import NOW_MS, Telling, offer, offer_push
 from support.gateways import NEVER_MS, TILL_ID, Gateway, gateway
 from support.tills import TurnedClock
 from tillstream_agent.display.board import Board
@@ -25,118 +27,29 @@ from tillstream_agent.sync import push as push_module
 from tillstream_agent.sync.keys import SealingKeys
 from tillstream_agent.sync.link import Link
 from tillstream_agent.sync.push import (
-    Again,
-    Forget,
-    Keep,
     Mailbox,
     OutOfTurn,
     PushChannel,
-    PushSession,
-    Requeue,
-    Say,
 )
 from tillstream_agent.sync.rewind import Rewind
-from tillstream_protocol import messages
-from tillstream_protocol.codec import encode
-from tillstream_protocol.errors import InvalidInput
 from tillstream_protocol.framing import ChunkHeader
 from tillstream_protocol.limits import DEFAULT
 from tillstream_protocol.messages import (
-    Challenge,
     EpochRanges,
     HookLatency,
-    Missing,
     PackPush,
-    Present,
     Push,
     Range,
-    Receipt,
     Revoked,
     Vitals,
 )
+from tillstream_protocol.pack import MAX_PACK
 from tillstream_protocol.sealing import key_id
-from tillstream_protocol.signing import SignKey, verify
+from tillstream_protocol.signing import SignKey
 
 DEVICE = SignKey(b"d" * 32)
 EPOCH = b"e" * 16
 ACKED = (EpochRanges(EPOCH, (Range(0, 4), Range(8, 9))),)
-
-
-def session(last_push: int = 0) -> PushSession:
-    return PushSession(
-        till_id=TILL_ID,
-        device=DEVICE,
-        agent_version="1.0",
-        last_push=last_push,
-        pack_version=3,
-        claim=lambda: ACKED,
-    )
-
-
-def open_session(last_push: int = 0) -> PushSession:
-    opened = session(last_push)
-    opened.receive(encode(Challenge(bytes(16), NOW_MS)), NOW_MS)
-    return opened
-
-
-def a_push(seq: int, expires_ms: int = NOW_MS + HOUR_MS) -> Push:
-    return Push(seq, expires_ms, offer_push(seq))
-
-
-def test_a_challenge_is_answered_with_a_signed_present() -> None:
-    till = session(last_push=7)
-    step = till.receive(encode(Challenge(b"n" * 16, NOW_MS)), NOW_MS)
-    assert isinstance(step, Say)
-    present = messages.decode_to_server(step.data)
-    assert isinstance(present, Present)
-    assert (present.till_id, present.device_key_id, present.last_push, present.pack_version) == (
-        TILL_ID,
-        DEVICE.key_id,
-        7,
-        3,
-    )
-    verify(DEVICE.public, messages.challenge_bytes(b"n" * 16, TILL_ID), present.signature)
-    assert present.acked == ACKED
-    assert till.server_ms == NOW_MS
-
-
-def test_a_new_push_is_kept_and_then_receipted() -> None:
-    till = open_session()
-    assert till.receive(encode(a_push(4)), NOW_MS) == Keep(a_push(4))
-    assert till.last_push == 0
-    assert messages.decode_to_server(till.kept(a_push(4))) == Receipt(4)
-    assert till.last_push == 4
-
-
-def test_a_repeat_is_receipted_and_not_kept_again() -> None:
-    till = open_session(last_push=4)
-    assert till.receive(encode(a_push(4)), NOW_MS) == Again(a_push(4))
-    till.kept(a_push(2))
-    assert till.last_push == 4
-
-
-def test_an_expired_push_is_forgotten() -> None:
-    late = a_push(1, expires_ms=NOW_MS)
-    assert open_session().receive(encode(late), NOW_MS) == Forget(late)
-
-
-def test_what_is_missing_of_what_was_claimed_is_to_be_queued_again() -> None:
-    said = Missing((EpochRanges(EPOCH, (Range(3, 8),)), EpochRanges(b"x" * 16, (Range(0, 9),))))
-    assert open_session().receive(encode(said), NOW_MS) == Requeue((EpochRanges(EPOCH, (Range(3, 4), Range(8, 8))),))
-
-
-def test_nothing_can_be_missing_before_the_till_has_presented_itself() -> None:
-    with pytest.raises(OutOfTurn):
-        session().receive(encode(Missing(ACKED)), NOW_MS)
-
-
-def test_what_has_no_place_is_refused() -> None:
-    with pytest.raises(OutOfTurn):
-        session().receive(encode(a_push(1)), NOW_MS)
-    with pytest.raises(OutOfTurn):
-        open_session().receive(encode(Challenge(bytes(16), NOW_MS)), NOW_MS)
-    with pytest.raises(InvalidInput):
-        open_session().receive(b"\xc1", NOW_MS)
 
 
 @dataclass
@@ -510,7 +423,7 @@ async def test_the_channel_is_verified_bounded_and_asked_whether_it_lives(
     asked = await attempt(till, monkeypatch, aiohttp.ClientError("the cable is out"))
     assert asked["url"] == till.server.address.replace("http", "ws") + push_module.PATH
     assert asked["ssl"] is True
-    assert asked["max_msg_size"] == push_module.MAX_PACK
+    assert asked["max_msg_size"] == MAX_PACK
     assert asked["heartbeat"] == push_module.DEAD_AFTER_S
     assert asked["autoping"] is False
     closed = till.said("push_closed")[0]
@@ -553,3 +466,70 @@ async def test_the_pack_that_is_kept_is_receipted_and_told_of_by_its_number(till
     await till.server.until(lambda server: server.receipts == [1])
     assert await till.state.last_push() == 1
     assert [line["version"] for line in till.said("pack_taken")] == [2]
+
+
+async def closed_by(till: Till, act: Callable[[web.WebSocketResponse], Awaitable[None]]) -> tuple[object, object]:
+    """Open the channel, have the server do this with it: the code and reason that are given for its end."""
+    till.start()
+    await till.hears("push_opened")
+    for socket in list(till.server._sockets):
+        await act(socket)
+    await till.hears("push_closed")
+    closed = till.said("push_closed")[0]
+    return closed["code"], closed["reason"]
+
+
+async def test_an_end_in_the_servers_words_is_told_in_them(till: Till) -> None:
+    async def end(socket: web.WebSocketResponse) -> None:
+        await socket.close(code=4409, message=b"another took its place")
+
+    assert await closed_by(till, end) == ("replaced", "closed with code 4409: another took its place")
+
+
+async def test_an_end_without_words_is_told_by_its_code(till: Till) -> None:
+    async def end(socket: web.WebSocketResponse) -> None:
+        await socket.close(code=1001)
+
+    assert await closed_by(till, end) == ("closed", "closed with code 1001")
+
+
+async def test_text_ends_the_channel(till: Till) -> None:
+    async def chat(socket: web.WebSocketResponse) -> None:
+        await socket.send_str("hello")
+
+    assert await closed_by(till, chat) == ("confused", "the server sent text")
+
+
+async def test_a_message_larger_than_any_pack_ends_the_channel(till: Till, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(push_module, "MAX_PACK", 10_000)
+
+    async def flood(socket: web.WebSocketResponse) -> None:
+        await socket.send_bytes(bytes(20_000))
+
+    assert await closed_by(till, flood) == ("closed", "closed with code 1009")
+
+
+async def test_a_channel_opens_once_and_has_one_heartbeat(till: Till) -> None:
+    till.start()
+    await till.hears("push_opened")
+    (socket,) = till.server._sockets
+    await socket.pong(b"open")
+    await socket.pong(b"something else")
+    await till.server.push(1, offer_push(1))
+    await till.server.until(lambda server: server.receipts == [1])
+    assert len(till.said("push_opened")) == 1
+    assert [task.get_name() for task in asyncio.all_tasks()].count("heartbeat") == 1
+
+
+def _has_receipts(number: int, server: Gateway) -> bool:
+    return len(server.receipts) == number
+
+
+async def test_each_pack_with_other_keys_is_followed_and_one_with_the_same_is_not(till: Till) -> None:
+    till.start()
+    for number, fill in enumerate((b"1", b"2", b"2"), start=1):
+        till.server.box_public = SignKey(fill * 32).public
+        await till.server.push(number, PackPush(till.server.pack(version=number + 1)))
+        await till.server.until(partial(_has_receipts, number))
+        assert till.folder.identity().box_public == till.server.box_public
+    assert len(till.said("keys_changed")) == 2

@@ -6,8 +6,10 @@ import asyncio
 import errno
 import os
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,16 +17,17 @@ from support.agents import Telling
 from support.disks import TroubledDisk
 from support.tills import TestTill
 from tillstream_agent import letters as letters_module
-from tillstream_agent.journal import Journal, Slice
+from tillstream_agent.journal import Journal, JournalFull, Slice
 from tillstream_agent.letters import Letters
 from tillstream_agent.sync.answers import Failure, Outcome, interpret
 from tillstream_agent.sync.flow import FORMER_S, Rest, Send, UploadFlow
 from tillstream_agent.sync.link import Link
 from tillstream_agent.sync.refusals import RETRY_S
+from tillstream_agent.sync.rewind import Rewind
 from tillstream_agent.sync.transport import Response
 from tillstream_protocol.codec import encode
-from tillstream_protocol.limits import DEFAULT
-from tillstream_protocol.messages import BatchReply, DeadLetter, Pace, Range
+from tillstream_protocol.limits import DEFAULT, KIB, Limits
+from tillstream_protocol.messages import BatchReply, DeadLetter, EpochRanges, Pace, Range
 
 LIMITS = replace(DEFAULT, sync_interval=0.0, batch=64 * 1024, reserve=0)
 
@@ -32,9 +35,10 @@ LIMITS = replace(DEFAULT, sync_interval=0.0, batch=64 * 1024, reserve=0)
 class Line:
     """A till and its flow; a test is the server."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, limits: Limits = LIMITS) -> None:
+        self.limits = limits
         self.disk = TroubledDisk(folder)
-        self.till = TestTill(folder, LIMITS, self.disk)
+        self.till = TestTill(folder, limits, self.disk)
         self.journal: Journal
         self.now = 0.0
         self.chance = 0.5
@@ -47,7 +51,9 @@ class Line:
         self.telling = Telling()
         self.link = Link(self.till.clock, lambda _link: None)
         self.letters = Letters(self.till.clock)
-        self.flow = UploadFlow(self.journal, self.telling.events, self.link, lambda: self.chance, LIMITS, self.letters)
+        self.flow = UploadFlow(
+            self.journal, self.telling.events, self.link, lambda: self.chance, self.limits, self.letters
+        )
 
     async def captures(self, count: int = 1) -> None:
         """So many records, all of one size."""
@@ -66,10 +72,10 @@ class Line:
         assert isinstance(step, Send), step
         return step.slice
 
-    def acks(self, sent: Slice, *, ms_behind: int = 0) -> bool:
+    def acks(self, sent: Slice, *, ms_behind: int = 0, pace: int = 64 * 1024) -> bool:
         held = (Range(sent.first, sent.last),)
         said = self.till.clock.now_ms() - ms_behind
-        return self.flow.acknowledged(sent, BatchReply(sent.epoch, held, 0, (), Pace(64 * 1024, 0), said), self.now)
+        return self.flow.acknowledged(sent, BatchReply(sent.epoch, held, 0, (), Pace(pace, 0), said), self.now)
 
     def fails(self, sent: Slice, outcome: Outcome, code: str = "planted", retry_after: float = 0.0) -> bool:
         return self.flow.failed(sent, Failure(outcome, code, "why it was", retry_after), self.now)
@@ -341,6 +347,82 @@ async def test_every_dead_letter_of_an_answer_is_counted_and_the_batch_is_told_o
     assert line.telling.counted("dead_letters") == 2
     (told,) = line.told("uploaded")
     assert (told["lane"], told["records"], told["repeated"], told["dead"]) == ("live", 3, 7, 2)
+
+
+@asynccontextmanager
+async def limited(folder: Path, **limits: Any) -> AsyncIterator[Line]:
+    opened = Line(folder, replace(LIMITS, **limits))
+    await opened.starts()
+    yield opened
+    await opened.journal.close()
+
+
+async def test_batches_grow_twofold_at_most_and_never_beyond_what_a_request_may_be(tmp_path: Path) -> None:
+    async with limited(tmp_path, batch=1000, batch_body=20 * KIB) as line:
+        await line.captures(200)
+        sizes = []
+        for _ in range(5):
+            sent = line.sends()
+            sizes.append(len(sent.frames))
+            line.acks(sent, pace=1 << 30)
+        bounds = (1000, 2000, 4000, 4 * KIB, 4 * KIB)
+        assert all(bound / 2 < size <= bound for size, bound in zip(sizes, bounds, strict=True)), sizes
+
+
+async def test_all_records_of_a_slice_that_are_given_up_at_once_are_counted(tmp_path: Path) -> None:
+    async with limited(tmp_path, tries=1) as line:
+        await line.captures(3)
+        line.fails(line.sends(), "refused", "foreign_chunk")
+        assert [(one["records"], one["dead"]) for one in line.told("records_set_aside")] == [(3, 3)]
+
+
+async def test_the_lane_whose_turn_it_is_goes_first_however_many_were_passed_over(tmp_path: Path) -> None:
+    async with limited(tmp_path, batch=1000) as line:
+        await line.captures()
+        await line.becomes_another()
+        await line.captures(40)
+        line.journal.roll()
+        await line.captures()
+        lanes = []
+        for _ in range(5):
+            sent = line.sends()
+            lanes.append(sent.lane)
+            if sent.lane == "former":
+                line.fails(sent, "revoked")
+            else:
+                line.acks(sent, pace=1000)
+        assert lanes == ["live", "backlog", "former", "backlog", "backlog"]
+        line.now += 2 * FORMER_S
+        await line.captures()
+        assert line.sends().lane == "former"
+
+
+async def test_a_record_taken_at_last_makes_no_difference_to_suspects_behind_it(line: Line) -> None:
+    await line.captures()
+    line.fails(line.sends(), "refused")
+    await line.captures(16)
+    line.fails(line.sends(), "refused")
+    line.now += RETRY_S[0]
+    again = line.sends()
+    assert (again.first, again.last) == (0, 0)
+    line.acks(again)
+    half = line.sends()
+    assert (half.first, half.last) == (1, 8)
+
+
+async def test_a_rewind_without_room_for_a_fresh_chunk_says_so_and_speaks_of_no_loss(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full() -> None:
+        raise JournalFull("the disk is full")
+
+    await line.captures(3)
+    sent = line.sends()
+    line.acks(sent)
+    monkeypatch.setattr(line.journal, "roll", full)
+    Rewind(line.journal, line.telling.events, lambda: None).back([EpochRanges(sent.epoch, (Range(0, 2),))])
+    assert [one["what"] for one in line.told("housekeeping_failed")] == ["fresh chunk"]
+    assert line.told("beyond_retention") == []
 
 
 @pytest.mark.parametrize("status", [300, 301])
