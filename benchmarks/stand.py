@@ -161,7 +161,7 @@ async def in_process(folder: Path, running: Server) -> AsyncIterator[InProcess]:
     events = Events(silent, AgentMetrics(CollectorRegistry()), LatencyWindow())
     transport = Transport(running.url, tls=None, timeout=30)
     flow = UploadFlow(journal, events, Link(clock, lambda _: None), random.random, DEFAULT, Letters(clock))
-    uploader = Uploader(flow, transport, device, clock, events)
+    uploader = Uploader(flow, transport, device, clock)
     journal.set_wakeup(uploader.wake)
     try:
         yield InProcess(journal, capture, uploader, json_decoder(Transaction, limit=DEFAULT.hook_body))

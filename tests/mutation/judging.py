@@ -44,6 +44,8 @@ LONGEST_S: Final = 0.4
 PATIENCE: Final = 5
 """A fork may take so many times what its tests took, in processor time; and four times that by the clock."""
 LEAST_S: Final = 5
+HANGS_S: Final = 8
+"""A test that takes longer by the clock waits for what never comes."""
 
 
 @dataclass(slots=True)
@@ -165,7 +167,9 @@ class Judge:
             print(verdict, *self.unnoticed[-1].values(), sep="\n  ", file=sys.stderr, flush=True)
 
 
-def _passes(item: pytest.Item) -> bool:
+def _passes(item: pytest.Item, hangs_s: int = 0) -> bool:
+    """Whether a test passes; `hangs_s` seconds later, if not 0, the process ends."""
+    signal.alarm(hangs_s)
     return not any(report.failed for report in runtestprotocol(item, log=False, nextitem=None))
 
 
@@ -181,7 +185,7 @@ def _live(mutant: str, tests: list[pytest.Item], bound: int, told: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         set_mutant_under_test(mutant)
-        failed = next((item for item in tests if not _passes(item)), None)
+        failed = next((item for item in tests if not _passes(item, HANGS_S)), None)
         noticed = failed is not None
         os.write(told, failed.nodeid.encode() if failed is not None else b"")
     finally:

@@ -275,7 +275,6 @@ async def _sync(stack: AsyncExitStack, core: _Core) -> _Sync:
         line.transport,
         line.device,
         core.world.clock,
-        core.events,
         devices=core.folder.former_keys(),
         returning=taken_back,
     )

@@ -10,7 +10,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from support.agents import Telling
 from support.tills import TestTill, TurnedClock
 from tillstream_agent.journal import Journal, Lane, Slice
 from tillstream_agent.sync.answers import Failure
@@ -90,7 +89,7 @@ class Stand:
         server = Answering(status, code)
         flow = Script(replace(self.piece, lane=lane), times)
         devices = {device.key_id: device} if known else {}
-        uploader = Uploader(flow, server, device, self.clock, Telling().events, devices=devices, returning=returning)
+        uploader = Uploader(flow, server, device, self.clock, devices=devices, returning=returning)
         with pytest.raises(Over):
             await uploader.run()
         await server.close()
@@ -164,7 +163,7 @@ async def test_a_rest_that_no_news_ends_lasts_as_long_as_it_should(
     flow.rest = Rest(seconds, for_news=False)
     server = Answering(503, "busy")
     with pytest.raises(Over):
-        await Uploader(flow, server, stand.till.keys.device, stand.clock, Telling().events).run()
+        await Uploader(flow, server, stand.till.keys.device, stand.clock).run()
     await server.close()
     assert rests == [slept]
 
@@ -173,7 +172,7 @@ async def test_a_server_that_is_not_there_is_called_unreachable_with_the_reason(
     flow = Script(stand.piece, 1)
     transport = Transport("http://127.0.0.1:1", tls=None, timeout=1)
     with pytest.raises(Over):
-        await Uploader(flow, transport, stand.till.keys.device, stand.clock, Telling().events).run()
+        await Uploader(flow, transport, stand.till.keys.device, stand.clock).run()
     await transport.close()
     (failure,) = flow.failures
     assert (failure.outcome, failure.code) == ("unavailable", "unreachable")

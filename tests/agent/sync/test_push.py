@@ -448,6 +448,53 @@ async def test_a_state_that_cannot_be_kept_and_a_message_out_of_place_say_what_t
     )
 
 
+async def test_a_connection_that_does_not_come_about_is_given_up(till: Till, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def ws_connect(*_about: object, **_options: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(push_module, "CONNECT_S", 0.02)
+    monkeypatch.setattr(aiohttp.ClientSession, "ws_connect", ws_connect)
+    till.start()
+    await till.hears("push_closed")
+    assert till.said("push_closed")[0]["reason"] == "TimeoutError"
+
+
+async def test_a_state_that_cannot_be_read_says_so(till: Till, monkeypatch: pytest.MonkeyPatch) -> None:
+    await attempt(till, monkeypatch, StateUnavailable("the disk is gone"))
+    closed = till.said("push_closed")[0]
+    assert (closed["code"], closed["reason"]) == ("state_unavailable", "the disk is gone")
+
+
+async def test_a_refused_channel_says_with_which_status(till: Till) -> None:
+    till.server.answers(403, "revoked")
+    till.start()
+    await till.hears("push_closed")
+    closed = till.said("push_closed")[0]
+    assert (closed["code"], closed["reason"]) == ("revoked", "refused with status 403")
+
+
+@pytest.mark.parametrize("error", [aiohttp.ClientError("gone"), ConnectionResetError("gone")])
+async def test_a_heartbeat_that_cannot_be_sent_leaves_it_to_the_channel_to_say_why_it_ended(
+    till: Till, error: Exception
+) -> None:
+    def vitals() -> Vitals:
+        raise error
+
+    async def end(socket: web.WebSocketResponse) -> None:
+        await socket.close(code=1001)
+
+    till.channel.vitals = vitals
+    assert await closed_by(till, end) == ("closed", "closed with code 1001")
+
+
+async def test_what_broke_the_channel_is_told(till: Till, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def end(socket: web.WebSocketResponse) -> None:
+        await socket.close(code=1001)
+
+    monkeypatch.setattr(aiohttp.ClientWebSocketResponse, "exception", lambda _socket: OSError("the cable is out"))
+    assert await closed_by(till, end) == ("closed", "closed with code 1001 (the cable is out)")
+
+
 async def test_no_proxy_of_the_environment_is_asked_for_the_channel(
     till: Till, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -91,9 +91,7 @@ async def uploading(folder: Path, clock: Clock, earlier: int = 0) -> AsyncIterat
         link = Link(clock, lambda _link: None)
         transport = Transport(server.address, tls=None, timeout=5)
         flow = UploadFlow(journal, telling.events, link, lambda: 0.01, LIMITS, Letters(clock))
-        uploader = Uploader(
-            flow, transport, till.keys.device, clock, telling.events, devices=devices, returning=returning.ask
-        )
+        uploader = Uploader(flow, transport, till.keys.device, clock, devices=devices, returning=returning.ask)
         journal.set_wakeup(uploader.wake)
         task = asyncio.create_task(uploader.run())
         try:

@@ -13,7 +13,6 @@ from tillstream_protocol.messages import Batch, BatchReply
 from tillstream_protocol.signing import SignKey, sign_request
 
 from ..clock import Clock
-from ..events import Events
 from ..journal import Slice
 from .answers import Failure, interpret
 from .flow import Rest, Send, UploadFlow
@@ -39,7 +38,6 @@ class Uploader:
         transport: Transport,
         device: SignKey,
         clock: Clock,
-        events: Events,
         *,
         devices: Mapping[bytes, SignKey] = _NO_DEVICES,
         returning: Callable[[], Awaitable[bool]] | None = None,
@@ -48,7 +46,6 @@ class Uploader:
         self._transport = transport
         self._device = device
         self._clock = clock
-        self._events = events
         self._devices = devices
         self._returning = returning
         self._taken_back = False
