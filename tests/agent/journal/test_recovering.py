@@ -209,7 +209,7 @@ async def test_what_cannot_be_read_or_has_no_header_is_named_with_the_reason(tmp
     assert said[0].startswith("0000000001.chunk: it cannot be read now, and is tried again at the next start: ")
     assert "planted" in said[0]
     assert said[1].startswith("0000000002.chunk: ")
-    assert "header" in said[1]
+    assert "checksum" in said[1]
 
 
 # The chunks of this run
