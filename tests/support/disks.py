@@ -28,6 +28,7 @@ class Trouble:
         """One file that cannot be read."""
         self.unlink: int | None = None
         self.syncs = 0
+        self.folder_syncs = 0
         self.creates = 0
         self.free: int | None = None
         """What the disk says is free, in bytes; None for the truth."""
@@ -82,9 +83,10 @@ class TroubledDisk(FolderDisk):
         _maybe(self.trouble.rename)
         super().rename(name, to)
 
-    def sync_folder(self) -> None:
+    async def sync_folder(self) -> None:
+        self.trouble.folder_syncs += 1
         _maybe(self.trouble.sync_folder)
-        super().sync_folder()
+        await super().sync_folder()
 
     def free(self) -> int:
         self.trouble.times_asked += 1

@@ -84,8 +84,10 @@ class DyingDisk(FolderDisk):
     def unlink(self, name: str) -> None:
         self._death.at(lambda: super(DyingDisk, self).unlink(name))
 
-    def sync_folder(self) -> None:
-        self._death.at(super().sync_folder)
+    async def sync_folder(self) -> None:
+        self._death.at(_nothing)
+        await super().sync_folder()
+        self._death.at(_nothing)
 
 
 def _nothing() -> None:

@@ -172,14 +172,17 @@ class SimDisk:
         verdict = self.enter("unlink", name)
         self._move(name, None, self._inode(name), verdict)
 
-    def sync_folder(self) -> None:
-        """Make firm what happened to names."""
+    async def sync_folder(self) -> None:
+        """Make firm what happened to names before the call; others run meanwhile."""
         before = self.serial()
         try:
             verdict = self.enter("sync_folder", "")
         except OSError:
+            await self.pause()
             betray(self._folder.waiting, before)
             raise
+        await self.pause()
+        self.check_alive()
         if verdict != "lie":
             self._folder.settle(before)
 

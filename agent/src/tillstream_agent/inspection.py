@@ -204,7 +204,7 @@ class _ReadOnly(FolderDisk):
     def unlink(self, name: str) -> None:
         pass
 
-    def sync_folder(self) -> None:
+    async def sync_folder(self) -> None:
         pass
 
 

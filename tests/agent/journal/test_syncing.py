@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
 
-from support.disks import BROKEN, FULL, TroubledDisk
+from support.disks import BROKEN, FULL, TroubledDisk, TroubledFile
 from support.tills import TestTill, crash
 from tillstream_agent.journal import Journal, JournalError, syncing
 from tillstream_protocol.framing import Spend
@@ -117,7 +118,7 @@ async def test_a_failing_disk_is_not_filled_with_copies(story: Story) -> None:
 async def test_past_a_burden_no_more_is_captured_until_the_disk_is_well(
     story: Story, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tillstream_agent.journal.journal.MAX_BURDEN", 100)
+    monkeypatch.setattr("tillstream_agent.journal.journal.MAX_BURDEN", 113)
     journal = await begun(story)
     story.trouble.sync = BROKEN
     journal.append(bytes(101), kind=1)
@@ -517,6 +518,14 @@ async def test_a_chunk_that_was_swept_before_it_was_finished_is_no_trouble(story
     await journal.close()
 
 
+async def retry_of(journal: Journal) -> asyncio.TimerHandle | None:
+    """What wakes the syncer for a doubtful file, once the pass that found it is over."""
+    async with asyncio.timeout(5):
+        while journal._syncer._again is None:
+            await asyncio.sleep(0.001)
+    return journal._syncer._again
+
+
 async def test_a_doubtful_file_is_tried_again_though_nothing_else_happens(story: Story) -> None:
     killed = await begun(story)
     name = killed.append(b"a", kind=1)
@@ -524,7 +533,7 @@ async def test_a_doubtful_file_is_tried_again_though_nothing_else_happens(story:
     journal = await story.till.start()
     with pytest.raises(JournalError):
         await journal.synced(name)
-    timer = journal._syncer._again
+    timer = await retry_of(journal)
     assert timer is not None
     story.trouble.sync = None
     story.till.clock.turn(2)
@@ -542,7 +551,7 @@ async def test_the_end_does_not_wait_for_a_doubtful_file(story: Story) -> None:
     journal = await story.till.start()
     with pytest.raises(JournalError):
         await journal.synced(name)
-    timer = journal._syncer._again
+    timer = await retry_of(journal)
     waiting = asyncio.create_task(journal.synced(name))
     await asyncio.sleep(0)
     await journal.close()
@@ -550,3 +559,168 @@ async def test_the_end_does_not_wait_for_a_doubtful_file(story: Story) -> None:
     assert timer.cancelled()
     with pytest.raises(asyncio.CancelledError):
         await waiting
+
+
+class HungSync:
+    """Syncs of files that do not return until they are let go."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.let_go = asyncio.Event()
+        monkeypatch.setattr(TroubledFile, "sync", self._hang)
+
+    async def _hang(self) -> None:
+        await self.let_go.wait()
+
+
+async def test_who_waits_for_a_disk_that_hangs_is_told_after_two_seconds(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(syncing, "PATIENCE_S", 0.05)
+    journal = await begun(story)
+    hung = HungSync(monkeypatch)
+    name = journal.append(b"a", kind=1)
+    waiting = asyncio.create_task(journal.synced(name))
+    await asyncio.sleep(0)
+    a_pass = asyncio.create_task(story.passes(journal))
+    await asyncio.sleep(0)
+    story.till.clock.turn(1)
+    with pytest.raises(JournalError, match="disk does not take it"):
+        await waiting
+    with pytest.raises(JournalError, match="disk does not take it"):
+        await journal.synced(name)
+    assert story.till.diary.lines.count("stuck 1 1") == 1
+    hung.let_go.set()
+    await a_pass
+    await journal.synced(name)
+    assert story.till.drain(journal) == [b"a"]
+    await journal.close()
+
+
+async def test_while_the_disk_hangs_no_more_is_captured_than_its_burden(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tillstream_agent.journal.journal.MAX_BURDEN", 113)
+    journal = await begun(story)
+    hung = HungSync(monkeypatch)
+    journal.append(bytes(113), kind=1)
+    a_pass = asyncio.create_task(story.passes(journal))
+    await asyncio.sleep(0)
+    journal.append(b"b", kind=1)
+    with pytest.raises(JournalError, match="takes nothing"):
+        journal.append(b"refused", kind=1)
+    hung.let_go.set()
+    await a_pass
+    journal.append(b"c", kind=1)
+    await story.passes(journal)
+    assert journal._syncer.burden == 0
+    assert story.till.drain(journal) == [bytes(113), b"b", b"c"]
+    await journal.close()
+
+
+async def test_a_capture_that_begins_a_chunk_waits_for_no_sync(story: Story) -> None:
+    journal = await begun(story)
+    story.trouble.sync = story.trouble.sync_folder = BROKEN
+    journal.append(Random(1).randbytes(5000), kind=1)
+    name = journal.append(b"b", kind=1)
+    assert len(story.chunks()) == 2
+    story.trouble.sync = story.trouble.sync_folder = None
+    await story.passes(journal)
+    await journal.synced(name)
+    await journal.close()
+
+
+async def test_a_folder_that_failed_is_not_trusted_with_what_was_begun_before(story: Story) -> None:
+    """Its next sync may succeed, and says nothing of a name that the failed one lost."""
+    journal = await begun(story)
+    journal.append(b"a", kind=1)
+    story.trouble.sync_folder = BROKEN
+    await story.passes(journal)
+    assert not all_is_safe(journal)
+    story.trouble.sync_folder = None
+    await story.passes(journal)
+    assert all_is_safe(journal)
+    assert story.chunks() == ["0000000002.chunk"], "sealed anew"
+    assert story.till.drain(journal) == [b"a"]
+    await journal.close()
+
+
+async def test_two_chunks_begun_between_syncs_share_one_of_the_folder(story: Story) -> None:
+    journal = await begun(story)
+    journal.append(Random(1).randbytes(5000), kind=1)
+    journal.append(b"b", kind=1)
+    before = story.trouble.folder_syncs
+    await story.passes(journal)
+    assert story.trouble.folder_syncs == before + 1
+    await story.passes(journal)
+    assert story.trouble.folder_syncs == before + 1
+    await journal.close()
+
+
+def doubts(story: Story) -> list[str]:
+    return sorted(path.name for path in story.folder.glob("*.doubt"))
+
+
+async def test_a_doubt_is_marked_as_long_as_it_lasts(story: Story) -> None:
+    journal = await begun(story)
+    journal.append(b"a", kind=1)
+    story.trouble.sync = BROKEN
+    await story.passes(journal)
+    assert doubts(story) == ["0000000001.doubt"]
+    story.trouble.sync = None
+    await story.passes(journal, 2)
+    assert doubts(story) == []
+    await journal.close()
+
+
+async def test_what_the_last_run_doubted_is_written_anew_though_its_sync_succeeds(story: Story) -> None:
+    killed = await begun(story)
+    killed.append(b"a", kind=1)
+    before = (story.folder / "0000000001.chunk").stat().st_ino
+    (story.folder / "0000000001.doubt").touch()
+    journal = await begun(story)
+    await story.passes(journal)
+    assert (story.folder / "0000000001.chunk").stat().st_ino != before
+    assert doubts(story) == []
+    assert story.till.drain(journal) == [b"a"]
+    await journal.close()
+
+
+async def test_doubts_of_nothing_are_cleared_and_other_files_left(story: Story) -> None:
+    (story.folder / "0000000009.doubt").touch()
+    (story.folder / "not a number.doubt").touch()
+    journal = await begun(story)
+    assert doubts(story) == ["not a number.doubt"]
+    assert journal.damage == ()
+    await journal.close()
+
+
+async def test_a_disk_that_takes_no_marker_is_no_reason_to_stop(story: Story) -> None:
+    journal = await begun(story)
+    journal.append(b"a", kind=1)
+    story.trouble.sync = story.trouble.create = BROKEN
+    await story.passes(journal, 2)
+    assert doubts(story) == []
+    story.trouble.sync = story.trouble.create = None
+    await story.passes(journal, 2)
+    assert all_is_safe(journal)
+    assert story.till.drain(journal) == [b"a"]
+    await journal.close()
+
+
+async def test_a_marker_that_cannot_be_removed_stays_for_the_next_time(story: Story) -> None:
+    journal = await begun(story)
+    journal.append(b"a", kind=1)
+    story.trouble.sync = story.trouble.unlink = BROKEN
+    await story.passes(journal)
+    story.trouble.sync = None
+    await story.passes(journal)
+    assert doubts(story) == ["0000000001.doubt"]
+    await journal.close()
+    story.trouble.unlink = None
+    again = await begun(story)
+    await story.passes(again)
+    assert story.till.drain(again) == [b"a"]
+    again.discard(again.sweep())
+    await again.close()
+    await (await begun(story)).close()
+    assert doubts(story) == []

@@ -12,6 +12,7 @@ from model.disk.book import Broken, Fact
 from model.disk.rig import Rig
 from support.simdisk import Judge, Operation, Verdict
 from tillstream_agent.journal import Name
+from tillstream_agent.journal.doubts import Doubts
 
 Pretence = Callable[[Rig], Judge]
 """Which syncs the disk only pretends to do."""
@@ -77,6 +78,20 @@ def what_a_killed_run_left_is_safe_before_it_is_sent(rig: Rig) -> None:
 
 def what_a_killed_run_left_is_safe_when_it_is_said_so(rig: Rig) -> None:
     fact = captured(rig)
+    killed_and_started(rig)
+    says_safe(rig, fact)
+    loses_power(rig)
+
+
+def what_a_killed_run_could_not_sync_is_safe_when_it_is_said_so(rig: Rig) -> None:
+    """Whatever the next run is told by a disk that has forgotten what it dropped."""
+    fact = captured(rig)
+    failing: Operation
+    for failing in ("sync", "sync_folder"):
+        rig.disk.judge = lambda operation, _name, _index, failing=failing: errno.EIO if operation == failing else None
+        killed_and_started(rig)
+        rig.wait(1)
+    rig.disk.judge = None
     killed_and_started(rig)
     says_safe(rig, fact)
     loses_power(rig)
@@ -164,6 +179,9 @@ NEEDED = {
     "a chunk of an earlier run, before its records are called safe": Needed(
         syncing(ONE), what_a_killed_run_left_is_safe_when_it_is_said_so
     ),
+    "the folder, before what a killed run left is called safe": Needed(
+        naming(ONE), what_a_killed_run_left_is_safe_when_it_is_said_so
+    ),
     "the last chunk, at the end of a run": Needed(syncing(ONE), a_run_that_ended_in_order_loses_nothing),
     "the chunk that takes records whose file failed": Needed(
         syncing(TWO), what_moved_after_a_failed_sync_is_safe_when_it_is_said_so
@@ -196,6 +214,13 @@ def lives(story: Callable[[Rig], None], pretence: Pretence) -> None:
 def test_without_this_sync_a_promise_is_broken(name: str) -> None:
     with pytest.raises(Broken):
         lives(NEEDED[name].story, NEEDED[name].pretence)
+
+
+def test_a_run_that_dies_while_its_syncs_fail_warns_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    lives(what_a_killed_run_could_not_sync_is_safe_when_it_is_said_so, nothing)
+    monkeypatch.setattr(Doubts, "mark", lambda _doubts, _number: None)
+    with pytest.raises(Broken):
+        lives(what_a_killed_run_could_not_sync_is_safe_when_it_is_said_so, nothing)
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,9 @@ async def test_a_copy_stays_while_the_later_one_is_damaged(tmp_path: Path) -> No
     second.write_bytes(data)
     journal = await till.start()
     await journal._syncer.sync_all()
-    assert set(till.drain(journal)) == {b"%d" % seq for seq in range(6)}
+    assert journal.queue().records == 6
+    assert journal.spent == {LEASE: 6}
+    assert sorted(till.drain(journal)) == [b"%d" % seq for seq in range(6)], "each of them once"
     assert journal.damage == ()
     await crash(journal)
 
@@ -140,7 +142,7 @@ class StuckSync:
     def __init__(self) -> None:
         self.begun, self.let_go = threading.Event(), threading.Event()
 
-    def __call__(self, _fd: int) -> None:
+    def __call__(self, _what: int | Path) -> None:
         self.begun.set()
         self.let_go.wait(10)
         raise OSError(errno.EIO, "planted")
@@ -159,10 +161,27 @@ async def test_a_sync_that_failed_while_nobody_waited_is_not_forgotten(
         with pytest.raises(asyncio.CancelledError):
             await waiting
     stuck.let_go.set()
-    for _ in range(2):
-        with pytest.raises(OSError, match="planted"):
-            await file.sync()
+    with pytest.raises(OSError, match="planted"):
+        await file.sync()
     file.close()
+
+
+async def test_a_sync_of_the_folder_that_failed_while_nobody_waited_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck = StuckSync()
+    folder = FolderDisk(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "_sync_names", stuck)
+        waiting = asyncio.create_task(folder.sync_folder())
+        await asyncio.to_thread(stuck.begun.wait, 10)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    stuck.let_go.set()
+    with pytest.raises(OSError, match="planted"):
+        await folder.sync_folder()
+    await folder.sync_folder()
 
 
 async def test_a_chunk_whose_sync_was_cut_short_by_the_end_of_a_run_is_written_anew(

@@ -28,7 +28,7 @@ async def settled(disk: SimDisk, name: str, data: bytes) -> SimFile:
     file = disk.create(name)
     file.write(data)
     await file.sync()
-    disk.sync_folder()
+    await disk.sync_folder()
     return file
 
 
@@ -78,14 +78,14 @@ async def test_a_name_survives_only_once_the_folder_was_synced() -> None:
     await file.sync()
     assert outcomes(disk, "dropped") == {None}
     assert outcomes(disk, "reordered") == {None, b"data"}
-    disk.sync_folder()
+    await disk.sync_folder()
     assert outcomes(disk, "reordered") == {b"data"}
 
 
 async def test_a_synced_name_says_nothing_of_what_is_in_the_file() -> None:
     disk = SimDisk()
     disk.create("a").write(b"data")
-    disk.sync_folder()
+    await disk.sync_folder()
     assert outcomes(disk, "dropped") == {b""}
 
 
@@ -101,7 +101,7 @@ async def test_a_renaming_and_a_removal_can_be_taken_back_until_the_folder_is_sy
     assert in_order == {("b", "c"), ("c",)}, "the removal came last"
     found = {tuple(sorted(disk.power_cut("reordered", Random(seed)).image())) for seed in range(50)}
     assert found == {("a", "b"), ("a",), ("b", "c"), ("c",)}
-    disk.sync_folder()
+    await disk.sync_folder()
     assert disk.power_cut("dropped", Random(0)).image() == {"c": b"1"}
 
 
@@ -151,10 +151,10 @@ async def test_a_failed_sync_of_the_folder_leaves_its_names_in_doubt_for_ever() 
     disk.create("a")
     disk.judge = fails("sync_folder", errno.EIO)
     with pytest.raises(OSError, match="Input/output"):
-        disk.sync_folder()
+        await disk.sync_folder()
     disk.judge = None
     disk.create("b")
-    disk.sync_folder()
+    await disk.sync_folder()
     assert sorted(disk.power_cut("dropped", Random(0)).image()) == ["b"]
     assert disk.betrayed("a")
     assert not disk.betrayed("b")
@@ -177,7 +177,6 @@ async def test_a_dead_process_can_do_nothing_more() -> None:
     disk.crash()
     calls: list[Callable[[], object]] = [
         disk.names,
-        disk.sync_folder,
         lambda: file.write(b"x"),
         file.close,
         lambda: disk.unlink("a"),
@@ -185,8 +184,9 @@ async def test_a_dead_process_can_do_nothing_more() -> None:
     for call in calls:
         with pytest.raises(PowerOff):
             call()
-    with pytest.raises(PowerOff):
-        await file.sync()
+    for sync in (file.sync, disk.sync_folder):
+        with pytest.raises(PowerOff):
+            await sync()
 
 
 @pytest.mark.parametrize("manner", MANNERS)
@@ -245,7 +245,6 @@ async def test_every_call_is_counted_and_can_fail() -> None:
         "append_to": lambda: disk.append_to("a"),
         "rename": lambda: disk.rename("a", "b"),
         "unlink": lambda: disk.unlink("a"),
-        "sync_folder": disk.sync_folder,
         "free": disk.free,
         "write": lambda: file.write(b"x"),
         "cut": lambda: file.cut(0),
@@ -253,9 +252,10 @@ async def test_every_call_is_counted_and_can_fail() -> None:
     for call in calls.values():
         with pytest.raises(OSError, match="Input/output"):
             call()
-    with pytest.raises(OSError, match="Input/output"):
-        await file.sync()
-    assert [operation for operation, _, _ in asked] == [*calls, "sync"]
+    for sync in (file.sync, disk.sync_folder):
+        with pytest.raises(OSError, match="Input/output"):
+            await sync()
+    assert [operation for operation, _, _ in asked] == [*calls, "sync", "sync_folder"]
     assert [index for _, _, index in asked] == list(range(12))
     assert disk.image() == {"a": b"x"}, "what failed did nothing"
 

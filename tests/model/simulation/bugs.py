@@ -45,7 +45,10 @@ def _no_sync() -> Patch:
 
 
 def _no_folder_sync() -> Patch:
-    return patch.object(SimDisk, "sync_folder", lambda _disk: None)
+    async def sync_folder(disk: SimDisk) -> None:
+        await disk.pause()
+
+    return patch.object(SimDisk, "sync_folder", sync_folder)
 
 
 def _same_epoch_again() -> Patch:

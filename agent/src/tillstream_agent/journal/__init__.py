@@ -4,14 +4,14 @@ Layout: a folder of chunks, `0000000001.chunk` and on, numbered in the order in 
 one is defined by `tillstream_protocol.framing`. No in-place update, no memory map, no file beside them that has to
 agree with them. What is damaged is kept: `….damaged` is a chunk that is not looked at again, `….torn` what stood
 behind the last frame of one (`….2.torn` if that happens again). `….new` is a copy that was not finished, and means
-nothing.
+nothing; an empty `….doubt` says that a sync failed on which the chunk depends.
 
 What holds, always:
 
 1. A record is named by (epoch, seq) for ever. An epoch is one run of the agent, so no counter is ever recovered.
 2. `append` returns after `write()` did: the record survives the process (`os`). `synced` returns after `fdatasync`
    did, at most 20 ms later: it survives a power cut (`disk`). Nothing is acknowledged that was not written. While the
-   disk fails for long, `synced` raises.
+   disk fails or hangs for long, `synced` raises. No `append` waits for a sync, of a file or of the folder.
 3. Only synced frames are uploaded, so the server never knows a record that a power cut can take back. The exception
    is a file of an earlier run that can be neither synced nor written anew: it is sent as it reads.
 4. Until it is synced, a record also stays in memory. A file whose sync failed is never trusted again: what was not

@@ -153,5 +153,6 @@ class OpenChunk:
     file: File
     seal: RecordSeal
     place: Place
+    directory_entry: int = 0
     entries: list[Entry] = field(default_factory=list)
     unsynced: list[Unsynced] = field(default_factory=list)

@@ -9,6 +9,7 @@ import asyncio
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -55,17 +56,38 @@ class Disk(Protocol):
     def unlink(self, name: str) -> None:
         """Remove a file."""
 
-    def sync_folder(self) -> None:
-        """Make creations, renames and removals survive a power cut."""
+    async def sync_folder(self) -> None:
+        """Return when the creations, renames and removals before the call survive a power cut."""
 
     def free(self) -> int:
         """Bytes that this user may still write."""
 
 
+class _OffTheLoop:
+    """One blocking call at a time. If its caller goes away, the next one gets its failure: the system tells it once."""
+
+    def __init__(self) -> None:
+        self._running: asyncio.Future[None] | None = None
+
+    async def run(self, call: Callable[..., None], what: int | Path) -> None:
+        await self._join()
+        self._running = asyncio.ensure_future(asyncio.to_thread(call, what))
+        await self._join()
+
+    async def _join(self) -> None:
+        if self._running is not None:
+            try:
+                await asyncio.shield(self._running)
+            except OSError:
+                self._running = None
+                raise
+            self._running = None
+
+
 class _OsFile:
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._last: asyncio.Future[None] | None = None
+        self._syncing = _OffTheLoop()
 
     def write(self, data: bytes) -> None:
         written = os.write(self._fd, data)
@@ -76,10 +98,7 @@ class _OsFile:
         os.ftruncate(self._fd, size)
 
     async def sync(self) -> None:
-        if self._last is not None:
-            await asyncio.shield(self._last)  # its caller may be gone; the system tells of a failure only once
-        self._last = asyncio.ensure_future(asyncio.to_thread(_sync_data, self._fd))
-        await asyncio.shield(self._last)
+        await self._syncing.run(_sync_data, self._fd)
 
     def close(self) -> None:
         os.close(self._fd)
@@ -90,6 +109,7 @@ class FolderDisk:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._syncing = _OffTheLoop()
         if not folder.is_dir():
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _sync_names(folder.parent)
@@ -124,9 +144,9 @@ class FolderDisk:
         """Remove a file."""
         (self._folder / name).unlink()
 
-    def sync_folder(self) -> None:
-        """Make creations, renames and removals survive a power cut; a no-op where folders cannot be synced."""
-        _sync_names(self._folder)
+    async def sync_folder(self) -> None:
+        """Return when creations, renames and removals survive a power cut; at once where folders cannot be synced."""
+        await self._syncing.run(_sync_names, self._folder)
 
     def free(self) -> int:
         """Bytes that this user may still write."""

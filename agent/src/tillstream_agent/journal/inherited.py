@@ -13,7 +13,9 @@ from typing import Final
 
 from ..clock import Clock
 from .chunks import Chunk
+from .directory import Directory
 from .disk import Disk
+from .doubts import Doubts
 from .errors import unsafe
 from .mending import finish, keep_torn, renew
 from .observer import JournalObserver
@@ -32,9 +34,19 @@ class Inherited:
     """The chunks of earlier runs, until they are synced. `unfinished` are those that have no footer yet."""
 
     def __init__(
-        self, disk: Disk, shelf: Shelf, clock: Clock, observer: JournalObserver, unfinished: Iterable[Look]
+        self,
+        disk: Disk,
+        directory: Directory,
+        doubts: Doubts,
+        shelf: Shelf,
+        clock: Clock,
+        observer: JournalObserver,
+        unfinished: Iterable[Look],
     ) -> None:
         self._disk = disk
+        self._directory = directory
+        self._directory_entry = directory.enter(*(chunk.number for chunk in shelf))
+        self._doubts = doubts
         self._shelf = shelf
         self._clock = clock
         self._observer = observer
@@ -118,7 +130,7 @@ class Inherited:
         unfinished = self._unfinished.pop(chunk.number, None)
         if unfinished is not None:
             try:
-                await finish(self._disk, unfinished)
+                await finish(self._disk, self._directory, unfinished)
             except OSError as error:
                 self._observer.set_aside(chunk.name, f"it could not be finished: {error.strerror or error}")
 
@@ -131,11 +143,13 @@ class Inherited:
             self._unopened[chunk.number] = self._unopened.get(chunk.number, 0) + 1
             return None if self._unopened[chunk.number] < TRIES else False
         try:
-            if chunk.number in self._cut_short:
+            if chunk.number in self._cut_short or chunk.number in self._doubts:
                 return await self._renew(chunk)
+            await self._directory.sync(self._directory_entry)
             await file.sync()
         except OSError as error:
             self._observer.sync_failed(chunk.number, str(error))
+            self._doubts.mark(chunk.number)
             return await self._renew(chunk)
         except asyncio.CancelledError:
             self._cut_short.add(chunk.number)
@@ -146,14 +160,16 @@ class Inherited:
 
     async def _renew(self, chunk: Chunk) -> bool:
         try:
-            await renew(self._disk, chunk)
+            await renew(self._disk, self._directory, chunk)
         except OSError as error:
             self._observer.set_aside(chunk.name, f"it could not be written anew: {error.strerror or error}")
             return False
+        self._doubts.clear(chunk.number)
         return True
 
     async def _renew_late(self, chunk: Chunk) -> None:
         if chunk.done or self._shelf.get(chunk.number) is None or await self._renew(chunk):
+            self._doubts.clear(chunk.number)
             del self._doubtful[chunk.number]
         else:
             self._renew_at = self._clock.monotonic() + RENEW_AFTER_S
@@ -170,6 +186,6 @@ class Inherited:
 
     async def _put_away(self, chunk: Chunk) -> None:
         try:
-            await keep_torn(self._disk, chunk)
+            await keep_torn(self._disk, self._directory, chunk)
         except OSError as error:
             self._observer.set_aside(chunk.name, f"its torn tail could not be put away: {error.strerror or error}")

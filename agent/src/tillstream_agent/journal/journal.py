@@ -14,7 +14,9 @@ from tillstream_protocol.messages import Range
 from ..clock import Clock
 from .chain import Chain
 from .damage import Damage
+from .directory import Directory
 from .disk import Disk, FolderDisk
+from .doubts import Doubts
 from .errors import JournalError, JournalFull, translate
 from .inherited import Inherited
 from .mending import quarantine
@@ -93,14 +95,16 @@ class Journal:
         except OSError as error:
             raise translate(error, f"the journal in {folder} cannot be read") from error
         lineage = Lineage(randomness(16), found.parent, found.parent_position)
-        writer = ChunkWriter(disk, identity, lineage, randomness, limits)
+        doubts = Doubts(disk, found.names)
+        directory = Directory(disk, doubts)
+        writer = ChunkWriter(disk, directory, identity, lineage, randomness, limits)
         shelf = Shelf(disk, found.chunks, identity.till_id, found.next_number, clock, limits, observer)
         shelf.damage.extend(found.damage)
         shelf.begin(acked or {}, aside or {})
         room = Room(disk, clock, limits)
         chain = Chain(writer, shelf, tags, clock, limits, observer, found.next_number)
-        inherited = Inherited(disk, shelf, clock, observer, found.unfinished)
-        syncer = Syncer(chain, shelf, tags, room, inherited, clock, limits, observer)
+        inherited = Inherited(disk, directory, doubts, shelf, clock, observer, found.unfinished)
+        syncer = Syncer(directory, doubts, chain, shelf, tags, room, inherited, clock, limits, observer)
         parts = _Parts(disk, found, shelf, tags, room, chain, inherited, syncer, observer)
         journal = cls(parts, lineage, _sum_spent(shelf, settled or {}))
         with contextlib.suppress(JournalError):
@@ -152,7 +156,7 @@ class Journal:
             self._tags.note(tag, Seen(name, check), target.chunk.number)
         for spend in entry.spends:
             self._spent[spend.lease] = self._spent.get(spend.lease, 0) + spend.amount
-        self._syncer.stir()
+        self._syncer.wrote(len(plain))
         return name
 
     async def synced(self, name: Name) -> None:

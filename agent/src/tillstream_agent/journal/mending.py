@@ -9,6 +9,7 @@ from tillstream_protocol.framing import Footer
 from tillstream_protocol.ranges import contains
 
 from .chunks import DAMAGED_SUFFIX, SUFFIX, TORN_SUFFIX, Chunk, file_name
+from .directory import Directory
 from .disk import Disk
 from .reading import Look
 
@@ -21,13 +22,13 @@ def quarantine(disk: Disk, name: str) -> None:
     disk.rename(name, name.removesuffix(SUFFIX) + DAMAGED_SUFFIX)
 
 
-async def finish(disk: Disk, found: Look) -> None:
+async def finish(disk: Disk, directory: Directory, found: Look) -> None:
     """Cut off what follows the last frame, and give the chunk the footer that its writer had no time for.
 
     Only for a chunk that has lost nothing at its end. Does not sync it. Raises `OSError`; the next start tries again.
     """
     chunk = found.chunk
-    await keep_torn(disk, chunk)
+    await keep_torn(disk, directory, chunk)
     rows = [row for row in found.rows if contains(chunk.present, row[0])]  # a later chunk may hold what was at its end
     seqs = [seq for seq, _ in rows]
     first = seqs[0] if seqs else chunk.header.first_seq
@@ -46,13 +47,13 @@ async def finish(disk: Disk, found: Look) -> None:
         file.close()
 
 
-async def keep_torn(disk: Disk, chunk: Chunk) -> None:
+async def keep_torn(disk: Disk, directory: Directory, chunk: Chunk) -> None:
     """Cut off what follows a chunk's last frame, once a copy of it is on the disk beside it. Raises `OSError`."""
     rest = disk.read(chunk.name, chunk.frames_end, max(0, chunk.size - chunk.frames_end))
     if not rest:
         return
     await _write(disk, _free_name(disk, chunk.number), rest)
-    disk.sync_folder()
+    await directory.sync(directory.enter())
     file = disk.append_to(chunk.name)
     try:
         file.cut(chunk.frames_end)
@@ -61,7 +62,7 @@ async def keep_torn(disk: Disk, chunk: Chunk) -> None:
     chunk.size = chunk.frames_end
 
 
-async def renew(disk: Disk, chunk: Chunk) -> None:
+async def renew(disk: Disk, directory: Directory, chunk: Chunk) -> None:
     """Write a chunk anew whose sync failed: what can be read now may be on no disk. Raises `OSError`."""
     data = disk.read(chunk.name, 0, chunk.size)
     copy = file_name(chunk.number, _COPY)
@@ -69,7 +70,7 @@ async def renew(disk: Disk, chunk: Chunk) -> None:
         disk.unlink(copy)
     await _write(disk, copy, data)
     disk.rename(copy, chunk.name)
-    disk.sync_folder()
+    await directory.sync(directory.enter(chunk.number))
 
 
 def _free_name(disk: Disk, number: int) -> str:

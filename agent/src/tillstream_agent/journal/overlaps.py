@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from tillstream_protocol.framing import FRAMES_START, Entry, Frame, scan
 from tillstream_protocol.messages import Range
-from tillstream_protocol.ranges import collect, merge
+from tillstream_protocol.ranges import collect, contains, merge
 
 from .chunks import Chunk, pack_index, sum_spends
 from .disk import Disk
@@ -18,29 +18,26 @@ from .seqs import without
 
 
 def untangle(disk: Disk, chunks: Sequence[Chunk]) -> None:
-    """Leave out of every chunk the records at its end that later chunks of the same epoch hold too."""
+    """Leave out of every chunk the records that later chunks of the same epoch hold too."""
     later: dict[bytes, tuple[Range, ...]] = {}
     for chunk in reversed(chunks):
         held = later.get(chunk.epoch, ())
         later[chunk.epoch] = merge([*chunk.present, *held])
         alone = without(chunk.present, held)
-        if alone != chunk.present and (not alone or alone[-1].last < chunk.present[-1].last):
+        if alone != chunk.present:
             with contextlib.suppress(OSError):
-                _leave_out(disk, chunk, alone[-1].last + 1 if alone else chunk.present[0].first)
+                _keep(disk, chunk, alone)
 
 
-def _leave_out(disk: Disk, chunk: Chunk, first: int) -> None:
-    """A chunk ends before the seq `first`. Raises `OSError`."""
+def _keep(disk: Disk, chunk: Chunk, seqs: Sequence[Range]) -> None:
+    """A chunk holds these seqs and no others. Raises `OSError`."""
     data = disk.read(chunk.name, 0, chunk.size)
     rows: list[tuple[int, Entry]] = []
     end = FRAMES_START
     for part in scan(data, FRAMES_START):
-        if not isinstance(part, Frame):
-            continue
-        if part.header.seq >= first:
-            break
-        rows.append((part.header.seq, Entry(part.header.tag, part.header.spends)))
-        end = part.end
+        if isinstance(part, Frame) and contains(seqs, part.header.seq):
+            rows.append((part.header.seq, Entry(part.header.tag, part.header.spends)))
+            end = part.end
     chunk.present = collect(sorted({seq for seq, _ in rows}))
     chunk.spends = sum_spends(entry for _, entry in rows)
     chunk.index = pack_index(rows)

@@ -21,12 +21,13 @@ from .tags import Tags
 
 @dataclass(slots=True)
 class Found:
-    """What the folder holds, which place a new epoch follows, and what may be lost.
+    """What the folder holds (`names` are its files), which place a new epoch follows, and what may be lost.
 
     `ends` tells of each epoch the number of its last chunk and the position after its last record on disk.
     `clean_end` is whether the newest chunk was closed by whoever wrote it.
     """
 
+    names: list[str] = field(default_factory=list)
     chunks: list[Chunk] = field(default_factory=list)
     next_number: int = 1
     parent: bytes = NO_EPOCH
@@ -52,7 +53,8 @@ def recover(
     A new epoch follows the newest one of `till`; `acked` cannot be lost; tags that were seen go into `tags`.
     """
     survey = _Survey(disk, observer, Found(), acked or {}, tags)
-    for name in sorted(disk.names()):
+    survey.found.names = sorted(disk.names())
+    for name in survey.found.names:
         number = file_number(name)
         if number is not None:
             if number < HIGHEST:

@@ -2,15 +2,15 @@
 
 A failed sync leaves nobody knowing what is on the disk, and the next one may report success without having written
 anything. So a file is never trusted again after it: what it had not synced is sealed anew, under its own names, into
-a new chunk, from memory. While that fails it is tried again with growing pauses; who waits for the disk is told so
-after a while, and the records stay where they are.
+a new chunk, from memory. While that fails it is tried again with growing pauses. Who waits for a disk that fails or
+hangs is told so after a while, and the records stay where they are.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from tillstream_protocol.framing import NO_TAG
@@ -20,6 +20,8 @@ from tillstream_protocol.messages import Range
 from ..clock import Clock
 from .chain import Chain
 from .chunks import Chunk, OpenChunk, Unsynced, sum_spends
+from .directory import Directory
+from .doubts import Doubts
 from .errors import PATIENCE_S, JournalError, unsafe
 from .inherited import RENEW_AFTER_S, Inherited
 from .observer import JournalObserver
@@ -32,7 +34,7 @@ KEPT_COPIES: Final = 2
 """How many files that are not trusted stay while no sync succeeds, though all they hold was written elsewhere."""
 LONGEST_PAUSE_S: Final = 2.0
 MAX_BURDEN: Final = 32 * 1024 * 1024
-"""Bytes of records that no disk would take: past this, no more are captured."""
+"""Bytes of records that wait for the disk: past this, no more are captured."""
 
 
 class Syncer:
@@ -40,6 +42,8 @@ class Syncer:
 
     def __init__(
         self,
+        directory: Directory,
+        doubts: Doubts,
         chain: Chain,
         shelf: Shelf,
         tags: Tags,
@@ -49,6 +53,8 @@ class Syncer:
         limits: Limits,
         observer: JournalObserver,
     ) -> None:
+        self._directory = directory
+        self._doubts = doubts
         self._chain = chain
         self._shelf = shelf
         self._tags = tags
@@ -64,13 +70,15 @@ class Syncer:
         self._failures = 0
         self._failed = False
         self._failing_since: float | None = None
+        self._pending_since: float | None = None
+        """When the sync that the disk has not answered yet was asked for."""
         self._told = False
         self._dirty = asyncio.Event()
         self._urgent = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._again: asyncio.TimerHandle | None = None
         self.burden = 0
-        """Bytes of the records that failed to reach the disk."""
+        """Bytes of the records that have not reached the disk."""
         self.wakeup: Callable[[], None] = lambda: None
         """Called whenever there may be something new to send."""
 
@@ -81,6 +89,11 @@ class Syncer:
 
     def stir(self) -> None:
         """There is something to sync."""
+        self._dirty.set()
+
+    def wrote(self, size: int) -> None:
+        """A record of so many bytes was captured."""
+        self.burden += size
         self._dirty.set()
 
     @property
@@ -123,7 +136,8 @@ class Syncer:
     async def sync_all(self) -> None:
         """One pass over everything that is not synced."""
         self._failed = False
-        await self._inherited.step()
+        with self._patience():
+            await self._inherited.step()
         if self._inherited.waiting:
             self._dirty.set()
         self._house()
@@ -170,7 +184,9 @@ class Syncer:
         end = target.chunk.frames_end
         started = self._clock.monotonic()
         try:
-            await target.file.sync()
+            with self._patience():
+                await self._directory.sync(target.directory_entry)
+                await target.file.sync()
         except OSError as error:
             self._observer.sync_failed(target.chunk.number, str(error))
             self._distrust(target)
@@ -178,6 +194,7 @@ class Syncer:
         target.chunk.synced_end = max(target.chunk.synced_end, end)
         if pending:
             last = target.unsynced[pending - 1].seq
+            self.burden -= sum(len(record.plain) for record in target.unsynced[:pending])
             del target.unsynced[:pending]
             self._shelf.note_synced(last)
             self._observer.synced(pending, self._clock.monotonic() - started)
@@ -195,6 +212,7 @@ class Syncer:
         """Never trust a file again whose sync failed: what it did not sync is to be sealed anew."""
         self._failed = True
         chunk = target.chunk
+        self._doubts.mark(chunk.number)
         kept = len(target.entries) - len(target.unsynced)
         del target.entries[kept:]
         chunk.spends = sum_spends(target.entries)
@@ -209,7 +227,6 @@ class Syncer:
         self._homeless.extend(target.unsynced)
         self._forsaken.append(chunk)
         target.unsynced = []
-        self.burden = sum(len(record.plain) for record in self._homeless)
         self._house()
         self._shelf.settle(chunk)
 
@@ -230,6 +247,7 @@ class Syncer:
         while not self._homeless and len(self._forsaken) > keep:
             chunk = self._forsaken.pop(0)
             self._tags.settle(chunk.number)
+            self._doubts.clear(chunk.number)
             if not chunk.present and self._shelf.remove_copy(chunk):
                 self._tags.forget(chunk.number)
 
@@ -263,13 +281,27 @@ class Syncer:
         else:
             self._failures = 0
             self._clear_up(0)
-            self.burden = 0
             self._failing_since = None
             self._told = False
 
+    @contextlib.contextmanager
+    def _patience(self) -> Iterator[None]:
+        """While the disk is asked: if it does not answer, who waits is told so all the same."""
+        self._pending_since = self._clock.monotonic()
+        timer = asyncio.get_running_loop().call_later(PATIENCE_S, self._release)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            self._pending_since = None
+
+    def _troubled_for(self) -> float:
+        """Seconds since the disk began to fail, or was asked and did not answer."""
+        since = [at for at in (self._failing_since, self._pending_since) if at is not None]
+        return self._clock.monotonic() - min(since) if since else 0.0
+
     def _stuck(self) -> bool:
-        since = self._failing_since
-        return since is not None and self._clock.monotonic() - since >= PATIENCE_S
+        return self._troubled_for() >= PATIENCE_S
 
     def _release(self) -> None:
         """Tell who waits that the record is safe, or, after a while, that it is not."""
@@ -285,7 +317,7 @@ class Syncer:
             else:
                 still.append((seq, waiter))
         self._waiters = still
-        if stuck and not self._told and self._failing_since is not None:
+        if stuck and not self._told:
             self._told = True
             waiting = sum(len(target.unsynced) for target in self._chain.unsynced()) + len(self._homeless)
-            self._observer.sync_stuck(waiting, self._clock.monotonic() - self._failing_since)
+            self._observer.sync_stuck(waiting, self._troubled_for())

@@ -19,6 +19,7 @@ from tillstream_protocol.sealing import KEY_SIZE, NONCE_SIZE, TAG_SIZE, RecordSe
 from tillstream_protocol.signing import SignKey
 
 from .chunks import Chunk, OpenChunk, Unsynced, add_spends, file_name, pack_index
+from .directory import Directory
 from .disk import Disk
 from .errors import translate
 
@@ -49,9 +50,16 @@ class ChunkWriter:
     """Writes the chunks of one epoch. Every frame names the tag of the one before it, also across chunks."""
 
     def __init__(
-        self, disk: Disk, identity: JournalIdentity, lineage: Lineage, randomness: Randomness, limits: Limits
+        self,
+        disk: Disk,
+        directory: Directory,
+        identity: JournalIdentity,
+        lineage: Lineage,
+        randomness: Randomness,
+        limits: Limits,
     ) -> None:
         self._disk = disk
+        self._directory = directory
         self._identity = identity
         self._lineage = lineage
         self._random = randomness
@@ -66,7 +74,10 @@ class ChunkWriter:
         return changed
 
     def open(self, number: int, first_seq: int, *, created_ms: int, opened: float) -> OpenChunk:
-        """Begin a chunk: header twice, folder synced. Raises `JournalError`; an unfinished file is removed."""
+        """Begin a chunk: its header twice. Raises `JournalError`; an unfinished file is removed.
+
+        Neither the header nor the file's name is on the disk yet: no capture waits for that, but every sync does.
+        """
         data_key = self._random(KEY_SIZE)
         header = self._header(data_key, number, first_seq, created_ms)
         encoded = header.encode(self._identity.device)
@@ -77,7 +88,6 @@ class ChunkWriter:
             raise translate(error, "a new chunk could not be created") from error
         try:
             file.write(encoded + encoded)
-            self._disk.sync_folder()
         except OSError as error:
             file.close()
             self._remove(name)
@@ -85,7 +95,7 @@ class ChunkWriter:
         place = Place(header.till, header.epoch, number)
         seal = RecordSeal(data_key, limit=self._limits.record)
         chunk = Chunk(number, header, encoded, next_seq=first_seq, opened_at=opened)
-        return OpenChunk(chunk, file, seal, place)
+        return OpenChunk(chunk, file, seal, place, self._directory.enter(number))
 
     def write(self, target: OpenChunk, seq: int, kind: int, entry: Entry, plain: bytes) -> int:
         """Seal one record, append it, and return the frame's size.
