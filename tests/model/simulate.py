@@ -23,6 +23,7 @@ from model.simulation.run import SALES, Verdict, prepared, simulate
 from model.simulation.template import Template
 
 _LAST_LINES = 40
+_A_WORD_EVERY = 500
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         figures["made_up_s"] += round(verdict.made_up_s)
         figures["required_records"] += verdict.required
         figures["doubted_records"] += verdict.doubted
+        if figures["seeds"] % _A_WORD_EVERY == 0:
+            print(f"{figures['seeds']} seeds, {len(failed)} failed", file=sys.stderr)
         if args.verbose:
             print("\n".join(verdict.lines), file=sys.stderr)
         if verdict.violation:
@@ -95,6 +98,7 @@ def _verdicts(args: argparse.Namespace) -> Iterator[Verdict]:
 def _some(seeds: range, args: argparse.Namespace) -> Iterator[Verdict]:
     gc.disable()
     with prepared() as template:
+        gc.freeze()
         for seed in seeds:
             yield simulate(seed, template, sales=args.sales, only=_kinds(args), logs=args.verbose)
             gc.collect()
@@ -110,6 +114,7 @@ class _Worker:
 def _begin() -> None:
     gc.disable()
     _Worker.template = _Worker.held.enter_context(prepared())
+    gc.freeze()
     multiprocessing.util.Finalize(None, _Worker.held.close, exitpriority=10)
 
 
