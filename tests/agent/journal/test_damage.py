@@ -102,6 +102,40 @@ async def test_a_damaged_frame_of_a_closed_chunk_is_named_when_it_was_to_be_sent
     await journal.close()
 
 
+@pytest.mark.parametrize("seq", [0, 1, 2])
+async def test_a_damaged_frame_of_the_open_chunk_is_lost_once_and_holds_nothing_up(till: TestTill, seq: int) -> None:
+    journal = await till.start()
+    for number in range(3):
+        await journal.synced(journal.append(b"record %d" % number, kind=1))
+    flip_frame(file(till), seq)
+    expected = [b"record %d" % number for number in range(3) if number != seq]
+    assert till.drain(journal) == expected
+    await journal.synced(journal.append(b"after it", kind=1))
+    assert till.drain(journal) == [b"after it"]
+    assert losses(journal) == [(1, seq, seq, "damaged_frame")]
+    assert journal.queue().records == 0
+    journal.roll()
+    await journal.close()
+    assert journal.queue().records == 0
+
+
+async def test_after_a_damaged_frame_a_failed_sync_moves_what_was_not_synced(tmp_path: Path) -> None:
+    disk = TroubledDisk(tmp_path)
+    till = TestTill(tmp_path, ROOMY, disk)
+    journal = await till.start()
+    for number in range(3):
+        await journal.synced(journal.append(b"record %d" % number, kind=1))
+    flip_frame(tmp_path / "0000000001.chunk", 0)
+    assert till.drain(journal) == [b"record 1", b"record 2"]
+    disk.trouble.sync_fails_of = "0000000001.chunk"
+    name = journal.append(b"moved", kind=1)
+    await journal.synced(name)
+    assert till.drain(journal) == [b"moved"]
+    assert journal.queue().records == 0
+    assert losses(journal) == [(1, 0, 0, "damaged_frame")]
+    await journal.close()
+
+
 async def test_several_damaged_frames_in_a_row_are_one_loss(till: TestTill) -> None:
     await fill(till, 6)
     flip_frame(file(till), 2)

@@ -724,3 +724,17 @@ async def test_a_marker_that_cannot_be_removed_stays_for_the_next_time(story: St
     await again.close()
     await (await begun(story)).close()
     assert doubts(story) == []
+
+
+async def test_what_can_be_neither_trusted_nor_written_anew_is_synced_as_it_is_before_it_is_sent(story: Story) -> None:
+    killed = await begun(story)
+    killed.append(b"a", kind=1)
+    (story.folder / "0000000001.doubt").touch()
+    journal = await begun(story)
+    story.trouble.rename = BROKEN
+    before = story.trouble.syncs
+    await story.passes(journal)
+    assert story.trouble.syncs == before + 3, "the copy, the file itself, and the open chunk"
+    assert story.till.drain(journal) == [b"a"]
+    assert doubts(story) == ["0000000001.doubt"]
+    await journal.close()

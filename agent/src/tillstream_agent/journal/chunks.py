@@ -90,6 +90,11 @@ class Chunk:
         """How many records it holds."""
         return count(self.present)
 
+    def extend(self, seq: int) -> None:
+        """It holds one more record, after all others."""
+        *before, last = self.present or (Range(seq, seq),)
+        self.present = (*before, Range(last.first, seq)) if last.last >= seq - 1 else (*before, last, Range(seq, seq))
+
     def unacknowledged(self, acked: Sequence[Range]) -> int:
         """How many of its records do not lie in `acked`."""
         return self.records() - count(common(self.present, acked))

@@ -8,13 +8,14 @@ checksum and its seal, and the server's acknowledgement makes it safe; nobody is
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
 from typing import Final
 
 from ..clock import Clock
 from .chunks import Chunk
 from .directory import Directory
-from .disk import Disk
+from .disk import Disk, File
 from .doubts import Doubts
 from .errors import unsafe
 from .mending import finish, keep_torn, renew
@@ -143,20 +144,28 @@ class Inherited:
             self._unopened[chunk.number] = self._unopened.get(chunk.number, 0) + 1
             return None if self._unopened[chunk.number] < TRIES else False
         try:
-            if chunk.number in self._cut_short or chunk.number in self._doubts:
-                return await self._renew(chunk)
-            await self._directory.sync(self._directory_entry)
-            await file.sync()
-        except OSError as error:
-            self._observer.sync_failed(chunk.number, str(error))
-            self._doubts.mark(chunk.number)
-            return await self._renew(chunk)
+            return await self._make_safe(chunk, file)
         except asyncio.CancelledError:
             self._cut_short.add(chunk.number)
             raise
         finally:
             file.close()
-        return True
+
+    async def _make_safe(self, chunk: Chunk, file: File) -> bool:
+        if chunk.number not in self._cut_short and chunk.number not in self._doubts:
+            try:
+                await self._directory.sync(self._directory_entry)
+                await file.sync()
+            except OSError as error:
+                self._observer.sync_failed(chunk.number, str(error))
+                self._doubts.mark(chunk.number)
+            else:
+                return True
+        if await self._renew(chunk):
+            return True
+        with contextlib.suppress(OSError):
+            await file.sync()  # it proves nothing, but may help: the file will be sent as it is
+        return False
 
     async def _renew(self, chunk: Chunk) -> bool:
         try:

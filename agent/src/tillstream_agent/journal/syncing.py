@@ -26,6 +26,7 @@ from .errors import PATIENCE_S, JournalError, unsafe
 from .inherited import RENEW_AFTER_S, Inherited
 from .observer import JournalObserver
 from .room import Room
+from .seqs import common
 from .shelf import Shelf
 from .tags import Tags
 from .writer import index_in_mind
@@ -217,8 +218,8 @@ class Syncer:
         del target.entries[kept:]
         chunk.spends = sum_spends(target.entries)
         chunk.frames_end = min(chunk.frames_end, chunk.synced_end)
-        first = chunk.present[0].first if chunk.present else 0
-        chunk.present = (Range(first, first + kept - 1),) if kept else ()
+        first = chunk.header.first_seq
+        chunk.present = common(chunk.present, (Range(first, first + kept - 1),) if kept else ())
         chunk.closed = True
         index_in_mind(target)
         if target not in self._chain.closing:

@@ -14,7 +14,6 @@ from tillstream_protocol.framing import (
     seal_frame,
 )
 from tillstream_protocol.limits import Limits
-from tillstream_protocol.messages import Range
 from tillstream_protocol.sealing import KEY_SIZE, NONCE_SIZE, TAG_SIZE, RecordSeal, key_id, seal_key
 from tillstream_protocol.signing import SignKey
 
@@ -111,8 +110,7 @@ class ChunkWriter:
         target.entries.append(entry)
         if entry.spends:
             add_spends(chunk.spends, entry)
-        first = chunk.present[0].first if chunk.present else seq
-        chunk.present = (Range(first, seq),)
+        chunk.extend(seq)
         self._previous = frame[-TAG_SIZE - _CRC_SIZE : -_CRC_SIZE]
         target.unsynced.append(Unsynced(seq, kind, entry, plain))
         return len(frame)
@@ -120,8 +118,7 @@ class ChunkWriter:
     def close(self, target: OpenChunk) -> None:
         """Append the footer, as far as there is room: a chunk without one is scanned at the next start."""
         chunk = target.chunk
-        first = chunk.present[0].first if chunk.present else chunk.header.first_seq
-        footer = Footer(first, tuple(target.entries)).encode()
+        footer = Footer(chunk.header.first_seq, tuple(target.entries)).encode()
         try:
             target.file.write(footer)
             chunk.size += len(footer)
@@ -164,5 +161,4 @@ class ChunkWriter:
 def index_in_mind(target: OpenChunk) -> None:
     """Keep a chunk's index in memory, because its file has none, or none that can be trusted."""
     chunk = target.chunk
-    first = chunk.present[0].first if chunk.present else 0
-    chunk.index = pack_index((first + at, entry) for at, entry in enumerate(target.entries))
+    chunk.index = pack_index(enumerate(target.entries, chunk.header.first_seq))
