@@ -1,89 +1,308 @@
-"""Question 1: how long does a POS wait for a sale to be captured, at rest and while a backlog drains?"""
+"""How long does a POS wait for a sale to be captured?
+
+At rest beside everything else there is, by size of basket and by what is promised; then with ever more records queued,
+while they drain, and while offers stream in.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import msgpack
-import msgspec
-
-from .harness import Row, Subject, Timings, interleave
-from .stand import Floors, Hook, InProcess, basket, floors, hook, in_process, server, until
+from . import floors, rivals
+from .figures import Answer, Conclusion, Measure, Promise, Row, Skipped
+from .harness import Rounds, Subject, Timings, interleave, rows
+from .records import USUAL, Basket, Given, given
+from .rivals import Entered, Entrant
+from .rivals.in_memory import MEMORY
+from .rivals.jetstream import JETSTREAM, JETSTREAM_ALWAYS, LOOPBACK
+from .rivals.persistent import DISK, DISK_FLOOR, FLOOR, PROCESS
+from .sizes import Sizes
+from .stand import Hook, InProcess, Standing, enrol, hook, in_process, server, until, uploading
 
 QUESTION = "capture"
 PAUSE_S = 0.002
-BACKLOG = 5
-"""Records that wait on each till, for each call that is timed while they drain."""
-IN_PROCESS = "in process, sealed, os ack"
-SOCKET = "Unix socket, os ack"
-HTTP = "loopback HTTP, os ack"
-WRITE = "floor: bare write()"
-INSERT = "floor: SQLite insert, WAL NORMAL, not sealed"
+UNIX = "floor: bare Unix socket round trip"
+IDLE = "idle"
+ALL_TOTAL = 4242
+"""What the sales of the second POS come to, in cents: the campaign below makes an offer for each of them."""
+STREAM: dict[str, Any] = {
+    "id": "stream",
+    "version": 1,
+    "name": "An offer from the server for each sale of the second POS",
+    "trigger": "transaction",
+    "condition": {"and": [{"==": [{"var": "sale.total"}, ALL_TOTAL]}, {">=": [{"var": "member.visits"}, 0]}]},
+    "effects": [{"type": "cashier_message", "text": "An offer"}],
+}
 
 
-async def run(folder: Path, calls: int) -> list[Row]:
-    """Time all of them in turn, at rest and then while both tills drain what they captured with the server down."""
-    count, backlog = calls, calls * BACKLOG
+@dataclass(slots=True)
+class _Bench:
+    """What takes part, and what has come of it so far."""
+
+    sizes: Sizes
+    standing: Standing
+    inside: InProcess
+    outside: Hook
+    file: floors.File
+    unix: floors.Echo
+    tcp: floors.Echo
+    groups: list[list[Timings[Given]]] = field(default_factory=list)
+    measures: list[Measure] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+
+
+async def run(folder: Path, sizes: Sizes) -> Answer:
+    """Every condition in turn; within each, everything interleaved."""
     async with AsyncExitStack() as stack:
-        running = await stack.enter_async_context(server(folder))
-        inside = await stack.enter_async_context(in_process(folder, running))
-        outside = await stack.enter_async_context(hook(folder, running, 1))
-        floor = await stack.enter_async_context(floors(folder))
-        uploading = asyncio.create_task(inside.uploader.run())
-        try:
-            timings = await _measure(inside, outside, floor, "idle", 0, count)
-            await running.program.kill()
-            await _queue_up(inside, outside, backlog)
-            await running.start()
-            timings += await _measure(inside, outside, floor, "draining", 10_000_000, count)
-            await until(lambda: _empty(inside, outside), 600)
-        finally:
-            uploading.cancel()
-            await asyncio.gather(uploading, return_exceptions=True)
-    return _rows(timings)
+        bench = await _set_up(stack, folder, sizes)
+        await _beside_others(bench, folder / "rivals")
+        await _offers_stream_in(bench)
+        bench = await _growing(stack, bench)
+        await _draining(bench)
+    timed = [row for group in bench.groups for row in rows(QUESTION, group)]
+    return Answer(tuple(timed), tuple(bench.measures), tuple(bench.skipped), tuple(_conclusions(timed)))
 
 
-async def _measure(
-    inside: InProcess, outside: Hook, floor: Floors, condition: str, first: int, count: int
-) -> list[Timings]:
-    bodies = {number: basket(number, condition) for number in range(first, first + count + count // 10)}
-    calls = {
-        number: msgpack.packb({"call": "transactions", "ack": "os", "body": _as_map(basket(number, f"s{condition}"))})
-        for number in bodies
-    }
-    subjects = [
-        Subject(WRITE, lambda n: floor.write(bodies[n])),
-        Subject(INSERT, lambda n: floor.insert(bodies[n])),
-        Subject(IN_PROCESS, lambda n: inside.sell(bodies[n])),
-        Subject(SOCKET, lambda n: outside.sell_over_socket(calls[n])),
-        Subject(HTTP, lambda n: outside.sell_over_http(bodies[n])),
-    ]
-    return await interleave(
-        subjects, condition, first, count, warm_up=count // 10, between=lambda: asyncio.sleep(PAUSE_S)
+async def _set_up(stack: AsyncExitStack, folder: Path, sizes: Sizes) -> _Bench:
+    standing = await stack.enter_async_context(server(folder, [STREAM]))
+    for name in ("inside", "outside"):
+        await enrol(folder / name, standing)
+    return _Bench(
+        sizes,
+        standing,
+        await stack.enter_async_context(in_process(folder / "inside", standing.server.url)),
+        await stack.enter_async_context(hook(folder / "outside", folder)),
+        await stack.enter_async_context(floors.file(folder)),
+        await stack.enter_async_context(floors.echo(folder / "echo.sock")),
+        await stack.enter_async_context(floors.echo(None)),
     )
 
 
-def _as_map(body: bytes) -> object:
-    decoded: object = msgspec.json.decode(body)
-    return decoded
+def _ours(bench: _Bench, ack: str) -> list[Subject[Given]]:
+    inside, outside = bench.inside, bench.outside
+    durable = ack == "disk"
+    promise: Promise = "disk" if durable else "process"
+
+    async def captured(given: Given) -> None:
+        await (inside.sell_durably if durable else inside.sell)(given.basket.body)
+
+    async def over_socket(given: Given) -> None:
+        await outside.sell_over_socket(given.call)
+
+    async def over_http(given: Given) -> None:
+        await outside.sell_over_http(given.basket.http, ack)
+
+    return [
+        Subject(name("in process", ack), captured, "ours", promise, True, DISK_FLOOR if durable else FLOOR),
+        Subject(name("Unix socket", ack), over_socket, "ours", promise, True, UNIX),
+        Subject(name("loopback HTTP", ack), over_http, "ours", promise, True, LOOPBACK),
+    ]
 
 
-async def _queue_up(inside: InProcess, outside: Hook, backlog: int) -> None:
-    for number in range(backlog):
-        body = basket(number, "backlog")
-        await inside.sell(body)
-        await outside.sell_over_http(body)
-        if number % 100 == 0:
-            await asyncio.sleep(0)
+def name(door: str, ack: str) -> str:
+    """What one of our doors is called in the tables."""
+    return f"Tillstream, {door}, {ack} ack"
 
 
-async def _empty(inside: InProcess, outside: Hook) -> bool:
-    return inside.journal.queue().records == 0 and await outside.queued() == 0
+def _floors(bench: _Bench, *, disk: bool = False) -> list[Subject[Given]]:
+    async def write(given: Given) -> None:
+        await (bench.file.sync if disk else bench.file.write)(given.basket.body)
+
+    async def unix(given: Given) -> None:
+        await bench.unix.round_trip(given.basket.body)
+
+    async def tcp(given: Given) -> None:
+        await bench.tcp.round_trip(given.basket.body)
+
+    return [
+        Subject(DISK_FLOOR if disk else FLOOR, write, "floor", "disk" if disk else "process"),
+        Subject(UNIX, unix, "floor", "none"),
+        Subject(LOOPBACK, tcp, "floor", "none"),
+    ]
 
 
-def _rows(timings: Sequence[Timings]) -> list[Row]:
-    floors_by_condition = {t.condition: t for t in timings if t.subject == WRITE}
-    return [t.row(QUESTION, floors_by_condition[t.condition]) for t in timings]
+async def _time(
+    bench: _Bench,
+    condition: str,
+    count: int,
+    others: Sequence[Entered] = (),
+    *,
+    ack: str = "os",
+    lines: int = USUAL,
+) -> None:
+    """Time everything under one condition, and see that the rivals hold what they were given."""
+    rounds = Rounds.of(count)
+    before = [await one.rival.held() for one in others]
+    ours = bench.inside.journal.position.seq
+    subjects = [*_floors(bench, disk=ack == "disk"), *_ours(bench, ack), *(one.subject for one in others)]
+    timed = await interleave(
+        subjects,
+        condition,
+        rounds,
+        lambda number: given(number, f"{condition}-{ack}", lines, ack),
+        lambda: asyncio.sleep(PAUSE_S),
+    )
+    for one, had in zip(others, before, strict=True):
+        await rivals.check([one], had + rounds.total)
+    if bench.inside.journal.position.seq != ours + rounds.total:
+        raise rivals.NothingDone("the till in this process did not capture every sale as a new one")
+    bench.groups.append(timed)
+
+
+async def _beside_others(bench: _Bench, folder: Path) -> None:
+    """At rest: what each promises, and baskets of other sizes."""
+    calls = bench.sizes.calls
+    async with _entered(bench, folder / "process", [*PROCESS, *MEMORY, JETSTREAM]) as others, _sending(bench):
+        await _time(bench, IDLE, calls, others)
+        persistent = [one for one in others if one.entrant.promise != "memory"]
+        for lines in bench.sizes.lines:
+            await _time(bench, f"{IDLE}, {_lines(lines)}", max(2, calls // 2), persistent, lines=lines)
+    async with _entered(bench, folder / "disk", [*DISK, JETSTREAM_ALWAYS]) as others, _sending(bench):
+        await _time(bench, f"{IDLE}, on the disk", max(2, calls // 10), others, ack="disk")
+
+
+def _lines(count: int) -> str:
+    return f"{count} line" if count == 1 else f"{count} lines"
+
+
+@asynccontextmanager
+async def _entered(bench: _Bench, folder: Path, entrants: Sequence[Entrant]) -> AsyncIterator[list[Entered]]:
+    async with AsyncExitStack() as stack:
+        entered, skipped = await rivals.enter(stack, QUESTION, folder, entrants)
+        bench.skipped += skipped
+        yield entered
+
+
+@asynccontextmanager
+async def _sending(bench: _Bench) -> AsyncIterator[None]:
+    """The till in this process sends, as an agent does; nothing waits on either till at the end."""
+    async with uploading(bench.inside):
+        yield
+        await until(lambda: _empty(bench), 120)
+
+
+async def _empty(bench: _Bench) -> bool:
+    return bench.inside.journal.queue().records == 0 and await bench.outside.queued() == 0
+
+
+async def _offers_stream_in(bench: _Bench) -> None:
+    """A second POS at the same till sells, and the server answers each of its sales with an offer."""
+    selling = asyncio.create_task(_second_pos(bench.outside, bench.sizes.offers_a_second))
+    condition = f"{bench.sizes.offers_a_second} offers a second stream in"
+    pushed = await _pushed(bench.outside)
+    try:
+        await until(lambda: _more_than(bench.outside, pushed), 30)
+        started, pushed = time.monotonic(), await _pushed(bench.outside)
+        async with _sending(bench):
+            await _time(bench, condition, max(2, bench.sizes.calls // 2))
+            rate = (await _pushed(bench.outside) - pushed) / (time.monotonic() - started)
+            selling.cancel()
+            await asyncio.gather(selling, return_exceptions=True)
+    finally:
+        selling.cancel()
+    bench.measures.append(Measure(QUESTION, "offers that came meanwhile", condition, round(rate, 1), "a second"))
+
+
+async def _second_pos(doors: Hook, a_second: int) -> None:
+    number = 0
+    while True:
+        basket = Basket(number, f"second-{number}", 1)
+        basket.sale.update(total=ALL_TOTAL, tenders=[{"type": "cash", "amount": ALL_TOTAL}])
+        basket.sale["lines"][0]["amount"] = ALL_TOTAL
+        await doors.sell_over_http(basket.http)
+        number += 1
+        await asyncio.sleep(1 / a_second)
+
+
+async def _more_than(doors: Hook, pushed: int) -> bool:
+    return await _pushed(doors) > pushed
+
+
+async def _pushed(doors: Hook) -> int:
+    """How many offers came over the push channel so far, by the agent's own count."""
+    headers = {"Authorization": f"Bearer {doors.till.token}"}
+    async with doors.session.get(f"{doors.till.url}/metrics", headers=headers) as response:
+        said = await response.text()
+    lines = [line for line in said.splitlines() if "push" in line and 'kind="offer"' in line]
+    return int(sum(float(line.split()[-1]) for line in lines))
+
+
+async def _growing(stack: AsyncExitStack, bench: _Bench) -> _Bench:
+    """With the server away, ever more records wait: those of the agent are captured while it does not run."""
+    await bench.standing.server.program.kill()
+    had = 0
+    for count in bench.sizes.queued:
+        more, had = count - had, count
+        await bench.inside.fill(more, f"queued-{count}")
+        bench = await _fill_agent(stack, bench, more, f"queued-{count}")
+        await _time(bench, f"{count:,} queued", max(2, bench.sizes.calls // 2))
+    return bench
+
+
+async def _fill_agent(stack: AsyncExitStack, bench: _Bench, count: int, prefix: str) -> _Bench:
+    """The same bench with so many more records on its agent, which is started anew."""
+    till = bench.outside.till
+    await till.program.stop()
+    async with in_process(till.state, bench.standing.server.url) as filling:
+        await filling.fill(count, prefix)
+    outside = await stack.enter_async_context(hook(till.state, bench.standing.folder))
+    return _Bench(
+        *(bench.sizes, bench.standing, bench.inside, outside, bench.file, bench.unix, bench.tcp),
+        *(bench.groups, bench.measures, bench.skipped),
+    )
+
+
+async def _draining(bench: _Bench) -> None:
+    """While the last of those queues drains. How much of it is left at the end is told: nothing would mean idle."""
+    waiting = bench.sizes.queued[-1]
+    condition = f"{waiting:,} drain"
+    await bench.standing.server.start()
+    async with uploading(bench.inside):
+        await until(lambda: _fewer(bench, waiting), 120, every=0.005)
+        await _time(bench, condition, max(2, bench.sizes.calls // 2))
+        left = {"in process": bench.inside.journal.queue().records, "agent": await bench.outside.queued()}
+    for till, records in left.items():
+        bench.measures.append(Measure(QUESTION, f"still queued on the till, {till}", condition, records, "records"))
+
+
+async def _fewer(bench: _Bench, waiting: int) -> bool:
+    """Whether both tills' drains have begun."""
+    return bench.inside.journal.queue().records < waiting and await bench.outside.queued() < waiting
+
+
+def _conclusions(timed: Sequence[Row]) -> list[Conclusion]:
+    texts = [*_beaten(timed), *_growth(timed)]
+    return [Conclusion(QUESTION, text) for text in texts]
+
+
+def _beaten(timed: Sequence[Row]) -> list[str]:
+    """Beside each rival of equal durability, on its own side of a process boundary."""
+    texts = []
+    for row in timed:
+        if row.role != "rival" or row.promise == "memory":
+            continue
+        ack = "disk" if row.promise == "disk" else "os"
+        door = "Unix socket" if row.subject in (JETSTREAM.name, JETSTREAM_ALWAYS.name) else "in process"
+        ours = next(r for r in timed if r.condition == row.condition and r.subject == name(door, ack))
+        ratio = ours.against[row.subject]
+        texts.append(
+            f"{row.condition}: {row.subject} takes {ratio.p50:g} × as long as {ours.subject} (p50), {ratio.p99:g} × (p99)"
+        )
+    return texts
+
+
+def _growth(timed: Sequence[Row]) -> list[str]:
+    """What else is going on, over idle."""
+    idle = {row.subject: row for row in timed if row.condition == IDLE and row.role == "ours"}
+    others = [r for r in timed if r.subject in idle and not r.condition.startswith(IDLE)]
+    return [
+        f"{row.condition}: {row.subject} takes {row.p50 / idle[row.subject].p50:.2f} × as long as idle (p50),"
+        f" {row.p99 / idle[row.subject].p99:.2f} × (p99)"
+        for row in others
+    ]

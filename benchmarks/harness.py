@@ -1,113 +1,123 @@
-"""Timing calls side by side, and what is told of the machine."""
+"""Timing calls side by side."""
 
 from __future__ import annotations
 
-import os
-import platform
+import gc
 import time
 from array import array
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Generic, TypeVar
 
-import msgspec
+from .figures import Promise, Ratio, Role, Row
 
-
-class Row(msgspec.Struct, frozen=True):
-    """One thing that was timed under one condition. Times are in microseconds."""
-
-    question: str
-    subject: str
-    condition: str
-    calls: int
-    p50: float
-    p99: float
-    p999: float
-    max: float
-    floor_ratio: float | None = None
-    """p50 over the p50 of the floor in the same run."""
+T = TypeVar("T")
 
 
-class Run(msgspec.Struct, frozen=True):
-    """A run, and the machine that it was made on."""
+@dataclass(frozen=True, slots=True)
+class Subject(Generic[T]):
+    """Something to time: `call` is given the round's record."""
 
-    machine: str
-    python: str
-    cores: int
-    load: tuple[float, float, float]
-    rows: tuple[Row, ...]
+    name: str
+    call: Callable[[T], Awaitable[object]]
+    role: Role
+    promise: Promise
+    sealed: bool = False
+    floor: str | None = None
+    """The subject that nothing of this kind can be faster than."""
 
 
-@dataclass
-class Timings:
+@dataclass(slots=True)
+class Timings(Generic[T]):
     """The times of one subject under one condition, in nanoseconds."""
 
-    subject: str
+    subject: Subject[T]
     condition: str
     times: array[int] = field(default_factory=lambda: array("q"))
 
-    def row(self, question: str, floor: Timings | None = None) -> Row:
-        """Its quantiles, by the nearest rank."""
-        ordered = sorted(self.times)
-        ratio = _at(ordered, 0.5) / _at(sorted(floor.times), 0.5) if floor is not None and floor.times else None
-        p50, p99, p999, longest = (round(_at(ordered, share) / 1000, 1) for share in (0.5, 0.99, 0.999, 1.0))
-        return Row(
-            question=question,
-            subject=self.subject,
-            condition=self.condition,
-            calls=len(ordered),
-            p50=p50,
-            p99=p99,
-            p999=p999,
-            max=longest,
-            floor_ratio=round(ratio, 1) if ratio is not None else None,
-        )
+    def quantile(self, share: float) -> float:
+        """A quantile by the nearest rank, in microseconds."""
+        return quantile(self.times, share) / 1000
 
 
-def _at(ordered: Sequence[int], share: float) -> int:
+def quantile(times: Sequence[int], share: float) -> int:
+    """By the nearest rank; 0 where there is nothing."""
+    ordered = sorted(times)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0
 
 
-@dataclass(frozen=True)
-class Subject:
-    """Something to time: `call` takes the number of the record."""
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """How often to time: `warm_up` rounds are run and not counted; `first` is the number of the first record."""
 
-    name: str
-    call: Callable[[int], Awaitable[object]]
+    count: int
+    warm_up: int
+    first: int = 0
+
+    @classmethod
+    def of(cls, count: int, first: int = 0) -> Rounds:
+        """With a tenth more to warm up."""
+        return cls(count, max(2, count // 10), first)
+
+    @property
+    def total(self) -> int:
+        """Every round, counted or not."""
+        return self.warm_up + self.count
 
 
 async def interleave(
-    subjects: Sequence[Subject],
+    subjects: Sequence[Subject[T]],
     condition: str,
-    first: int,
-    count: int,
-    *,
-    warm_up: int,
+    rounds: Rounds,
+    prepare: Callable[[int], T],
     between: Callable[[], Awaitable[object]],
-) -> list[Timings]:
-    """Time `count` calls of each subject in turn, A B C A B C …, after a warm-up that is not counted.
+) -> list[Timings[T]]:
+    """Time each subject in turn on the same records, A B C A B C ….
 
-    `between` is awaited, untimed, after each round: it gives background work its turn, as a POS does between sales.
+    `prepare` makes a round's record and `between` is awaited after each round, both untimed: that gives background
+    work its turn, as a POS does between sales. Garbage is collected as in any program.
     """
-    timings = [Timings(subject.name, condition) for subject in subjects]
-    for number in range(first, first + warm_up + count):
-        for subject, taken in zip(subjects, timings, strict=True):
+    taken = [Timings(subject, condition) for subject in subjects]
+    gc.collect()
+    for number in range(rounds.first, rounds.first + rounds.total):
+        record = prepare(number)
+        for timings in taken:
             started = time.perf_counter_ns()
-            await subject.call(number)
+            await timings.subject.call(record)
             ended = time.perf_counter_ns()
-            if number >= first + warm_up:
-                taken.times.append(ended - started)
+            if number >= rounds.first + rounds.warm_up:
+                timings.times.append(ended - started)
         await between()
-    return timings
+    return taken
 
 
-def describe(rows: Sequence[Row]) -> Run:
-    """A run on this machine."""
-    return Run(_processor(), platform.python_version(), os.cpu_count() or 0, os.getloadavg(), tuple(rows))
+def rows(question: str, group: Sequence[Timings[T]]) -> list[Row]:
+    """What was timed together as rows, each beside the others."""
+    return [_row(question, one, group) for one in group]
 
 
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())
+def _row(question: str, one: Timings[T], group: Sequence[Timings[T]]) -> Row:
+    subject = one.subject
+    floor = next((other for other in group if other.subject.name == subject.floor), None)
+    others = [other for other in group if other.subject.role != "ours"] if subject.role == "ours" else []
+    return Row(
+        question=question,
+        subject=subject.name,
+        condition=one.condition,
+        role=subject.role,
+        promise=subject.promise,
+        sealed=subject.sealed,
+        calls=len(one.times),
+        p50=round(one.quantile(0.5), 1),
+        p99=round(one.quantile(0.99), 1),
+        p999=round(one.quantile(0.999), 1),
+        max=round(one.quantile(1), 1),
+        floor=subject.floor,
+        floor_ratio=None if floor is None else _ratio(one, floor, 0.5),
+        against={other.subject.name: Ratio(_ratio(other, one, 0.5), _ratio(other, one, 0.99)) for other in others},
+    )
+
+
+def _ratio(one: Timings[T], other: Timings[T], share: float) -> float:
+    below = other.quantile(share)
+    return round(one.quantile(share) / below, 2) if below else 0.0

@@ -53,7 +53,7 @@ PARTS: Final = {
     "signing": _protocol("signing", "signing messages"),
     "sync-flow": _sync("answers flow keys link refusals rewind"),
     "sync-wire": _sync("enrol push transport upload"),
-    "journal-writing": _journal("chunks disk errors journal observer room seqs syncing tags writer"),
+    "journal-writing": _journal("chunks directory disk doubts errors journal observer room seqs syncing tags writer"),
     "journal-reading": _journal("inherited overlaps reader reading retention shelf"),
     "journal-recovery": _journal("chain damage headless mending recovery"),
 }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,15 +103,54 @@ def test_a_batch_that_is_refused_at_the_import_is_an_error(data: Path, tmp_path:
 
 def test_alarms_and_dead_letters_can_be_asked_for_and_tried_again(data: Path, run: Run) -> None:
     assert result(run, "till", "alarms", "--data", data, "--settled") == {"alarms": [], "next": None}
-    assert run("till", "alarms", "--data", data).stdout == ""
+    done = run("till", "alarms", "--data", data)
+    assert (done.returncode, done.stdout, done.stderr.splitlines()[-1]) == (0, "", "no alarms")
     assert result(run, "dead-letter", "retry", "--data", data, "--all")["retried"] == 0
-    assert result(run, "dead-letters", "retry", "--data", data, "--id", "1", "--id", "2")["retried"] == 0
+    done = run("dead-letters", "retry", "--data", data, "--id", "1", "--id", "2")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "there is no dead letter 1, 2" in done.stderr
     assert run("dead-letters", "retry", "--data", data).returncode == 2
     place = ("--retailer", "a", "--store", "b", "--till", "c")
     for command in (("gaps",), ("settle", "--alarm", "1", "--note", "x")):
         done = run("till", *command, "--data", data, *place)
         assert (done.returncode, done.stderr.count("\n")) == (1, 1)
         assert "no till 'c'" in done.stderr
+
+
+def test_people_read_moments_and_programs_milliseconds(data: Path, run: Run) -> None:
+    till, epoch = bytes(16), b"e" * 16
+    with closing(sqlite3.connect(data / "ledger.db")) as conn, conn:
+        conn.execute("INSERT INTO till VALUES (?, 'acme', 'north', '1', 1767225599999, NULL, 0)", (till,))
+        status = (
+            "(till_id, epoch, position, queued, oldest_queued_ms, hook_p50, hook_p99, hook_max, disk_free, clock_ms"
+        )
+        conn.execute(
+            f"INSERT INTO till_status {status}, agent_version, last_error, seen_ms) VALUES"
+            f" (?, ?, 0, 1, 5000, 0, 0, 0, 0, {2**62}, '1', '', 0)",
+            (till, epoch),
+        )
+        conn.execute(
+            "INSERT INTO alarm VALUES (1, ?, 'missing', ?, ?, 0, 9, 1767225600000, NULL, NULL)", (till, epoch, epoch)
+        )
+    row = dict(part.split("=", 1) for part in run("till", "list", "--data", data).stdout.strip().split("  "))
+    assert (row["created"], row["seen"]) == ("2025-12-31T23:59:59Z", "1970-01-01T00:00:00Z")
+    assert (row["oldest_queued_ms"], row["clock_ms"]) == ("5000", str(2**62))
+    assert "first_seen=2026-01-01T00:00:00Z" in run("till", "alarms", "--data", data).stdout
+    (alarm,) = result(run, "till", "alarms", "--data", data)["alarms"]
+    assert alarm["first_seen_ms"] == 1767225600000
+
+
+def test_an_alarm_that_was_settled_keeps_its_note(data: Path, run: Run) -> None:
+    with closing(sqlite3.connect(data / "ledger.db")) as conn, conn:
+        conn.execute("INSERT INTO till VALUES (?, 'acme', 'north', '1', 0, NULL, 0)", (bytes(16),))
+        conn.execute(
+            "INSERT INTO alarm VALUES (1, ?, 'missing', ?, ?, 0, 9, 0, NULL, NULL)", (bytes(16), bytes(16), bytes(16))
+        )
+    settle = ("till", "settle", "--data", data, "--retailer", "acme", "--store", "north", "--till", "1", "--alarm", "1")
+    assert run(*settle, "--note", "a new disk").returncode == 0
+    done = run(*settle, "--note", "something else")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "settled already, with the note: a new disk" in done.stderr
 
 
 def test_a_recovery_takes_no_foreign_key(data: Path, tmp_path: Path, run: Run) -> None:

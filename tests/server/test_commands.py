@@ -74,7 +74,9 @@ async def test_dead_letters_are_tried_again_and_say_what_became_of_them(server: 
     tried = await server.order(office.DeadLettersRetry((letter["id"],)))
     assert tried == {"retried": 1, "taken": 0, "still_dead": 1}
     assert (await server.order(office.DeadLettersRetry()))["retried"] == 1
-    assert (await server.order(office.DeadLettersRetry((letter["id"] + 1,))))["retried"] == 0
+    with pytest.raises(TillstreamError) as caught:
+        await server.order(office.DeadLettersRetry((letter["id"] + 1,)))
+    assert caught.value.code == "unknown_dead_letter"
 
 
 async def test_a_queue_that_is_carried_here_is_taken_once(server: Server) -> None:

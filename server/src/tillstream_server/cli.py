@@ -17,6 +17,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
@@ -56,6 +57,19 @@ _ADVICE: Final = {
     "tls_certificate": "give a PEM certificate and its private key with --tls-certificate and --tls-key",
 }
 """What to do when we cannot listen, by what is to blame."""
+_BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MOMENT: Final = "_ms"
+_AGES: Final = frozenset({"oldest_queued_ms"})
+"""What is counted in milliseconds and is no moment."""
+_NOTHING: Final = {
+    "alarms": "no alarms",
+    "campaigns": "no campaigns",
+    "dead_letters": "no dead letters",
+    "gaps": "no gaps",
+    "quarantine": "nothing in quarantine",
+    "tills": "no tills",
+}
+"""What to say of a list that is empty."""
 _UNIT_MS: Final = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
@@ -217,8 +231,11 @@ def _order(of: type[office.Command], *show: str) -> Action:
         if given.json or not show:
             _print(result, given.json)
         else:
-            for row in (row for name in show for row in cast("list[object]", result[name])):
+            rows = [row for name in show for row in cast("list[object]", result[name])]
+            for row in rows:
                 print(_line(row))
+            if not rows:
+                _say(_NOTHING[show[0]])
         return OK
 
     return action
@@ -248,13 +265,22 @@ def _print(facts: Mapping[str, object], as_json: bool) -> None:
         print(msgspec.json.encode(facts).decode())
         return
     for name, value in facts.items():
-        print(f"{name}: {_text(value)}")
+        print("{}: {}".format(*_shown(name, value)))
 
 
 def _line(row: object) -> str:
     if not isinstance(row, dict):
         return _text(row)
-    return "  ".join(f"{name}={_text(value)}" for name, value in row.items() if value is not None)
+    return "  ".join("{}={}".format(*_shown(name, value)) for name, value in row.items() if value is not None)
+
+
+def _shown(name: str, value: object) -> tuple[str, str]:
+    """A fact as people read it: moments as ISO 8601 in UTC instead of milliseconds, where a calendar has them."""
+    if isinstance(value, int) and name.endswith(_MOMENT) and name not in _AGES:
+        with contextlib.suppress(OverflowError):
+            moment = _BEGINNING + timedelta(milliseconds=value)
+            return name.removesuffix(_MOMENT), moment.isoformat(timespec="seconds").replace("+00:00", "Z")
+    return name, _text(value)
 
 
 def _text(value: object) -> str:

@@ -13,6 +13,7 @@ from tillstream_protocol.errors import TillstreamError
 from tillstream_protocol.events import Record
 from tillstream_protocol.messages import Batch
 from tillstream_protocol.signing import BadSignature
+from tillstream_server.gateway.dead_letters import UnknownLetter
 from tillstream_server.gateway.requests import UnknownDevice
 from tillstream_server.ledger.database import LedgerFault
 from tillstream_server.pipeline.opening import ForeignChunk
@@ -43,8 +44,19 @@ async def test_only_the_letters_that_were_asked_for_are_tried(desk: Desk) -> Non
     till = await desk.enrols()
     await desk.fails_over(till, "3", "5", "7")
     ids = [id_ for id_, _, _ in await desk.letters()]
-    assert (await desk.intake.replay([ids[2], ids[0], 4711])).plain() == {"retried": 2, "taken": 2, "still_dead": 0}
+    assert (await desk.intake.replay([ids[2], ids[0]])).plain() == {"retried": 2, "taken": 2, "still_dead": 0}
     assert [seq for _, seq, _ in await desk.letters()] == [5]
+
+
+async def test_where_one_of_the_letters_asked_for_is_not_there_none_is_tried(desk: Desk) -> None:
+    till = await desk.enrols()
+    await desk.fails_over(till, "3")
+    ((id_, _, _),) = await desk.letters()
+    with pytest.raises(UnknownLetter) as caught:
+        await desk.intake.replay([id_, *range(4711, 4722)])
+    named = ", ".join(map(str, range(4711, 4721)))
+    assert caught.value.message == f"there is no dead letter {named} …"
+    assert [seq for _, seq, _ in await desk.letters()] == [3]
 
 
 async def test_a_letter_that_is_still_dead_stays_and_says_why_it_is_now(desk: Desk) -> None:

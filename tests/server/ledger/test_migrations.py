@@ -77,6 +77,21 @@ async def test_the_places_that_epochs_named_are_signed_for(former: Path) -> None
         await opened.close()
 
 
+async def test_a_tills_quarantine_is_found_by_the_till(former: Path) -> None:
+    with closing(sqlite3.connect(former)) as conn, conn:
+        conn.executemany(
+            "INSERT INTO quarantine (till_id, reason, digest, body, received_ms) VALUES (?, 'revoked', ?, x'00', 0)",
+            [(TILL, b"1"), (b"u" * 16, b"2")],
+        )
+    await migrate(former)
+    with closing(sqlite3.connect(former)) as conn:
+        assert conn.execute("SELECT COUNT(*) FROM quarantine WHERE till_id = ?", (TILL,)).fetchone() == (1,)
+        plan = conn.execute(
+            "EXPLAIN QUERY PLAN SELECT COALESCE(SUM(LENGTH(body)), 0) FROM quarantine WHERE till_id = ?", (TILL,)
+        ).fetchall()
+    assert ["INDEX ix_quarantine_till_id" in row[3] for row in plan] == [True]
+
+
 def test_and_back_again(former: Path) -> None:
     bring_to(former, "head")
     bring_to(former, "0001", down=True)

@@ -225,12 +225,14 @@ async def test_an_alarm_is_settled_once_with_a_note_and_stays_in_the_books(serve
     await begins(server, till, A, NO_EPOCH, 0, sales=2)
     await begins(server, till, B, A, 1)
     (alarm,) = await kept(server, till)
-    for moment, note in ((LATER, "image of Tuesday put back"), (LATER + 1, "again")):
+    async with server.database.write() as conn:
+        settled = await alarms.settle(conn, till.till_id, alarm.id, "image of Tuesday put back", LATER)
+    assert (settled.settled_ms, settled.note) == (LATER, "image of Tuesday put back")
+    with pytest.raises(alarms.SettledAlready, match="with the note: image of Tuesday put back"):
         async with server.database.write() as conn:
-            settled = await alarms.settle(conn, till.till_id, alarm.id, note, moment)
-        assert (settled.settled_ms, settled.note) == (LATER, "image of Tuesday put back")
+            await alarms.settle(conn, till.till_id, alarm.id, "again", LATER + 1)
     assert (await writes(server, till)).alarms == ()
-    assert [one.settled_ms for one in await kept(server, till)] == [LATER]
+    assert [(one.settled_ms, one.note) for one in await kept(server, till)] == [(LATER, "image of Tuesday put back")]
 
 
 async def test_only_the_tills_own_alarms_can_be_settled_for_it(server: Server) -> None:

@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from tillstream_protocol.codec import encode
 from tillstream_protocol.transaction import Identifier
 
+from ..ledger.database import execute_all
 from ..ledger.lookup import among
 
 SUBJECT_SIZE: Final = 16
@@ -115,10 +116,9 @@ class Identities:
         found.update((name, subject) for name, subject in rows)
         made = {name: self._randomness(SUBJECT_SIZE) for name in missing if name not in found}
         if made:
-            rows = [(subject, retailer, now_ms) for subject in made.values()]
-            await conn.exec_driver_sql("INSERT INTO subject (subject, retailer, created_ms) VALUES (?, ?, ?)", rows)
+            subjects = [(subject, retailer, now_ms) for subject in made.values()]
             names = [(name, subject, retailer) for name, subject in made.items()]
-            await conn.exec_driver_sql("INSERT INTO identifier (hash, subject, retailer) VALUES (?, ?, ?)", names)
+            await execute_all(conn, [(_ADD_SUBJECT, subjects), (_ADD_NAME, names)])
         return Resolved(found | made, frozenset(made.values()))
 
     def needs_keeping(self, name: Name, resolved: Resolved) -> bool:
@@ -139,3 +139,7 @@ class Identities:
         """Drop what is cached: an erasure changed the table."""
         self._subjects.clear()
         self._forms.clear()
+
+
+_ADD_SUBJECT: Final = "INSERT INTO subject (subject, retailer, created_ms) VALUES (?, ?, ?)"
+_ADD_NAME: Final = "INSERT INTO identifier (hash, subject, retailer) VALUES (?, ?, ?)"

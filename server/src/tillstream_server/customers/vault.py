@@ -26,10 +26,14 @@ from tillstream_protocol.sealing import KEY_SIZE, NONCE_SIZE
 
 from ..clock import Clock
 from ..ledger import schema
-from ..ledger.database import Database, create
+from ..ledger.database import Database, create, execute_all
 from ..ledger.lookup import among
 
 CACHED: Final = 50_000
+_ADD_KEY: Final = "INSERT INTO subject_key (subject, nonce, wrapped, created_ms) VALUES (?, ?, ?, ?)"
+_ADD_ITEM: Final = """
+INSERT INTO vault_item (subject, field, record, nonce, sealed) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
+"""
 _READ_KEYS: Final = "SELECT subject, nonce, wrapped FROM subject_key WHERE subject IN (?)"
 
 _metadata: Final = MetaData()
@@ -93,9 +97,7 @@ class Vault:
         now_ms = self._clock.now_ms()
         rows = [(subject, *self._wrap(subject, key), now_ms) for subject, key in made.items()]
         async with self._database.write() as conn:
-            await conn.exec_driver_sql(
-                "INSERT INTO subject_key (subject, nonce, wrapped, created_ms) VALUES (?, ?, ?, ?)", rows
-            )
+            await execute_all(conn, [(_ADD_KEY, rows)])
         self._remember(made)
         return {**known, **made}
 
@@ -109,13 +111,7 @@ class Vault:
 
     async def write(self, conn: AsyncConnection, items: Sequence[Item]) -> None:
         """Seal the items and add them to the ledger's database. One that is there already stays as it is."""
-        rows = await self.seal(items)
-        if rows:
-            await conn.exec_driver_sql(
-                "INSERT INTO vault_item (subject, field, record, nonce, sealed) VALUES (?, ?, ?, ?, ?)"
-                " ON CONFLICT DO NOTHING",
-                rows,
-            )
+        await execute_all(conn, [(_ADD_ITEM, await self.seal(items))])
 
     async def reveal(self, conn: AsyncConnection, subject: bytes) -> tuple[Item, ...]:
         """Everything about one subject, in clear. Raises `VaultDamaged`.

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from tillstream_protocol.errors import TillstreamError
 from tillstream_protocol.messages import Batch, DeadLetter
+
+MAX_NAMED: Final = 10
+"""Ids that an error names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +40,25 @@ class Replayed:
         return {"retried": self.retried, "taken": self.taken, "still_dead": self.retried - self.taken}
 
 
+class UnknownLetter(TillstreamError):
+    """There is no dead letter of an id that was asked for."""
+
+    code = "unknown_dead_letter"
+
+
 async def ids(conn: AsyncConnection, wanted: Collection[int] | None) -> list[int]:
-    """The ids of all dead letters, or of those of them that are wanted, the oldest first."""
-    rows = await conn.exec_driver_sql("SELECT id FROM dead_letter ORDER BY id")
-    return [id_ for id_ in rows.scalars() if wanted is None or id_ in wanted]
+    """The ids of all dead letters, or of those that are wanted, the oldest first.
+
+    Raises `UnknownLetter` naming those of the wanted that are not there.
+    """
+    there = list((await conn.exec_driver_sql("SELECT id FROM dead_letter ORDER BY id")).scalars())
+    if wanted is None:
+        return there
+    if unknown := sorted(set(wanted).difference(there)):
+        names = ", ".join(map(str, unknown[:MAX_NAMED])) + (" …" if len(unknown) > MAX_NAMED else "")
+        hint = "none was tried; it may have been taken by now, see: dead-letters list"
+        raise UnknownLetter(f"there is no dead letter {names}", field="ids", hint=hint)
+    return [id_ for id_ in there if id_ in wanted]
 
 
 async def find(conn: AsyncConnection, id_: int) -> Letter | None:

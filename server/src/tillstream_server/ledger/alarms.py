@@ -41,6 +41,12 @@ class UnknownAlarm(TillstreamError):
     code = "unknown_alarm"
 
 
+class SettledAlready(TillstreamError):
+    """The alarm was settled before: what was said of it then stays."""
+
+    code = "settled_already"
+
+
 @dataclass(frozen=True, slots=True)
 class Suspicion:
     """What an alarm is about; `last` None means that the range has no known end."""
@@ -137,15 +143,22 @@ async def listing(
 
 
 async def settle(conn: AsyncConnection, till_id: bytes, alarm_id: int, note: str, now_ms: int) -> Alarm:
-    """Put an alarm right, and say why. Its missing records count as accounted for. Raises `UnknownAlarm`."""
-    await conn.exec_driver_sql(
+    """Put an alarm right, and say why. Its missing records count as accounted for.
+
+    Raises `UnknownAlarm`, or `SettledAlready` with the note that was left then: it is never written over.
+    """
+    done = await conn.exec_driver_sql(
         "UPDATE alarm SET settled_ms = ?, note = ? WHERE id = ? AND till_id = ? AND settled_ms IS NULL",
         (now_ms, note, alarm_id, till_id),
     )
     rows = (await conn.exec_driver_sql(f"{_READ} WHERE id = ? AND till_id = ?", (alarm_id, till_id))).all()
     if not rows:
         raise UnknownAlarm(f"this till has no alarm {alarm_id}", field="alarm", hint="see: till alarms")
-    return _alarm(*tuple(rows[0]))
+    alarm = _alarm(*tuple(rows[0]))
+    if done.rowcount == 0:
+        words = f"alarm {alarm_id} was settled already, with the note: {alarm.note}"
+        raise SettledAlready(words, field="alarm", hint="nothing was changed; see: till alarms --settled")
+    return alarm
 
 
 async def settle_declared(

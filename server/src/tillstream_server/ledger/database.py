@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import aiosqlite
 from alembic import command
@@ -29,7 +29,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, event
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
@@ -43,8 +43,11 @@ BUSY_MS: Final = 5_000
 
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
+T = TypeVar("T")
 Connect = Callable[[Path], Awaitable[aiosqlite.Connection]]
 """Opens a connection in autocommit mode."""
+Statement = tuple[str, Sequence[tuple[object, ...]]]
+"""A statement, and the rows of values to execute it with."""
 
 
 class LedgerFault(TillstreamError):
@@ -126,7 +129,7 @@ class Database:
             async with self._turn, self._conn.begin():
                 yield self._conn
                 await _postponed_cancellation()
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, sqlite3.Error) as error:
             raise _translated(error) from error
         finally:
             await _postponed_cancellation()
@@ -137,10 +140,34 @@ class Database:
         try:
             async with self._readers.connect() as conn:
                 yield conn
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, sqlite3.Error) as error:
             raise _translated(error) from error
         finally:
             await _postponed_cancellation()
+
+
+async def on_driver(conn: AsyncConnection, work: Callable[[sqlite3.Connection], T]) -> T:
+    """Work with the driver's own connection, in its thread: one hop there and back, however many statements.
+
+    It takes part in the transaction of `conn`. Raises `sqlite3.Error`, which `write` and `read` translate.
+    """
+    assert conn.sync_connection is not None
+    driver = conn.sync_connection.connection.driver_connection
+    assert isinstance(driver, aiosqlite.Connection)
+    execute: Callable[..., Awaitable[T]] = driver._execute
+    return await execute(work, driver._conn)
+
+
+async def execute_all(conn: AsyncConnection, statements: Iterable[Statement]) -> None:
+    """Execute each statement with each of its rows, in order; one without rows is left out."""
+    wanted = [(statement, rows) for statement, rows in statements if rows]
+    if wanted:
+        await on_driver(conn, partial(_execute_all, wanted))
+
+
+def _execute_all(statements: Sequence[Statement], driver: sqlite3.Connection) -> None:
+    for statement, rows in statements:
+        driver.executemany(statement, rows).close()
 
 
 class _Steady(aiosqlite.Connection):
@@ -288,10 +315,10 @@ def _reader_pragmas(busy_ms: int) -> tuple[str, ...]:
     return (f"busy_timeout={busy_ms}", "query_only=ON", "wal_autocheckpoint=0", "temp_store=MEMORY")
 
 
-def _translated(error: SQLAlchemyError) -> LedgerFault:
-    cause = error.orig if isinstance(error, DBAPIError) else None
+def _translated(error: SQLAlchemyError | sqlite3.Error) -> LedgerFault:
+    cause = error.orig if isinstance(error, DBAPIError) else error
     name = getattr(cause, "sqlite_errorname", None) or type(error).__name__
-    if isinstance(error, OperationalError) and name in ("SQLITE_BUSY", "SQLITE_LOCKED"):
+    if name in ("SQLITE_BUSY", "SQLITE_LOCKED"):
         return LedgerBusy("another process is writing to the database", hint="stop the other server")
     if isinstance(cause, (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError)):
         return LedgerRefused(f"the database refused values: {name}")

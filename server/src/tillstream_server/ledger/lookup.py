@@ -1,30 +1,57 @@
 """Reads rows by many keys at once, on the pipeline's hot path.
 
 Driver-level statements with a few fixed numbers of parameters: SQLite has them prepared already, and nothing is
-compiled anew.
+compiled anew. Several lookups take one hop to the driver's thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache, partial
 from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from .database import on_driver
+
 _SIZES: Final = (1, 8, 64, 512)
 
+Row = tuple[Any, ...]
+Lookup = tuple[str, Iterable[bytes], tuple[object, ...]]
+"""A statement that ends in `IN (?)`, the values that go there, and the parameters before them."""
+_Query = tuple[str, Sequence[object]]
 
-async def among(conn: AsyncConnection, statement: str, values: Iterable[bytes], *fixed: object) -> list[Sequence[Any]]:
+
+async def among(conn: AsyncConnection, statement: str, values: Iterable[bytes], *fixed: object) -> list[Row]:
     """The rows of a statement that ends in `IN (?)`, for all of the values; `fixed` are the parameters before them."""
+    (rows,) = await look_up(conn, (statement, values, fixed))
+    return rows
+
+
+async def look_up(conn: AsyncConnection, *lookups: Lookup) -> list[list[Row]]:
+    """The rows of each lookup."""
+    queries = [list(_queries(*lookup)) for lookup in lookups]
+    return await on_driver(conn, partial(_fetch, queries)) if any(queries) else [[] for _ in lookups]
+
+
+async def rows_of(conn: AsyncConnection, statement: str, *values: object) -> list[Row]:
+    """The rows of one statement."""
+    (rows,) = await on_driver(conn, partial(_fetch, [[(statement, values)]]))
+    return rows
+
+
+def _fetch(queries: Sequence[Sequence[_Query]], driver: sqlite3.Connection) -> list[list[Row]]:
+    return [[row for query in some for row in driver.execute(*query).fetchall()] for some in queries]
+
+
+def _queries(statement: str, values: Iterable[bytes], fixed: tuple[object, ...]) -> Iterator[_Query]:
     wanted = list(values)
-    rows: list[Sequence[Any]] = []
     for start in range(0, len(wanted), _SIZES[-1]):
         some = wanted[start : start + _SIZES[-1]]
         size = next(size for size in _SIZES if size >= len(some))
         some += some[-1:] * (size - len(some))
-        rows += (await conn.exec_driver_sql(_sized(statement, size), (*fixed, *some))).all()
-    return rows
+        yield _sized(statement, size), (*fixed, *some)
 
 
 @lru_cache(maxsize=256)

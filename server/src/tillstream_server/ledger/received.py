@@ -10,15 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tillstream_protocol.framing import MAX_SEQ
 from tillstream_protocol.messages import EpochRanges, Range
 from tillstream_protocol.ranges import merge
 
-from . import schema
-from .lookup import among
+from .database import execute_all
+from .lookup import among, rows_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +31,7 @@ class Stretch:
 
 async def near(conn: AsyncConnection, till_id: bytes, epoch: bytes, batch: Range) -> Stretch:
     """What has been received that overlaps or adjoins the seqs of a batch."""
-    table = schema.received.c
-    query = select(table.first_seq, table.last_seq).where(
-        table.till_id == till_id,
-        table.epoch == epoch,
-        table.first_seq <= min(batch.last + 1, MAX_SEQ),
-        table.last_seq >= batch.first - 1,
-    )
-    rows = (await conn.execute(query.order_by(table.first_seq))).all()
+    rows = await rows_of(conn, _NEAR, till_id, epoch, min(batch.last + 1, MAX_SEQ), batch.first - 1)
     return Stretch(till_id, epoch, tuple(Range(first, last) for first, last in rows))
 
 
@@ -49,12 +41,7 @@ async def add(conn: AsyncConnection, stretch: Stretch, ranges: Iterable[Range]) 
     merged = merge([*stretch.ranges, *ranges])
     gone = [(stretch.till_id, stretch.epoch, r.first) for r in stretch.ranges if r not in merged]
     come = [(stretch.till_id, stretch.epoch, r.first, r.last) for r in merged if r not in before]
-    if gone:
-        await conn.exec_driver_sql("DELETE FROM received WHERE till_id = ? AND epoch = ? AND first_seq = ?", gone)
-    if come:
-        await conn.exec_driver_sql(
-            "INSERT INTO received (till_id, epoch, first_seq, last_seq) VALUES (?, ?, ?, ?)", come
-        )
+    await execute_all(conn, [(_DROP, gone), (_PUT, come)])
     return merged
 
 
@@ -109,5 +96,11 @@ def spanning(seqs: Sequence[int]) -> Range:
     return Range(min(seqs), max(seqs))
 
 
+_NEAR: Final = """
+SELECT first_seq, last_seq FROM received WHERE till_id = ? AND epoch = ? AND first_seq <= ? AND last_seq >= ?
+ORDER BY first_seq
+"""
+_DROP: Final = "DELETE FROM received WHERE till_id = ? AND epoch = ? AND first_seq = ?"
+_PUT: Final = "INSERT INTO received (till_id, epoch, first_seq, last_seq) VALUES (?, ?, ?, ?)"
 _OF_TILL: Final = "SELECT epoch, first_seq, last_seq FROM received WHERE till_id = ?"
 _OF_EPOCHS: Final = "SELECT epoch, first_seq, last_seq FROM received WHERE till_id = ? AND epoch IN (?)"

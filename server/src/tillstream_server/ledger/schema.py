@@ -308,6 +308,7 @@ quarantine = Table(
     _int("received_ms"),
     PrimaryKeyConstraint("id"),
     UniqueConstraint("digest"),
+    Index(None, "till_id"),
 )
 
 conflict = Table(

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from msgspec import Struct
-from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tillstream_protocol.events import RecordsLost
@@ -15,8 +14,9 @@ from tillstream_protocol.messages import Range
 from tillstream_protocol.transaction import Transaction
 
 from ..devices import Device
-from ..ledger import alarms, schema
-from ..ledger.lookup import among
+from ..ledger import alarms
+from ..ledger.database import execute_all
+from ..ledger.lookup import among, rows_of
 from .opening import Opened, OpenedBatch, Refused
 
 
@@ -32,7 +32,7 @@ class Placed(Struct, frozen=True, gc=False):
 
 async def next_id(conn: AsyncConnection) -> int:
     """The ledger id that is free; the writing transaction alone gives them out."""
-    highest = (await conn.execute(select(func.max(schema.ledger.c.id)))).scalar_one()
+    ((highest,),) = await rows_of(conn, "SELECT MAX(id) FROM ledger")
     return 1 if highest is None else highest + 1
 
 
@@ -65,14 +65,8 @@ async def write_records(
     ]
     links = [(p.ledger_id, relation, target) for p in new for relation, target in p.opened.links]
     companions = [(p.ledger_id, subject) for p in new for subject in p.companions]
-    for statement, values in (
-        (_APPEND, rows),
-        (_APPEND_DUPLICATE, names),
-        ("INSERT INTO link (ledger_id, relation, target) VALUES (?, ?, ?)", links),
-        ("INSERT INTO companion (ledger_id, subject) VALUES (?, ?)", companions),
-    ):
-        if values:
-            await conn.exec_driver_sql(statement, values)
+    statements = ((_APPEND, rows), (_APPEND_DUPLICATE, names), (_APPEND_LINK, links), (_APPEND_COMPANION, companions))
+    await execute_all(conn, statements)
 
 
 async def write_dead(
@@ -94,15 +88,13 @@ async def write_dead(
         )
         for index, item in dead
     ]
-    if rows:
-        await conn.exec_driver_sql(_KEEP_DEAD, rows)
+    await execute_all(conn, [(_KEEP_DEAD, rows)])
 
 
 async def drop_dead(conn: AsyncConnection, header: ChunkHeader, seqs: Iterable[int]) -> None:
     """Forget dead letters that good copies have replaced."""
     rows = [(header.till, header.epoch, seq) for seq in seqs]
-    if rows:
-        await conn.exec_driver_sql("DELETE FROM dead_letter WHERE till_id = ? AND epoch = ? AND seq = ?", rows)
+    await execute_all(conn, [("DELETE FROM dead_letter WHERE till_id = ? AND epoch = ? AND seq = ?", rows)])
 
 
 async def write_conflicts(
@@ -114,26 +106,21 @@ async def write_conflicts(
         (header.till, header.epoch, item.seq, item.digest, opened.batch.header, opened.frame_bytes(index), now_ms)
         for index, item in conflicts
     ]
-    if rows:
-        await conn.exec_driver_sql(_KEEP_CONFLICT, rows)
+    await execute_all(conn, [(_KEEP_CONFLICT, rows)])
 
 
 async def count_refusals(conn: AsyncConnection, counts: Iterable[tuple[str, int]]) -> None:
     """Add to the lasting counts of what was refused, by reason."""
     rows = [(reason, count) for reason, count in counts if count]
-    if rows:
-        await conn.exec_driver_sql(_COUNT, rows)
+    await execute_all(conn, [(_COUNT, rows)])
 
 
 async def write_lost(conn: AsyncConnection, device: Device, placed: Iterable[Placed], now_ms: int) -> tuple[str, ...]:
     """Keep what the till says it has lost, and settle the alarms that it explains; the reasons."""
     stated = [(p.ledger_id, p.opened.body) for p in placed if not p.duplicate]
     lost = [(ledger_id, body) for ledger_id, body in stated if isinstance(body, RecordsLost)]
-    if lost:
-        await conn.exec_driver_sql(
-            _KEEP_LOST,
-            [(id_, device.till_id, one.epoch, one.first, one.last, one.chunk, one.reason) for id_, one in lost],
-        )
+    rows = [(id_, device.till_id, one.epoch, one.first, one.last, one.chunk, one.reason) for id_, one in lost]
+    await execute_all(conn, [(_KEEP_LOST, rows)])
     for _, one in lost:
         gone = Range(one.first, MAX_SEQ if one.last is None else one.last)
         await alarms.settle_declared(conn, device.till_id, one.epoch, gone, one.reason, now_ms)
@@ -186,6 +173,9 @@ _APPEND_DUPLICATE: Final = """
 INSERT INTO duplicate (till_id, epoch, seq, ledger_id, digest, captured_ms, received_ms)
 VALUES (?, ?, ?, ?, ?, ?, ?)
 """
+
+_APPEND_LINK: Final = "INSERT INTO link (ledger_id, relation, target) VALUES (?, ?, ?)"
+_APPEND_COMPANION: Final = "INSERT INTO companion (ledger_id, subject) VALUES (?, ?)"
 
 _KEEP_DEAD: Final = """
 INSERT INTO dead_letter (retailer, till_id, epoch, seq, code, reason, header, frame, received_ms)

@@ -7,14 +7,15 @@ same. `load` → `Projector.take` for each entry, in order → `write`, all in o
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..ledger.bodies import decode_transaction
-from ..ledger.lookup import among
+from ..ledger.database import Statement, execute_all
+from ..ledger.lookup import among, look_up
 from .figures import Figures, figures
 from .members import Member, Members, Purse
 from .sales import Entry, Holding, Sales, Taken
@@ -94,17 +95,17 @@ async def load(
 
 async def write(conn: AsyncConnection, p: Projector) -> None:
     """Write what the fold came to."""
-    if p.sales.changed:
-        await conn.exec_driver_sql(_PUT_SALE, [_sale_row(p, held) for held in p.sales.changed.values()])
-    come = [(p.retailer, *pair) for pair, voids in p.sales.voidings.items() if voids]
-    gone = [(p.retailer, *pair) for pair, voids in p.sales.voidings.items() if not voids]
-    await _many(conn, "DELETE FROM voiding WHERE retailer = ? AND target = ? AND idem = ?", gone)
-    await _many(conn, "INSERT INTO voiding (retailer, target, idem) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", come)
-    await _many(conn, _ADD_HOURS, [(p.retailer, *key, *delta) for key, delta in p.hours.items() if any(delta)])
-    await _many(conn, _ADD_PRODUCTS, sorted(_product_rows(p)))
-    await _write_members(conn, p)
-    if p.reversed:
-        await _drop_empty(conn, p)
+    await execute_all(conn, [*_puts(p), *(_drops(p) if p.reversed else ())])
+
+
+def _puts(p: Projector) -> Iterator[Statement]:
+    yield _PUT_SALE, [_sale_row(p, held) for held in p.sales.changed.values()]
+    yield _DROP_VOIDING, [(p.retailer, *pair) for pair, voids in p.sales.voidings.items() if not voids]
+    yield _ADD_VOIDING, [(p.retailer, *pair) for pair, voids in p.sales.voidings.items() if voids]
+    yield _ADD_HOURS, [(p.retailer, *key, *delta) for key, delta in p.hours.items() if any(delta)]
+    yield _ADD_PRODUCTS, sorted(_product_rows(p))
+    yield _PUT_MEMBER, [_member_row(p, *key) for key in p.members.touched]
+    yield _ADD_CATEGORIES, sorted((*key, *delta) for key, delta in p.members.categories.items() if any(delta))
 
 
 def _product_rows(p: Projector) -> Iterator[tuple[object, ...]]:
@@ -115,29 +116,17 @@ def _product_rows(p: Projector) -> Iterator[tuple[object, ...]]:
                 yield (p.retailer, date, store, sku, currency, *delta)
 
 
-async def _write_members(conn: AsyncConnection, p: Projector) -> None:
-    rows = []
-    for subject, currency in p.members.touched:
-        purse = p.members[subject].purses[currency]
-        figures_now = (purse.transactions, purse.visits, purse.spend, purse.last_visit_ms)
-        rows.append((subject, currency, p.retailer, *figures_now))
-    await _many(conn, _PUT_MEMBER, rows)
-    deltas = [(*key, *delta) for key, delta in p.members.categories.items() if any(delta)]
-    await _many(conn, _ADD_CATEGORIES, sorted(deltas))
+def _member_row(p: Projector, subject: bytes, currency: str) -> tuple[object, ...]:
+    purse = p.members[subject].purses[currency]
+    return (subject, currency, p.retailer, purse.transactions, purse.visits, purse.spend, purse.last_visit_ms)
 
 
-async def _drop_empty(conn: AsyncConnection, p: Projector) -> None:
+def _drops(p: Projector) -> Iterator[Statement]:
     """A row that nothing contributes to is no row: so a rebuild finds it too."""
-    await _many(conn, _DROP_HOURS, [(p.retailer, *key) for key in p.hours])
-    products = [(p.retailer, d, s, sku, c) for (d, s, c), skus in p.products.items() for sku in skus]
-    await _many(conn, _DROP_PRODUCTS, products)
-    await _many(conn, _DROP_MEMBERS, list(p.members.touched))
-    await _many(conn, _DROP_CATEGORIES, list(p.members.categories))
-
-
-async def _many(conn: AsyncConnection, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
-    if rows:
-        await conn.exec_driver_sql(statement, list(rows))
+    yield _DROP_HOURS, [(p.retailer, *key) for key in p.hours]
+    yield _DROP_PRODUCTS, [(p.retailer, d, s, sku, c) for (d, s, c), skus in p.products.items() for sku in skus]
+    yield _DROP_MEMBERS, list(p.members.touched)
+    yield _DROP_CATEGORIES, list(p.members.categories)
 
 
 # Reading
@@ -195,13 +184,16 @@ async def _targets_of(conn: AsyncConnection, retailer: str, voids: Iterable[byte
 
 async def _members(conn: AsyncConnection, subjects: set[bytes], reversible: set[bytes]) -> dict[bytes, Member]:
     members: defaultdict[bytes, Member] = defaultdict(Member)
-    for subject, currency, transactions, visits, spend, last in await among(conn, _READ_MEMBERS, subjects):
+    stats, categories_of, visits_of = await look_up(
+        conn, (_READ_MEMBERS, subjects, ()), (_READ_CATEGORIES, subjects, ()), (_READ_VISITS, reversible, ())
+    )
+    for subject, currency, transactions, visits, spend, last in stats:
         times = [] if last is None or subject in reversible else [last]
         members[subject].purses[currency] = Purse(transactions, visits, spend, times)
-    for subject, name, lines in await among(conn, _READ_CATEGORIES, subjects):
+    for subject, name, lines in categories_of:
         categories = members[subject].categories
         categories[name] = categories.get(name, 0) + lines
-    for subject, currency, at_ms in await among(conn, _READ_VISITS, reversible):
+    for subject, currency, at_ms in visits_of:
         members[subject].purses[currency].visits_at.append(at_ms)
     return members
 
@@ -254,6 +246,9 @@ INSERT OR REPLACE INTO sale (retailer, idem, ledger_id, revision, captured_ms, s
     at_ms, business_date, currency, amount_minor, subject, training, voided, counted)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
+
+_DROP_VOIDING: Final = "DELETE FROM voiding WHERE retailer = ? AND target = ? AND idem = ?"
+_ADD_VOIDING: Final = "INSERT INTO voiding (retailer, target, idem) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
 
 _ADD_HOURS: Final = """
 INSERT INTO sales_by_hour (retailer, store, hour_ms, currency, transactions, amount_minor, lines)
