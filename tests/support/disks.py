@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from pathlib import Path
 
-from tillstream_agent.journal import File, FolderDisk
+from tillstream_agent.journal import Disk, File, FolderDisk
 
 
 class Trouble:
@@ -63,6 +64,21 @@ class TroubledFile:
         self._file.close()
 
 
+async def copy_by_steps(disk: Disk, name: str, start: int, size: int, to: str) -> None:
+    """What a disk's `copy` does, by its other calls, so that each of them can fail."""
+    data = disk.read(name, start, size)
+    file = disk.create(to)
+    try:
+        file.write(data)
+        await file.sync()
+    except OSError:
+        with contextlib.suppress(OSError):
+            disk.unlink(to)
+        raise
+    finally:
+        file.close()
+
+
 class TroubledDisk(FolderDisk):
     """A real folder behind `trouble`."""
 
@@ -78,6 +94,9 @@ class TroubledDisk(FolderDisk):
     def append_to(self, name: str) -> File:
         _maybe(self.trouble.append_to)
         return TroubledFile(super().append_to(name), self.trouble, name)
+
+    async def copy(self, name: str, start: int, size: int, to: str) -> None:
+        await copy_by_steps(self, name, start, size, to)
 
     def rename(self, name: str, to: str) -> None:
         _maybe(self.trouble.rename)

@@ -11,6 +11,8 @@ from typing import Literal, NoReturn
 
 from tillstream_agent.journal import File, FolderDisk
 
+from .disks import copy_by_steps
+
 Moment = Literal["before", "torn", "after"]
 
 
@@ -77,6 +79,9 @@ class DyingDisk(FolderDisk):
 
     def append_to(self, name: str) -> File:
         return DyingFile(super().append_to(name), self._death)
+
+    async def copy(self, name: str, start: int, size: int, to: str) -> None:
+        await copy_by_steps(self, name, start, size, to)
 
     def rename(self, name: str, to: str) -> None:
         self._death.at(lambda: super(DyingDisk, self).rename(name, to))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final, Literal
 
+from .disks import copy_by_steps
 from .medium import Folder, Inode, Manner, Move, Write, betray
 
 Operation = Literal[
@@ -161,6 +162,10 @@ class SimDisk:
         """An existing file."""
         self.enter("append_to", name)
         return SimFile(self, name, self._inode(name))
+
+    async def copy(self, name: str, start: int, size: int, to: str) -> None:
+        """Lay down a part of a file as a new one, synced."""
+        await copy_by_steps(self, name, start, size, to)
 
     def rename(self, name: str, to: str) -> None:
         """Give a file another name; one that had it before is gone."""

@@ -198,6 +198,9 @@ class _ReadOnly(FolderDisk):
     def append_to(self, name: str) -> File:  # noqa: ARG002 (the disk's signature)
         return _Nothing()
 
+    async def copy(self, name: str, start: int, size: int, to: str) -> None:
+        pass
+
     def rename(self, name: str, to: str) -> None:
         pass
 

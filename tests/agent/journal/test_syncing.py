@@ -738,3 +738,26 @@ async def test_what_can_be_neither_trusted_nor_written_anew_is_synced_as_it_is_b
     assert story.till.drain(journal) == [b"a"]
     assert doubts(story) == ["0000000001.doubt"]
     await journal.close()
+
+
+async def test_captures_have_their_turn_while_many_records_are_sealed_anew(story: Story) -> None:
+    journal = await begun(story)
+    plains = [b"%d" % number for number in range(3 * syncing.AT_ONCE)]
+    for plain in plains:
+        journal.append(plain, kind=1)
+    story.trouble.sync_fails_of = "0000000001.chunk"
+    a_pass = asyncio.create_task(story.passes(journal))
+    between = 0
+    while not a_pass.done():
+        await asyncio.sleep(0)
+        if 0 < journal._syncer.homeless < len(plains):
+            plains.append(b"between %d" % between)
+            journal.append(plains[-1], kind=1)
+            between += 1
+    assert between
+    await story.passes(journal, 2)
+    assert all_is_safe(journal)
+    assert journal._syncer.burden == 0
+    assert sorted(story.till.drain(journal)) == sorted(plains)
+    assert journal.queue().records == 0
+    await journal.close()

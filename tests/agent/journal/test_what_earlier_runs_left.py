@@ -202,3 +202,41 @@ async def test_a_chunk_whose_sync_was_cut_short_by_the_end_of_a_run_is_written_a
     await journal.close()
     assert journal.safe
     assert (tmp_path / FIRST).stat().st_ino != before
+
+
+async def test_a_part_of_a_file_is_laid_down_as_another(tmp_path: Path) -> None:
+    folder = FolderDisk(tmp_path)
+    (tmp_path / "from").write_bytes(b"0123456789")
+    await folder.copy("from", 3, 4, "part")
+    await folder.copy("from", 8, 100, "end")
+    assert (tmp_path / "part").read_bytes() == b"3456"
+    assert (tmp_path / "part").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "end").read_bytes() == b"89"
+    with pytest.raises(FileExistsError):
+        await folder.copy("from", 0, 1, "part")
+    assert (tmp_path / "part").read_bytes() == b"3456"
+
+
+async def test_a_copy_that_cannot_be_synced_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_fd: int) -> None:
+        raise OSError(errno.EIO, "planted")
+
+    folder = FolderDisk(tmp_path)
+    (tmp_path / "from").write_bytes(b"0123456789")
+    monkeypatch.setattr(disk, "_sync_data", fails)
+    with pytest.raises(OSError, match="planted"):
+        await folder.copy("from", 0, 10, "to")
+    assert [path.name for path in tmp_path.iterdir()] == ["from"]
+
+
+async def test_a_large_file_is_copied_while_captures_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stuck = StuckSync()
+    folder = FolderDisk(tmp_path)
+    (tmp_path / "from").write_bytes(b"0123456789")
+    monkeypatch.setattr(disk, "_sync_data", stuck)
+    copying = asyncio.create_task(folder.copy("from", 0, 10, "to"))
+    await asyncio.to_thread(stuck.begun.wait, 10)
+    assert not copying.done(), "the loop runs on meanwhile"
+    stuck.let_go.set()
+    with pytest.raises(OSError, match="planted"):
+        await copying

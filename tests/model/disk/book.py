@@ -54,6 +54,8 @@ class Book:
     """What arrived."""
     settled: dict[tuple[int, bytes], int] = field(default_factory=dict)
     """Units spent in chunks that were unlinked, as the till keeps them."""
+    worn: set[Name] = field(default_factory=set)
+    """What a flipped bit took from the till, though the server may have it: what it spent is known no more."""
 
     def attempt(self, fact: Fact) -> None:
         """Something is about to be captured; until it is accepted it may turn up, or not."""
@@ -133,7 +135,7 @@ class Book:
             for fact in self.attempts.get(name, []):
                 for spend in fact.spends if plain in (None, fact.plain) else ():
                     most[spend.lease] += spend.amount
-                    least[spend.lease] += spend.amount if plain is not None else 0
+                    least[spend.lease] += spend.amount if plain is not None and name not in self.worn else 0
         for lease in {*most, *found.spent}:
             if not least[lease] <= found.spent.get(lease, 0) <= most[lease]:
                 raise Broken(f"{found.spent.get(lease, 0)} spent, but captured {least[lease]} to {most[lease]}")

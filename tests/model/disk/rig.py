@@ -104,7 +104,9 @@ class Rig:
         room = [(name, HEADER_SIZE, len(content)) for name, content in files.items() if len(content) > HEADER_SIZE]
         if room:
             name, first, end = room[int(where * len(room)) % len(room)]
+            before = self.reader.look(from_image(self.disk.image())).records
             self.disk.flip(name, first + int(self.random.random() * (end - first)), byte_bit)
+            self.book.worn |= before.keys() - self.reader.look(from_image(self.disk.image())).records.keys()
 
     def check_and_start(self, promised: frozenset[Name], *, excused: int = 0) -> None:
         """Hold what the last run left against the book, and start on it."""

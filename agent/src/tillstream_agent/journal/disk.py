@@ -6,14 +6,17 @@ Every method raises `OSError` as the operating system does; the journal translat
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import ParamSpec, Protocol
 
 _OPEN = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+_NEW = _OPEN | os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND
+P = ParamSpec("P")
 
 
 class File(Protocol):
@@ -50,6 +53,12 @@ class Disk(Protocol):
     def append_to(self, name: str) -> File:
         """An existing file."""
 
+    async def copy(self, name: str, start: int, size: int, to: str) -> None:
+        """Lay down at most `size` bytes of a file, from `start` on, as a new one that survives a power cut.
+
+        Its name may not yet. Where this fails nothing is left, as far as that can be had.
+        """
+
     def rename(self, name: str, to: str) -> None:
         """Give a file another name in the folder; one that had it before is gone."""
 
@@ -69,9 +78,9 @@ class _OffTheLoop:
     def __init__(self) -> None:
         self._running: asyncio.Future[None] | None = None
 
-    async def run(self, call: Callable[..., None], what: int | Path) -> None:
+    async def run(self, call: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         await self._join()
-        self._running = asyncio.ensure_future(asyncio.to_thread(call, what))
+        self._running = asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs))
         await self._join()
 
     async def _join(self) -> None:
@@ -90,9 +99,7 @@ class _OsFile:
         self._syncing = _OffTheLoop()
 
     def write(self, data: bytes) -> None:
-        written = os.write(self._fd, data)
-        while written < len(data):
-            written += os.write(self._fd, memoryview(data)[written:])
+        _write(self._fd, data)
 
     def cut(self, size: int) -> None:
         os.ftruncate(self._fd, size)
@@ -110,6 +117,7 @@ class FolderDisk:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._syncing = _OffTheLoop()
+        self._copying = _OffTheLoop()
         if not folder.is_dir():
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _sync_names(folder.parent)
@@ -130,11 +138,15 @@ class FolderDisk:
 
     def create(self, name: str) -> File:
         """A new, empty file; raises `FileExistsError`."""
-        return _OsFile(os.open(self._folder / name, _OPEN | os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o600))
+        return _OsFile(os.open(self._folder / name, _NEW, 0o600))
 
     def append_to(self, name: str) -> File:
         """An existing file."""
         return _OsFile(os.open(self._folder / name, _OPEN | os.O_WRONLY | os.O_APPEND))
+
+    async def copy(self, name: str, start: int, size: int, to: str) -> None:
+        """Lay down a part of a file as a new one, synced. It is read and written off the loop."""
+        await self._copying.run(self._copy, name, start, size, to)
 
     def rename(self, name: str, to: str) -> None:
         """Give a file another name in the folder; one that had it before is gone."""
@@ -148,9 +160,28 @@ class FolderDisk:
         """Return when creations, renames and removals survive a power cut; at once where folders cannot be synced."""
         await self._syncing.run(_sync_names, self._folder)
 
+    def _copy(self, name: str, start: int, size: int, to: str) -> None:
+        data = self.read(name, start, size)
+        fd = os.open(self._folder / to, _NEW, 0o600)
+        try:
+            _write(fd, data)
+            _sync_data(fd)
+        except OSError:
+            with contextlib.suppress(OSError):
+                self.unlink(to)
+            raise
+        finally:
+            os.close(fd)
+
     def free(self) -> int:
         """Bytes that this user may still write."""
         return shutil.disk_usage(self._folder).free
+
+
+def _write(fd: int, data: bytes) -> None:
+    written = os.write(fd, data)
+    while written < len(data):
+        written += os.write(fd, memoryview(data)[written:])
 
 
 def _sync_data(fd: int) -> None:

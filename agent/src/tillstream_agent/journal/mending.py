@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Final
 
 from tillstream_protocol.framing import Footer
@@ -49,10 +48,10 @@ async def finish(disk: Disk, directory: Directory, found: Look) -> None:
 
 async def keep_torn(disk: Disk, directory: Directory, chunk: Chunk) -> None:
     """Cut off what follows a chunk's last frame, once a copy of it is on the disk beside it. Raises `OSError`."""
-    rest = disk.read(chunk.name, chunk.frames_end, max(0, chunk.size - chunk.frames_end))
-    if not rest:
+    rest = disk.size(chunk.name) - chunk.frames_end
+    if rest <= 0:
         return
-    await _write(disk, _free_name(disk, chunk.number), rest)
+    await disk.copy(chunk.name, chunk.frames_end, rest, _free_name(disk, chunk.number))
     await directory.sync(directory.enter())
     file = disk.append_to(chunk.name)
     try:
@@ -64,11 +63,10 @@ async def keep_torn(disk: Disk, directory: Directory, chunk: Chunk) -> None:
 
 async def renew(disk: Disk, directory: Directory, chunk: Chunk) -> None:
     """Write a chunk anew whose sync failed: what can be read now may be on no disk. Raises `OSError`."""
-    data = disk.read(chunk.name, 0, chunk.size)
     copy = file_name(chunk.number, _COPY)
     if copy in disk.names():
         disk.unlink(copy)
-    await _write(disk, copy, data)
+    await disk.copy(chunk.name, 0, chunk.size, copy)
     disk.rename(copy, chunk.name)
     await directory.sync(directory.enter(chunk.number))
 
@@ -77,17 +75,3 @@ def _free_name(disk: Disk, number: int) -> str:
     taken = set(disk.names())
     names = [file_name(number, TORN_SUFFIX), *(file_name(number, f".{n}{TORN_SUFFIX}") for n in range(2, _MOST_COPIES))]
     return next((name for name in names if name not in taken), names[-1])
-
-
-async def _write(disk: Disk, name: str, data: bytes) -> None:
-    """A new file with these bytes, synced."""
-    file = disk.create(name)
-    try:
-        file.write(data)
-        await file.sync()
-    except OSError:
-        with contextlib.suppress(OSError):
-            disk.unlink(name)
-        raise
-    finally:
-        file.close()

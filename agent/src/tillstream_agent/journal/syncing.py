@@ -33,6 +33,8 @@ from .writer import index_in_mind
 
 KEPT_COPIES: Final = 2
 """How many files that are not trusted stay while no sync succeeds, though all they hold was written elsewhere."""
+AT_ONCE: Final = 20
+"""How many records are sealed anew before captures have their turn."""
 LONGEST_PAUSE_S: Final = 2.0
 MAX_BURDEN: Final = 32 * 1024 * 1024
 """Bytes of records that wait for the disk: past this, no more are captured."""
@@ -141,7 +143,7 @@ class Syncer:
             await self._inherited.step()
         if self._inherited.waiting:
             self._dirty.set()
-        self._house()
+        await self._house()
         for target in list(self._chain.closing):
             await self._sync(target)
             target.file.close()
@@ -190,7 +192,7 @@ class Syncer:
                 await target.file.sync()
         except OSError as error:
             self._observer.sync_failed(target.chunk.number, str(error))
-            self._distrust(target)
+            await self._distrust(target)
             return
         target.chunk.synced_end = max(target.chunk.synced_end, end)
         if pending:
@@ -209,7 +211,7 @@ class Syncer:
         waiting.extend(record.seq for record in self._homeless[:1])
         return min(waiting, default=self._chain.next_seq)
 
-    def _distrust(self, target: OpenChunk) -> None:
+    async def _distrust(self, target: OpenChunk) -> None:
         """Never trust a file again whose sync failed: what it did not sync is to be sealed anew."""
         self._failed = True
         chunk = target.chunk
@@ -228,17 +230,19 @@ class Syncer:
         self._homeless.extend(target.unsynced)
         self._forsaken.append(chunk)
         target.unsynced = []
-        self._house()
+        await self._house()
         self._shelf.settle(chunk)
 
-    def _house(self) -> None:
+    async def _house(self) -> None:
         """Seal what lost its file into a new chunk, under its own names. Tried again at every pass."""
         if self._homeless:
             self._homeless.sort(key=lambda record: record.seq)
             with contextlib.suppress(JournalError, OSError):
                 while self._homeless:
-                    self._rewrite(self._home_of(self._homeless[0].seq), self._homeless[0])
-                    del self._homeless[0]
+                    for record in self._homeless[:AT_ONCE]:
+                        self._rewrite(self._home_of(record.seq), record)
+                        del self._homeless[0]
+                    await asyncio.sleep(0)
             opened = self._chain.open
             if opened is not None and opened.chunk.end != self._chain.next_seq:
                 self._chain.close()
