@@ -74,6 +74,13 @@ class Diary(JournalObserver):
         self.lines.append(f"stuck {records} {seconds:g}")
 
 
+class Reasons(Diary):
+    """A diary that keeps why a file was set aside."""
+
+    def set_aside(self, name: str, reason: str) -> None:
+        self.lines.append(f"set aside {name}: {reason}")
+
+
 @dataclass
 class TillKeys:
     """Everything secret of one till and its server."""

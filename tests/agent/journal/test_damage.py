@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from support.disks import BROKEN, FULL, TroubledDisk
-from support.tills import TestTill, crash
+from support.tills import Reasons, TestTill, crash
 from tillstream_agent.journal import Journal
 from tillstream_protocol.framing import FRAMES_START, HEADER_SIZE, NO_EPOCH, Frame, scan
 from tillstream_protocol.limits import DEFAULT
@@ -445,8 +445,9 @@ async def test_what_cannot_be_renamed_is_told_and_tried_at_the_next_start(tmp_pa
     change(file(till), zero_headers)
     file(till, 2).write_bytes(b"")
     disk.trouble.rename = BROKEN
+    till.diary = Reasons()
     journal = await till.start()
-    assert "set aside 0000000002.chunk" in till.diary.lines
+    assert "set aside 0000000002.chunk: it could not be renamed: planted" in till.diary.lines
     journal.reported(journal.damage[0])
     assert file(till).exists()
     await journal.close()

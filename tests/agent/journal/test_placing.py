@@ -10,7 +10,7 @@ import pytest
 from support.tills import Diary
 from tillstream_agent.journal import FolderDisk
 from tillstream_agent.journal.chunks import Chunk
-from tillstream_agent.journal.damage import Damage, Piece
+from tillstream_agent.journal.damage import Damage, Evidence, Piece, find_losses
 from tillstream_agent.journal.headless import Headless, place_headless
 from tillstream_agent.journal.recovery import Found, _Survey
 from tillstream_protocol.framing import NO_EPOCH, ChunkHeader
@@ -138,3 +138,21 @@ def test_the_latest_position_that_a_later_epoch_names_is_the_end_of_the_one_befo
     survey = _Survey(FolderDisk(tmp_path), Diary(), Found(chunks=chunks), {}, None)
     survey._name_losses([Piece(c.name, c.number, c.epoch, c.header.first_seq, c.present) for c in chunks])
     assert survey.found.damage == [Damage("0000000001.chunk", 1, A, 1, 3, "missing_chunk")]
+
+
+@pytest.mark.parametrize(("silent", "named"), [(1, True), (3, True), (5, False)])
+def test_a_file_that_says_nothing_explains_only_what_is_missing_round_it(silent: int, *, named: bool) -> None:
+    pieces = [
+        Piece("0000000002.chunk", 2, A, 0, (Range(0, 1),)),
+        Piece("0000000004.chunk", 4, A, 2, (Range(2, 2),)),
+        Piece("0000000007.chunk", 7, B, 5, (Range(5, 6),)),
+    ]
+    found = find_losses(Evidence(pieces, {}, {}, [silent], {}))
+    assert found == ([Damage("0000000007.chunk", 7, B, 0, 4, "missing_chunk")] if named else [])
+
+
+def test_nothing_is_missed_before_a_file_that_may_belong_elsewhere() -> None:
+    lost = Piece("0000000004.chunk", 4, A, 3, (Range(3, 4),), headless=True)
+    assert find_losses(Evidence([lost], {}, {}, [], {})) == [
+        Damage("0000000004.chunk", 4, A, 3, 4, "damaged_header"),
+    ]

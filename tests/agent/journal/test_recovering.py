@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from support.disks import BROKEN, TroubledDisk
-from support.tills import Diary, TestTill, crash
+from support.tills import Diary, Reasons, TestTill, crash
 from tillstream_agent.journal import FolderDisk, Journal
 from tillstream_agent.journal.chunks import HIGHEST, Chunk
 from tillstream_agent.journal.recovery import Found, recover
@@ -18,13 +18,6 @@ from tillstream_protocol.limits import DEFAULT
 from tillstream_protocol.messages import Range
 
 QUICK = replace(DEFAULT, sync_interval=0.0, reserve=0)
-
-
-class Reasons(Diary):
-    """A diary that keeps why something was set aside."""
-
-    def set_aside(self, name: str, reason: str) -> None:
-        self.lines.append(f"{name}: {reason}")
 
 
 @pytest.fixture
@@ -156,21 +149,6 @@ async def test_torn_tails_of_one_file_are_kept_under_numbers(till: TestTill) -> 
         await journal.close()
     kept = sorted(file.name for file in till.folder.glob("*.torn"))
     assert kept == ["0000000001.2.torn", "0000000001.3.torn", "0000000001.torn"]
-
-
-async def test_when_all_names_for_torn_tails_are_taken_the_tail_stays_and_the_till_starts(till: TestTill) -> None:
-    await fill(till, 2, closed=True)
-    tear(till, 1)
-    for name in ["0000000001.torn", *(f"0000000001.{n}.torn" for n in range(2, 100))]:
-        (till.folder / name).write_bytes(b"kept")
-    size = path(till).stat().st_size
-    till.diary = Reasons()
-    journal = await till.start()
-    await settles(journal)
-    assert any("it could not be finished" in line for line in till.diary.lines)
-    assert path(till).stat().st_size == size
-    assert sorted(till.drain(journal)) == [b"0", b"1", b"new"]
-    await journal.close()
 
 
 async def test_a_copy_that_can_neither_be_synced_nor_removed_stops_nothing(tmp_path: Path) -> None:

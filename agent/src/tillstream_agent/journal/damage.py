@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Literal
 
 from tillstream_protocol.messages import Range
@@ -86,7 +87,7 @@ def find_losses(evidence: Evidence) -> list[Damage]:
         acked = merge(evidence.acked.get(epoch, ()))
         found.extend(_before(pieces[0], acked, evidence, numbers))
         covered = merge([*acked, *(part for p in pieces if not p.headless for part in p.present)])
-        for piece, following in zip(pieces, [*pieces[1:], None], strict=True):
+        for piece, following in zip_longest(pieces, pieces[1:]):
             found.extend(_within(piece, following, covered, evidence, numbers))
     return sorted(found, key=lambda one: (one.chunk, one.first))
 
@@ -95,7 +96,7 @@ def _before(piece: Piece, acked: Sequence[Range], evidence: Evidence, numbers: S
     """What should lie before an epoch's first file; one without a header may belong to another epoch."""
     at = bisect_left(numbers, piece.number)
     low = numbers[at - 1] if at else 0
-    for hole in without([Range(0, piece.first - 1)] if piece.first and not piece.headless else [], acked):
+    for hole in without([] if piece.headless else [Range(0, piece.first - 1)], acked):
         yield from _missing(piece, hole, (low, piece.number), evidence)
 
 
@@ -104,7 +105,7 @@ def _within(
 ) -> Iterable[Damage]:
     """What should lie in a file, or between it and the one that follows."""
     limit = following.first if following is not None else max(piece.end, evidence.ends.get(piece.epoch, 0))
-    for hole in without([Range(piece.first, limit - 1)] if limit > piece.first else [], covered):
+    for hole in without([Range(piece.first, limit - 1)], covered):
         if piece.headless:
             yield _damage(piece, hole, "damaged_header")
         elif hole.first < piece.end or piece.tail or piece.gaps:

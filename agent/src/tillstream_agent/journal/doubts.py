@@ -1,4 +1,4 @@
-"""Which chunks' syncs failed, so that the next run knows it too.
+"""Which chunks are in doubt because a sync failed, or nobody saw how it ended; the next run knows it too.
 
 After a failed sync the system forgets what it could not write, and says yes to the next one: a run that starts after
 a crash would call safe what is on no disk. A marker beside the chunk tells it. The marker needs no sync of its own,
@@ -17,7 +17,7 @@ DOUBT_SUFFIX = ".doubt"
 
 
 class Doubts:
-    """The markers in a folder, of which `names` are the files. A disk that takes no marker has none."""
+    """The markers in a folder, of which `names` are the files; where the disk takes none, this run knows them still."""
 
     def __init__(self, disk: Disk, names: Iterable[str]) -> None:
         self._disk = disk
@@ -33,13 +33,13 @@ class Doubts:
     def mark(self, number: int) -> None:
         """A sync failed on which this chunk depends."""
         if number not in self._marked:
+            self._marked.add(number)
             with contextlib.suppress(OSError):
                 self._disk.create(file_name(number, DOUBT_SUFFIX)).close()
-                self._marked.add(number)
 
     def clear(self, number: int) -> None:
         """The chunk was written anew, or is needed no more."""
         if number in self._marked:
+            self._marked.discard(number)
             with contextlib.suppress(OSError):
                 self._disk.unlink(file_name(number, DOUBT_SUFFIX))
-                self._marked.discard(number)

@@ -56,8 +56,6 @@ class Inherited:
         self._doubtful: dict[int, Chunk] = {}
         self._renew_at = 0.0
         self._unopened: dict[int, int] = {}
-        self._cut_short: set[int] = set()
-        """Chunks whose sync nobody waited for: whether it failed is not known, and is told only once."""
         self._torn: list[Chunk] = []
         self._waiters: dict[int, list[asyncio.Future[None]]] = {}
 
@@ -146,13 +144,13 @@ class Inherited:
         try:
             return await self._make_safe(chunk, file)
         except asyncio.CancelledError:
-            self._cut_short.add(chunk.number)
+            self._doubts.mark(chunk.number)  # how the sync ends is not known, and is told only once
             raise
         finally:
             file.close()
 
     async def _make_safe(self, chunk: Chunk, file: File) -> bool:
-        if chunk.number not in self._cut_short and chunk.number not in self._doubts:
+        if chunk.number not in self._doubts:
             try:
                 await self._directory.sync(self._directory_entry)
                 await file.sync()

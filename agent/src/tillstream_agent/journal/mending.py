@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Final
 
 from tillstream_protocol.framing import Footer
@@ -13,7 +14,6 @@ from .disk import Disk
 from .reading import Look
 
 _COPY: Final = ".new"
-_MOST_COPIES: Final = 100
 
 
 def quarantine(disk: Disk, name: str) -> None:
@@ -30,7 +30,7 @@ async def finish(disk: Disk, directory: Directory, found: Look) -> None:
     await keep_torn(disk, directory, chunk)
     rows = [row for row in found.rows if contains(chunk.present, row[0])]  # a later chunk may hold what was at its end
     seqs = [seq for seq, _ in rows]
-    first = seqs[0] if seqs else chunk.header.first_seq
+    first = chunk.header.first_seq
     if found.gaps or seqs != list(range(first, first + len(seqs))):
         return
     footer = Footer(first, tuple(entry for _, entry in rows)).encode()
@@ -68,10 +68,14 @@ async def renew(disk: Disk, directory: Directory, chunk: Chunk) -> None:
         disk.unlink(copy)
     await disk.copy(chunk.name, 0, chunk.size, copy)
     disk.rename(copy, chunk.name)
-    await directory.sync(directory.enter(chunk.number))
+    await directory.sync(directory.enter())
 
 
 def _free_name(disk: Disk, number: int) -> str:
     taken = set(disk.names())
-    names = [file_name(number, TORN_SUFFIX), *(file_name(number, f".{n}{TORN_SUFFIX}") for n in range(2, _MOST_COPIES))]
-    return next((name for name in names if name not in taken), names[-1])
+    name = file_name(number, TORN_SUFFIX)
+    for again in itertools.count(2):
+        if name not in taken:
+            break
+        name = file_name(number, f".{again}{TORN_SUFFIX}")
+    return name

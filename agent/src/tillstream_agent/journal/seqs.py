@@ -1,4 +1,7 @@
-"""What two sets of seqs have in common, and what one has alone. Sets are merged ranges: sorted, disjoint."""
+"""What two sets of seqs have in common, and what one has alone.
+
+Sets are merged ranges: sorted, disjoint. A range that ends before it begins holds nothing.
+"""
 
 from __future__ import annotations
 
