@@ -156,3 +156,38 @@ def test_nothing_is_missed_before_a_file_that_may_belong_elsewhere() -> None:
     assert find_losses(Evidence([lost], {}, {}, [], {})) == [
         Damage("0000000004.chunk", 4, A, 3, 4, "damaged_header"),
     ]
+
+
+@pytest.mark.parametrize(("silent", "named"), [((), True), ((500,), False)])
+def test_what_is_missing_after_the_last_file_may_be_in_any_later_one(silent: tuple[int, ...], *, named: bool) -> None:
+    last = Piece("0000000004.chunk", 4, A, 0, (Range(0, 2),))
+    found = find_losses(Evidence([last], {A: 5}, {}, silent, {}))
+    assert found == ([Damage("0000000004.chunk", 4, A, 3, 4, "missing_chunk")] if named else [])
+
+
+def test_a_tail_before_a_file_that_goes_on_where_it_began_held_nothing() -> None:
+    torn = Piece("0000000004.chunk", 4, A, 0, (Range(0, 2),), tail=True)
+    following = Piece("0000000005.chunk", 5, A, 3, ())
+    assert find_losses(Evidence([torn, following], {}, {}, [], {})) == []
+
+
+def test_a_tail_holds_no_more_than_the_next_epoch_leaves_room_for() -> None:
+    torn = Piece("0000000004.chunk", 4, A, 0, (Range(0, 2),), tail=True)
+    assert find_losses(Evidence([torn], {A: 5}, {}, [], {})) == [
+        Damage("0000000004.chunk", 4, A, 3, 4, "damaged_frame"),
+    ]
+
+
+def test_a_last_file_without_a_header_or_a_frame_may_have_held_any_number() -> None:
+    lost = Piece("0000000004.chunk", 4, A, 3, (), headless=True)
+    assert find_losses(Evidence([lost], {}, {}, [], {})) == [
+        Damage("0000000004.chunk", 4, A, 3, None, "damaged_header"),
+    ]
+
+
+@pytest.mark.parametrize("last", [None, 5])
+def test_a_tail_that_nothing_follows_held_what_it_claims_or_any_number(last: int | None) -> None:
+    torn = Piece("0000000004.chunk", 4, A, 0, (Range(0, 2),), tail=True, tail_last=last)
+    assert find_losses(Evidence([torn], {}, {}, [], {})) == [
+        Damage("0000000004.chunk", 4, A, 3, last, "torn_tail"),
+    ]

@@ -184,9 +184,11 @@ async def test_what_cannot_be_read_or_has_no_header_is_named_with_the_reason(tmp
     reasons = Reasons()
     recover(disk, reasons)
     said = [line for line in reasons.lines if ".chunk: " in line]
-    assert said[0].startswith("0000000001.chunk: it cannot be read now, and is tried again at the next start: ")
+    assert said[0].startswith(
+        "set aside 0000000001.chunk: it cannot be read now, and is tried again at the next start: "
+    )
     assert "planted" in said[0]
-    assert said[1].startswith("0000000002.chunk: ")
+    assert said[1].startswith("set aside 0000000002.chunk: ")
     assert "checksum" in said[1]
 
 

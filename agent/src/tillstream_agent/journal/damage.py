@@ -7,6 +7,7 @@ Seqs are laid on the epoch's files by the first seq that each file is to hold.
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -111,7 +112,7 @@ def _within(
         elif hole.first < piece.end or piece.tail or piece.gaps:
             yield _damage(piece, hole, "damaged_frame")
         else:
-            high = min((n for n in numbers if n > piece.number), default=2**63)
+            high = min((n for n in numbers if n > piece.number), default=sys.maxsize)
             yield from _missing(piece, hole, (piece.number, high), evidence)
     if following is not None or limit > piece.end or contains(covered, limit):
         return
