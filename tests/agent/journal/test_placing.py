@@ -191,3 +191,13 @@ def test_a_tail_that_nothing_follows_held_what_it_claims_or_any_number(last: int
     assert find_losses(Evidence([torn], {}, {}, [], {})) == [
         Damage("0000000004.chunk", 4, A, 3, last, "torn_tail"),
     ]
+
+
+def test_what_an_empty_file_should_have_held_is_named_with_it_and_in_its_epoch() -> None:
+    pieces = [
+        Piece("0000000004.chunk", 4, A, 0, (Range(0, 2),)),
+        Piece("0000000006.chunk", 6, A, 5, (Range(5, 5),)),
+    ]
+    assert find_losses(Evidence(pieces, {}, {}, [], {5: "0000000005.chunk"})) == [
+        Damage("0000000005.chunk", 5, A, 3, 4, "damaged_header"),
+    ]

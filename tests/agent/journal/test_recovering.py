@@ -119,6 +119,16 @@ async def test_a_torn_tail_of_what_was_acknowledged_is_put_away_and_the_file_clo
     await journal.close()
 
 
+async def test_a_file_of_which_all_was_acknowledged_is_closed_all_the_same(till: TestTill) -> None:
+    epoch = await fill(till, 3)
+    journal = await till.start(acked={epoch: (Range(0, 2),)})
+    await settles(journal)
+    listed = footer(till)
+    assert listed is not None
+    assert len(listed.entries) == 3
+    await journal.close()
+
+
 async def test_a_file_whose_first_frame_is_gone_is_not_closed_as_if_it_were_whole(till: TestTill) -> None:
     await fill(till, 3)
     flip(till, 0)
