@@ -761,3 +761,30 @@ async def test_captures_have_their_turn_while_many_records_are_sealed_anew(story
     assert sorted(story.till.drain(journal)) == sorted(plains)
     assert journal.queue().records == 0
     await journal.close()
+
+
+async def test_a_rewind_makes_nothing_of_this_run_an_inheritance(story: Story) -> None:
+    journal = await begun(story)
+    epoch = journal.append(b"a", kind=1).epoch
+    await story.passes(journal)
+    journal.acknowledge(epoch, [Range(0, 0)])
+    journal.append(b"not synced yet", kind=1)
+    assert journal.unacknowledge(epoch, [Range(0, 0)]) == 1
+    assert inherited_is_safe(journal)
+    assert not all_is_safe(journal)
+    await story.passes(journal)
+    await journal.close()
+
+
+async def test_a_rewind_syncs_nothing_again_that_was_synced(story: Story) -> None:
+    killed = await begun(story)
+    name = killed.append(b"a", kind=1)
+    journal = await begun(story)
+    await story.passes(journal)
+    journal.acknowledge(name.epoch, [Range(0, 0)])
+    assert journal.unacknowledge(name.epoch, [Range(0, 0)]) == 1
+    assert inherited_is_safe(journal)
+    before = story.trouble.syncs
+    await story.passes(journal)
+    assert story.trouble.syncs == before + 1, "the open chunk alone"
+    await journal.close()
