@@ -75,7 +75,10 @@ class Diary(JournalObserver):
 
 
 class Reasons(Diary):
-    """A diary that keeps why a file was set aside."""
+    """A diary that keeps why a file was set aside or could not be synced."""
+
+    def sync_failed(self, chunk: int, reason: str) -> None:
+        self.lines.append(f"sync failed {chunk}: {reason}")
 
     def set_aside(self, name: str, reason: str) -> None:
         self.lines.append(f"set aside {name}: {reason}")

@@ -171,7 +171,7 @@ async def test_a_copy_that_can_neither_be_synced_nor_removed_stops_nothing(tmp_p
     await crash(journal)
     disk.trouble.sync = disk.trouble.unlink = BROKEN
     await journal._syncer.sync_all()
-    assert any("it could not be finished" in line for line in till.diary.lines)
+    assert "set aside 0000000001.chunk: it could not be finished: planted" in till.diary.lines
     disk.trouble.sync = disk.trouble.unlink = None
     await journal.close()
 

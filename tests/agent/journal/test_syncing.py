@@ -10,8 +10,9 @@ from random import Random
 import pytest
 
 from support.disks import BROKEN, FULL, TroubledDisk, TroubledFile
-from support.tills import TestTill, crash
+from support.tills import Reasons, TestTill, crash
 from tillstream_agent.journal import Journal, JournalError, syncing
+from tillstream_agent.journal.inherited import TRIES
 from tillstream_protocol.framing import Spend
 from tillstream_protocol.limits import DEFAULT
 from tillstream_protocol.messages import Range
@@ -296,7 +297,11 @@ async def test_the_servers_word_makes_safe_what_the_disk_does_not(story: Story) 
     journal.acknowledge(name.epoch, [Range(0, 0)])
     await journal.synced(name)
     assert inherited_is_safe(journal)
+    assert "0000000001.doubt" in doubts(story)
+    story.till.clock.turn(2)
     story.trouble.sync = None
+    await story.passes(journal, 2)
+    assert doubts(story) == []
     await journal.close()
 
 
@@ -788,3 +793,66 @@ async def test_a_rewind_syncs_nothing_again_that_was_synced(story: Story) -> Non
     await story.passes(journal)
     assert story.trouble.syncs == before + 1, "the open chunk alone"
     await journal.close()
+
+
+async def test_a_file_that_cannot_be_opened_is_tried_five_times_and_then_sent_but_not_called_safe(story: Story) -> None:
+    killed = await begun(story)
+    name = killed.append(b"a", kind=1)
+    await story.passes(killed)
+    killed._chain.close()
+    story.till.diary = Reasons()
+    journal = await begun(story)
+    story.trouble.append_to = story.trouble.create = BROKEN
+    for _ in range(TRIES - 1):
+        await story.passes(journal)
+        assert journal.next_slice("backlog", 1 << 20) is None
+    waiting = asyncio.create_task(journal.synced(name))
+    await asyncio.sleep(0)
+    await story.passes(journal)
+    assert journal.next_slice("backlog", 1 << 20) is not None
+    with pytest.raises(JournalError):
+        await waiting
+    assert not inherited_is_safe(journal)
+    said = story.till.diary.lines
+    assert said.count("sync failed 1: [Errno 5] planted") == TRIES
+    await crash(journal)
+
+
+async def test_why_a_file_could_not_be_made_safe_is_told(story: Story) -> None:
+    killed = await begun(story)
+    killed.append(b"a", kind=1)
+    story.till.diary = Reasons()
+    journal = await begun(story)
+    story.trouble.sync = BROKEN
+    await story.passes(journal)
+    assert "sync failed 1: [Errno 5] planted" in story.till.diary.lines
+    assert "set aside 0000000001.chunk: it could not be written anew: planted" in story.till.diary.lines
+    await crash(journal)
+
+
+async def test_whoever_gave_up_waiting_does_not_keep_the_next_from_being_told(story: Story) -> None:
+    killed = await begun(story)
+    name = killed.append(b"a", kind=1)
+    journal = await begun(story)
+    first, second = (asyncio.create_task(journal.synced(name)) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.sleep(0)
+    await story.passes(journal)
+    await asyncio.wait_for(second, 5)
+    await journal.close()
+
+
+async def test_why_a_torn_tail_could_not_be_put_away_is_told(story: Story) -> None:
+    killed = await begun(story)
+    killed.append(b"a", kind=1)
+    with (story.folder / "0000000001.chunk").open("ab") as file:
+        file.write(b"TSFR torn")
+    story.till.diary = Reasons()
+    journal = await begun(story)
+    (damage,) = journal.damage
+    journal.reported(damage)
+    story.trouble.create = BROKEN
+    await story.passes(journal)
+    assert "set aside 0000000001.chunk: its torn tail could not be put away: planted" in story.till.diary.lines
+    await crash(journal)
