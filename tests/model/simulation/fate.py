@@ -2,7 +2,7 @@
 
 A record is *required* as long as some machine's disk must still have it. A crash takes nothing. A power cut takes what
 was neither confirmed by the disk nor old enough; an image that is put back takes what came after it; a flipped bit
-takes the one record that it hits.
+takes the one record that it hits; a server that is put back takes what the tills have given up meanwhile.
 """
 
 from __future__ import annotations
@@ -129,6 +129,13 @@ class Fate:
             record = self.records.get(name)
             if record is not None and machine in record.homes:
                 self._doubt(record, machine, "flipped bit", at)
+
+    def forgotten(self, machine: str, names: Iterable[Name], at: float) -> None:
+        """The server held these once, and the machine had given them up since, as it may."""
+        for name in names:
+            record = self.records.get(name)
+            if record is not None and machine in record.homes:
+                self._doubt(record, machine, "given up before the server was restored", at)
 
     def put_back(self, machine: str, names: Iterable[Name], at: float) -> frozenset[Name]:
         """A machine's disk has what it had when an image was taken; what it had beside that."""

@@ -6,6 +6,7 @@ Its machine outlives its processes: it crashes, loses power, is imaged, restored
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
@@ -23,9 +24,11 @@ from tillstream_agent.config import Config
 from tillstream_agent.folder import Folder
 from tillstream_agent.journal import Journal
 from tillstream_agent.sync.push import PushChannel
+from tillstream_protocol.framing import FRAMES_START, ChunkHeader, DamagedChunk, Frame, scan
 from tillstream_protocol.limits import DEFAULT, KIB
 
 from .chance import Chance, Clock
+from .fate import Name
 from .history import History
 from .inline import Connections
 from .network import Link, SimTransport
@@ -191,6 +194,16 @@ class Machine:
         to = self.root.with_name(f"{self.root.name}-image-{self._images}")
         shutil.copytree(self.root, to, ignore=_not_files)
         return DiskImage(self.disk.image(), to, asyncio.get_running_loop().time())
+
+    def held(self) -> frozenset[Name]:
+        """The names of the records that its chunks hold, as their clear headers say."""
+        names: set[Name] = set()
+        for name, data in self.disk.image().items():
+            if name.endswith(".chunk"):
+                with contextlib.suppress(DamagedChunk):
+                    epoch = ChunkHeader.read(data[:FRAMES_START])[0].epoch
+                    names |= {(epoch, one.header.seq) for one in scan(data, FRAMES_START) if isinstance(one, Frame)}
+        return frozenset(names)
 
     def put_back(self, image: DiskImage) -> None:
         """Have the disk of an earlier image again. The agent must be down."""

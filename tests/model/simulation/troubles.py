@@ -342,7 +342,11 @@ async def restore(world: World, machine: Machine, chance: Chance) -> None:
     """Somebody restores the server from a backup."""
     if world.backups:
         world.history.say("server", "is restored")
+        before = read(world.server.root / "ledger.db").received
         await world.server.restore(chance.choice(world.backups))
+        lacks = before - read(world.server.root / "ledger.db").received
+        for one in world.machines:
+            world.fate.forgotten(one.name, sorted(lacks - one.held()), world.time())
 
 
 async def poison(world: World, machine: Machine, chance: Chance) -> None:
