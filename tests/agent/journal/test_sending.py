@@ -12,6 +12,7 @@ from nacl.public import PrivateKey
 from support.disks import BROKEN, TroubledDisk
 from support.tills import TestTill, TillKeys
 from tillstream_agent.journal import Journal, JournalError, Name
+from tillstream_agent.journal.shelf import RETRY_S
 from tillstream_protocol.framing import ChunkHeader
 from tillstream_protocol.limits import DEFAULT
 from tillstream_protocol.messages import Range
@@ -136,6 +137,17 @@ async def test_what_was_set_aside_stays_so_over_a_restart(till: TestTill) -> Non
     assert again.take_up(epoch, [Range(1, 1)]) == 1
     assert till.drain(again) == [b"1"]
     await again.close()
+
+
+async def test_what_was_acknowledged_since_is_not_set_aside_over_a_restart(till: TestTill) -> None:
+    journal, epoch = await filled(till, 3)
+    await journal.close()
+    again = await till.start(acked={epoch: (Range(0, 1),)}, aside={epoch: (Range(1, 2),)})
+    assert again.set_aside_names() == {epoch: (Range(2, 2),)}
+    await again.close()
+    third = await till.start(aside={epoch: (Range(1, 1),)})
+    assert third.set_aside_names() == {epoch: (Range(1, 1),)}
+    await third.close()
 
 
 async def test_an_acknowledgement_ends_it_and_what_is_acknowledged_or_unknown_is_not_set_aside(till: TestTill) -> None:
@@ -272,6 +284,28 @@ async def test_a_chunk_that_cannot_be_read_holds_up_no_other(tmp_path: Path) -> 
         journal.next_slice("backlog", 1 << 20)
     disk.trouble.unreadable = None
     assert till.drain(journal) == [b"0", b"1", b"3"]
+    await journal.close()
+
+
+async def test_a_chunk_that_could_not_be_read_has_its_turn_again_after_a_while(tmp_path: Path) -> None:
+    disk = TroubledDisk(tmp_path)
+    till = TestTill(tmp_path, ROOMY, disk)
+    journal, _ = await filled(till, 1)
+    journal.roll()
+    await append(journal, 1)
+    journal.roll()
+
+    def next_plain() -> bytes:
+        piece = journal.next_slice("backlog", 1 << 20)
+        assert piece is not None
+        return till.keys.open(piece)[0][1]
+
+    disk.trouble.unreadable = "0000000001.chunk"
+    assert next_plain() == b"1"
+    disk.trouble.unreadable = None
+    assert next_plain() == b"1", "not at once"
+    till.clock.turn(RETRY_S)
+    assert next_plain() == b"0"
     await journal.close()
 
 

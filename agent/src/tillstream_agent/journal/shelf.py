@@ -124,9 +124,8 @@ class Shelf:
         """
         now = self._clock.monotonic()
         ours = [chunk for chunk in self._undone.values() if self.lane(chunk) == lane]
-        patient = [chunk for chunk in ours if chunk.unreadable_until > now]
         trouble: JournalError | None = None
-        for chunk in [*(chunk for chunk in ours if chunk.unreadable_until <= now), *patient]:
+        for chunk in sorted(ours, key=lambda chunk: chunk.unreadable_until > now):
             try:
                 found = self._cut_from(chunk, lane, max_bytes)
             except OSError as error:
