@@ -10,7 +10,7 @@ import pytest
 
 from support.disks import BROKEN, FULL, TroubledDisk
 from support.tills import Reasons, TestTill, crash
-from tillstream_agent.journal import Journal
+from tillstream_agent.journal import Damage, Journal
 from tillstream_protocol.framing import FRAMES_START, HEADER_SIZE, NO_EPOCH, Frame, scan
 from tillstream_protocol.limits import DEFAULT
 from tillstream_protocol.messages import Range
@@ -90,14 +90,15 @@ async def test_a_damaged_frame_of_an_unclosed_chunk_is_named_by_its_neighbours(t
 
 @pytest.mark.parametrize("seq", [0, 2, 4])
 async def test_a_damaged_frame_of_a_closed_chunk_is_named_when_it_was_to_be_sent(till: TestTill, seq: int) -> None:
-    await fill(till, 5)
+    epoch = await fill(till, 5)
     flip_frame(file(till), seq)
     journal = await till.start()
     assert losses(journal) == []
     await settle(journal)
     sent = till.drain(journal)
     assert sent == [*(b"record %d" % i for i in range(5) if i != seq), b"new"]
-    assert losses(journal) == [(1, seq, seq, "damaged_frame")]
+    assert journal.damage == (Damage("0000000001.chunk", 1, epoch, seq, seq, "damaged_frame"),)
+    assert f"lost 1 {seq} {seq} damaged_frame" in till.diary.lines
     assert journal.queue().records == 0, "nothing waits for what is gone"
     await journal.close()
 
@@ -473,14 +474,18 @@ async def test_one_damaged_header_copy_loses_nothing_and_the_file_is_kept_in_the
 
 
 async def test_a_damaged_chunk_is_not_put_away_before_its_loss_was_reported(till: TestTill) -> None:
-    await fill(till, 4)
+    await fill(till, 5)
     flip_frame(file(till), 1)
+    flip_frame(file(till), 3)
     journal = await till.start()
     await settle(journal)
     till.drain(journal)
     till.clock.turn(DEFAULT.retain_age + 1)
+    first, second = journal.damage
     assert journal.sweep().chunks == ()
-    journal.reported(journal.damage[0])
+    journal.reported(first)
+    assert journal.sweep().chunks == ()
+    journal.reported(second)
     assert journal.sweep().chunks == (1,)
     journal.discard(journal.sweep())
     assert (till.folder / "0000000001.damaged").exists()

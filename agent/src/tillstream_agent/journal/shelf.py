@@ -188,7 +188,7 @@ class Shelf:
         done = chunk.closed and all(covers(acked, part) for part in chunk.present)
         if done and not chunk.done:
             chunk.done_at = self._clock.monotonic()
-            self._undone.pop(chunk.number, None)
+            del self._undone[chunk.number]
         chunk.done = done
 
     def lose(self, chunk: Chunk, gone: Sequence[Range]) -> None:
