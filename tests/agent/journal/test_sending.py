@@ -13,7 +13,7 @@ from support.disks import BROKEN, TroubledDisk
 from support.tills import TestTill, TillKeys
 from tillstream_agent.journal import Journal, JournalError, Name
 from tillstream_agent.journal.shelf import RETRY_S
-from tillstream_protocol.framing import ChunkHeader
+from tillstream_protocol.framing import FRAMES_START, ChunkHeader
 from tillstream_protocol.limits import DEFAULT
 from tillstream_protocol.messages import Range
 from tillstream_protocol.sealing import key_id
@@ -331,3 +331,14 @@ async def test_acknowledgements_are_told_with_the_oldest_epoch_first(till: TestT
         acked = dict(journal.acked())
         await journal.close()
     assert list(acked) == epochs
+
+
+async def test_the_queue_is_as_large_as_the_frames_that_wait(till: TestTill) -> None:
+    journal, epoch = await filled(till, 4)
+    all_of_it = (till.folder / "0000000001.chunk").stat().st_size - FRAMES_START
+    assert journal.queue().bytes == all_of_it
+    piece = journal.next_slice("live", 1)
+    assert piece is not None
+    journal.acknowledge(epoch, [Range(piece.first, piece.last)])
+    assert journal.queue().bytes == all_of_it - len(piece.frames)
+    await journal.close()

@@ -259,14 +259,13 @@ class Shelf:
         """
         wanted = room.wanted
         gone: list[int] = []
-        if wanted > 0:
-            for chunk in list(self)[:-1]:
-                if wanted <= 0 or len(gone) == GIVEN_UP_A_PASS:
-                    break
-                if chunk.done and not (chunk.spends or chunk.damaged or chunk.unreported) and self._remove(chunk):
-                    self._observer.given_up(chunk.number, chunk.size)
-                    gone.append(chunk.number)
-                    wanted -= chunk.size
+        for chunk in list(self)[:-1] if wanted else []:
+            if wanted <= 0 or len(gone) == GIVEN_UP_A_PASS:
+                break
+            if chunk.done and not (chunk.spends or chunk.damaged or chunk.unreported) and self._remove(chunk):
+                self._observer.given_up(chunk.number, chunk.size)
+                gone.append(chunk.number)
+                wanted -= chunk.size
         if gone:
             room.refresh()
         return gone
