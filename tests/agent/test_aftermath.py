@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,7 +14,7 @@ import pytest
 from support.agents import SERVER, Telling, sale
 from support.disks import BROKEN, TroubledDisk
 from support.tills import TestTill, crash
-from tillstream_agent.aftermath import Aftermath, Runs
+from tillstream_agent.aftermath import EVERY_S, MARK, Aftermath, Runs
 from tillstream_agent.capture import Capture, Enrolment
 from tillstream_agent.folder import Folder, write_private
 from tillstream_agent.journal import Journal
@@ -84,7 +85,7 @@ class Stand:
         where = Enrolment(self.till.keys.till_id, "acme", "north", "1", "USD")
         key = self.till.keys.tag_key
         capture = Capture(journal, edge, where, tag_key=key, clock=self.till.clock, randomness=os.urandom)
-        runs = Runs(state, journal, boot, telling.events)
+        runs = Runs(state, journal, boot, telling.events, self.folder.path / MARK)
         aftermath = Aftermath(journal, capture, runs, self.folder, telling.events)
         await runs.begin()
         return Run(self, journal, capture, state, runs, aftermath, telling)
@@ -190,15 +191,71 @@ async def test_where_boots_have_no_name_nothing_is_claimed(stand: Stand) -> None
     await run.ends()
 
 
-async def test_without_a_memory_of_the_run_an_unclean_end_may_have_been_a_power_cut(stand: Stand) -> None:
+@pytest.mark.parametrize("mark", [None, b"", b"\0" * 40, b"another run's"])
+async def test_without_a_memory_of_the_run_an_unclean_end_may_have_been_a_power_cut(
+    stand: Stand, mark: bytes | None
+) -> None:
     run = await stand.starts("monday")
     await run.sells("1", "2")
     epoch = run.journal.position.epoch
     await run.is_killed()
     stand.folder.database.unlink()
+    file = stand.folder.path / MARK
+    if mark is None:
+        file.unlink()
+    else:
+        file.write_bytes(mark)
     run = await stand.starts("monday")
     await run.aftermath.round()
     assert [(lost.epoch, lost.first) for lost in run.losses()] == [(epoch, 2)]
+    await run.ends()
+
+
+async def test_a_killed_run_whose_state_was_lost_has_lost_nothing_while_the_machine_stays_up(stand: Stand) -> None:
+    run = await stand.starts("monday")
+    await run.sells("1")
+    await run.is_killed()
+    stand.folder.database.unlink()
+    run = await stand.starts("monday")
+    await run.aftermath.round()
+    assert run.losses() == []
+    await run.ends()
+
+
+async def test_a_power_cut_that_also_took_the_state_is_told_of(stand: Stand) -> None:
+    run = await stand.starts("monday")
+    await run.sells("1")
+    epoch = run.journal.position.epoch
+    await run.is_killed()
+    stand.folder.database.unlink()
+    run = await stand.starts("tuesday")
+    await run.aftermath.round()
+    assert [lost.epoch for lost in run.losses()] == [epoch]
+    await run.ends()
+
+
+async def test_a_killed_run_whose_state_was_lost_is_remembered_until_all_it_wrote_is_on_the_disk(stand: Stand) -> None:
+    first = await stand.starts("monday")
+    await first.sells("1")
+    await first.is_killed()
+    stand.folder.database.unlink()
+    second = await stand.starts("monday")
+    await second.is_killed()
+    third = await stand.starts("tuesday")
+    await third.aftermath.round()
+    assert {lost.epoch for lost in third.losses()} == {first.journal.position.epoch, second.journal.position.epoch}
+    await third.ends()
+
+
+async def test_the_file_beside_the_state_is_its_owners_alone_and_is_not_needed(stand: Stand) -> None:
+    file = stand.folder.path / MARK
+    run = await stand.starts("monday")
+    assert file.stat().st_mode & 0o777 == 0o600
+    await run.ends()
+    file.unlink()
+    file.mkdir()
+    run = await stand.starts("monday")
+    assert await run.state.load_runs() == {run.journal.position.epoch: "monday"}
     await run.ends()
 
 
@@ -332,6 +389,43 @@ async def test_what_there_is_no_room_for_is_told_later(tmp_path: Path) -> None:
         assert list(run.journal.damage) == []
         assert [lost.reason for lost in run.losses()] == ["damaged_frame"]
         await run.ends()
+
+
+async def nothing_is_left_to_report(run: Run) -> None:
+    """Wait for less than the time after which everything is tried again."""
+    async with asyncio.timeout(EVERY_S / 4):
+        while run.journal.damage:
+            await asyncio.sleep(0)
+
+
+async def test_a_loss_found_later_is_reported_at_once(stand: Stand) -> None:
+    async with after_damage(stand) as run:
+        chunk = run.journal._shelf.get(run.journal.damage[0].chunk)
+        assert chunk is not None
+        task = asyncio.create_task(run.aftermath.run())
+        await nothing_is_left_to_report(run)
+        run.journal._shelf.lose(chunk, [Range(2, 2)])
+        run.aftermath.found.set()
+        await nothing_is_left_to_report(run)
+        task.cancel()
+        assert [lost.first for lost in run.losses()] == [1, 2]
+        await run.ends()
+
+
+async def test_what_could_not_be_reported_is_not_tried_in_a_loop_however_much_is_found(tmp_path: Path) -> None:
+    disk = TroubledDisk(tmp_path / "journal")
+    stand = Stand(Folder(tmp_path), TestTill(tmp_path / "journal", LIMITS, disk))
+    async with after_damage(stand) as run:
+        disk.trouble.write = BROKEN
+        task = asyncio.create_task(run.aftermath.run())
+        while "housekeeping_failed" not in run.telling.said():
+            await asyncio.sleep(0)
+        for _ in range(100):
+            run.aftermath.found.set()
+            await asyncio.sleep(0)
+        assert run.telling.said().count("housekeeping_failed") == 1
+        task.cancel()
+        await run.is_killed()
 
 
 async def test_a_former_key_stays_as_long_as_the_journal_holds_something_of_its_device(stand: Stand) -> None:

@@ -231,6 +231,25 @@ async def test_a_power_cut_is_reported_to_the_server_and_a_good_end_is_not(serve
     await state.close()
 
 
+async def test_damage_that_is_found_when_a_record_is_to_be_sent_is_reported_at_once(
+    server: Gateway, folder: Folder
+) -> None:
+    server.answers(503, times=1_000_000)
+    async with running_agent(folder) as (port, log):
+        for number in range(3):
+            await post(folder, port, "/v1/transactions?ack=disk", sale(str(number)))
+        (chunk,) = folder.journal.glob("*.chunk")
+        _, second, _ = (part for part in scan(chunk.read_bytes(), FRAMES_START) if isinstance(part, Frame))
+        with chunk.open("r+b") as file:
+            file.seek((second.start + second.end) // 2)
+            file.write(b"\xff\xff")
+        server.heals()
+        await server.until(lambda server: KIND_NUMBERS[RecordsLost] in kinds(server))
+        assert server.seqs()[:2] == [0, 2]
+    events = [msgspec.json.decode(line)["event"] for line in log.getvalue().splitlines()]
+    assert events.index("journal_lost") < events.index("records_lost")
+
+
 async def test_a_server_that_lost_records_is_sent_them_again(server: Gateway, folder: Folder) -> None:
     async with running_agent(folder) as (port, _):
         for number in range(5):

@@ -15,7 +15,7 @@ import aiohttp
 import msgspec
 import pytest
 
-from support.agents import enrolled, running_agent
+from support.agents import enrolled, running_agent, sale
 from support.gateways import TILL_ID, Gateway, gateway
 from tillstream_agent import __version__
 from tillstream_agent.cli import main, status_code
@@ -111,6 +111,20 @@ async def test_status_of_a_running_agent(server: Gateway, folder: Folder, capsys
         assert await command("status", "--state", folder.path, "--json") == 0
         status = msgspec.json.decode(capsys.readouterr().out)
     assert (status["running"], status["till"], status["queue"]["records"]) == (True, "1", 0)
+
+
+async def test_status_tells_how_fast_hooks_are_only_where_there_were_calls(
+    folder: Folder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with running_agent(folder, Config(hook_port=0, sync_heartbeat_s=3600)) as (port, _):
+        await command("status", "--state", folder.path)
+        assert f"port {port}, no calls since the last heartbeat" in capsys.readouterr().out
+        headers = {"Authorization": f"Bearer {folder.hook_token()}"}
+        async with aiohttp.ClientSession(headers=headers) as client:
+            for _ in range(2):  # the first heartbeat may come between, and begins to count anew
+                await client.post(f"http://127.0.0.1:{port}/v1/transactions", json=msgspec.to_builtins(sale()))
+                await command("status", "--state", folder.path)
+        assert " µs, p99 " in capsys.readouterr().out
 
 
 async def test_status_of_a_stopped_agent_is_degraded(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from support.agents import enrolled, running_agent
 from support.gateways import Gateway, gateway
-from support.tills import TurnedClock
+from support.tills import TestTill, TurnedClock
 from tillstream_agent import doctor
 from tillstream_agent.clock import SystemClock
 from tillstream_agent.config import Config
@@ -20,8 +20,12 @@ from tillstream_agent.doctor import Doctor, Finding, findings_of
 from tillstream_agent.folder import Folder, write_private
 from tillstream_agent.inspection import read_stopped
 from tillstream_agent.status import QueueStatus, Status
+from tillstream_protocol.framing import FRAMES_START, HEADER_SIZE, Frame, scan
+from tillstream_protocol.limits import DEFAULT
 from tillstream_protocol.messages import HookLatency
 from tillstream_protocol.signing import SignKey
+
+LIMITS = replace(DEFAULT, sync_interval=0.0, reserve=0)
 
 
 @dataclass
@@ -114,6 +118,58 @@ async def test_a_chunk_set_aside_is_a_problem(practice: Practice) -> None:
     practice.folder.journal.mkdir()
     (practice.folder.journal / "0000000001.damaged").touch()
     assert "0000000001.damaged" in (await practice.problem("journal")).detail
+
+
+@pytest.fixture
+async def chunk(practice: Practice) -> Path:
+    """A closed chunk with three records."""
+    till = TestTill(practice.folder.journal, LIMITS)
+    journal = await till.start()
+    for number in range(3):
+        journal.append(b"%d" % number * 100, kind=1)
+    await journal.close()
+    (file,) = practice.folder.journal.glob("*.chunk")
+    return file
+
+
+def flipped(file: Path, at: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[at] ^= 0xFF
+    file.write_bytes(content)
+
+
+async def test_a_whole_chunk_is_none_nor_is_one_that_a_crash_cut_off(practice: Practice, chunk: Path) -> None:
+    assert (await practice.finds())["journal"].verdict == "ok"
+    *_, last = (part for part in scan(chunk.read_bytes(), FRAMES_START) if isinstance(part, Frame))
+    os.truncate(chunk, last.end - 1)
+    assert (await practice.finds())["journal"].detail == "no damaged files"
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+async def test_a_chunk_with_a_damaged_record_is_named(practice: Practice, chunk: Path, number: int) -> None:
+    frames = [part for part in scan(chunk.read_bytes(), FRAMES_START) if isinstance(part, Frame)]
+    flipped(chunk, (frames[number].start + frames[number].end) // 2)
+    assert chunk.name in (await practice.problem("journal")).detail
+
+
+@pytest.mark.parametrize("headers", [(0,), (1,), (0, 1)])
+async def test_a_chunk_with_a_damaged_header_is_named(
+    practice: Practice, chunk: Path, headers: tuple[int, ...]
+) -> None:
+    for header in headers:
+        flipped(chunk, header * HEADER_SIZE + 40)
+    assert chunk.name in (await practice.problem("journal")).detail
+
+
+async def test_a_chunk_that_cannot_be_read_is_named(practice: Practice) -> None:
+    (practice.folder.journal / "0000000001.chunk").mkdir(parents=True)
+    assert "0000000001.chunk" in (await practice.problem("journal")).detail
+
+
+async def test_a_chunk_that_is_gone_by_now_is_no_trouble(practice: Practice) -> None:
+    practice.folder.journal.mkdir()
+    (practice.folder.journal / "0000000001.chunk").symlink_to(practice.folder.journal / "nowhere")
+    assert (await practice.finds())["journal"].verdict == "ok"
 
 
 async def test_a_server_that_is_not_there_is_a_problem(practice: Practice) -> None:

@@ -84,6 +84,30 @@ async def test_a_chunk_whose_spends_cannot_be_kept_stays(house: House, monkeypat
     assert house.telling.said() == ["housekeeping_failed", "housekeeping_failed"]
 
 
+async def test_acknowledgements_are_kept_before_what_they_speak_of_goes(house: House) -> None:
+    await captured(house)
+    await captured(house)
+    house.till.clock.turn(61)
+    await house.keeping.sweep()
+    assert not (house.till.folder / "0000000001.chunk").exists()
+    again = await house.till.start(acked=await house.state.load_acked())
+    assert again.damage == ()
+    await again.close()
+
+
+async def test_the_journal_hears_which_acknowledgements_were_kept(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[object] = []
+    monkeypatch.setattr(house.journal, "kept", told.append)
+    await captured(house)
+    await house.keeping.finish()
+    assert told == [dict(house.journal.acked())]
+    await house.state.close()
+    await house.keeping.finish()
+    assert len(told) == 1, "not where it failed"
+
+
 async def test_answered_and_expired_offers_are_forgotten(house: House) -> None:
     for number, expires in ((1, NOW_MS + 1000), (2, NOW_MS), (3, NOW_MS + 1000)):
         await house.state.save_offer(number, expires, offer_push(number))

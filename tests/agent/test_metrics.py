@@ -89,6 +89,29 @@ def test_the_journals_incidents_are_counted() -> None:
     assert telling.events.last_error == "journal_set_aside"
 
 
+def test_what_the_journal_lost_gave_up_or_cannot_sync_is_told_of_and_counted() -> None:
+    telling = Telling()
+    findings: list[str] = []
+    log = json_logger(telling.stream, "debug")
+    journal = JournalEvents(log, telling.metrics, telling.events, lambda: findings.append("found"))
+    for what in ("lost", "given_up", "sync_stuck"):
+        assert telling.counted("journal_incidents", what=what) == 0
+    journal.sync_stuck(7, 5.0)
+    journal.lost(3, 10, None, "damaged_frame")
+    assert telling.events.last_error == "journal_lost"
+    assert findings == ["found"]
+    journal.given_up(4, 4096)
+    for what in ("lost", "given_up", "sync_stuck"):
+        assert telling.counted("journal_incidents", what=what) == 1
+    told = [{name: line[name] for name in line if name not in ("level", "timestamp")} for line in telling.lines()]
+    assert told == [
+        {"event": "journal_sync_stuck", "records": 7, "seconds": 5.0},
+        {"event": "journal_lost", "chunk": 3, "first": 10, "last": None, "reason": "damaged_frame"},
+        {"event": "chunk_given_up", "chunk": 4, "size": 4096},
+    ]
+    assert [line["level"] for line in telling.lines()] == ["error", "error", "warning"]
+
+
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=200))
 def test_quantiles_are_of_the_values_given(values: list[float]) -> None:
     window = LatencyWindow()

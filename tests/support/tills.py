@@ -68,7 +68,7 @@ class Diary(JournalObserver):
         self.lines.append(f"lost {chunk} {first} {last} {reason}")
 
     def given_up(self, chunk: int, size: int) -> None:
-        self.lines.append(f"given up {chunk}")
+        self.lines.append(f"given up {chunk} {size}")
 
     def sync_stuck(self, records: int, seconds: float) -> None:
         self.lines.append(f"stuck {records} {seconds:g}")

@@ -3,13 +3,20 @@
 A run is remembered, with the boot it ran in, until all that it wrote is known to be on the disk. A killed process loses
 nothing while the machine stays up; a run that is still remembered in another boot was ended by a power cut, which may
 have taken up to the last 20 ms of it. What may be lost is said by a record like any other, so it arrives exactly once.
+
+The state file may be lost as well. So the run and its boot are also written beside it, without a sync: after a plain
+kill that file is whole, and says that the machine stayed up; after a power cut it names another boot, or nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Final
 
 from tillstream_protocol.errors import TillstreamError
@@ -22,6 +29,8 @@ from .folder import Folder
 from .journal import Damage, Journal, Name
 from .state import State
 
+MARK: Final = "last-run"
+"""The name of the file that says which run was the newest, and in which boot."""
 EVERY_S: Final = 60.0
 """Seconds between tries of what could not be done at once, on a full disk for example."""
 
@@ -34,6 +43,8 @@ class Runs:
     journal: Journal
     boot: str | None
     events: Events
+    mark: Path
+    """The file beside the state's in which the newest run is written down."""
     cut: set[bytes] = field(default_factory=set)
     """Epochs that a power cut ended, and whose loss is not reported yet."""
     _earlier: set[bytes] = field(default_factory=set)
@@ -55,11 +66,35 @@ class Runs:
         parent = self.journal.parent
         unknown = parent.epoch != NO_EPOCH and parent.epoch not in known
         if unknown and parent.seq and not self.journal.clean_end:
-            self.cut.add(parent.epoch)
+            await self._look_beside(parent.epoch)
+
+    async def _look_beside(self, epoch: bytes) -> None:
+        """An epoch ended badly, and the state knows nothing of it."""
+        if self._marked() != self._line(epoch):
+            self.cut.add(epoch)
+            return
+        self._earlier.add(epoch)
+        await self.state.begin_run(epoch, self.boot or "")
+
+    def _line(self, epoch: bytes) -> bytes:
+        return f"{epoch.hex()} {self.boot}\n".encode()
+
+    def _marked(self) -> bytes:
+        try:
+            return self.mark.read_bytes()
+        except OSError:
+            return b""
 
     async def _note(self) -> None:
+        self._write_beside()
         await self.state.begin_run(self.journal.position.epoch, self.boot or "")
         self._noted = True
+
+    def _write_beside(self) -> None:
+        with suppress(OSError):  # then a power cut is assumed, should the state be lost too
+            self.mark.unlink(missing_ok=True)
+            with open(self.mark, "xb", opener=partial(os.open, mode=0o600)) as file:
+                file.write(self._line(self.journal.position.epoch))
 
     async def settle(self) -> None:
         """Forget earlier runs of this boot once nothing of theirs can be lost any more."""
@@ -96,19 +131,33 @@ class Aftermath:
     runs: Runs
     folder: Folder
     events: Events
+    found: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the journal has found another loss."""
 
     async def run(self) -> None:
-        """Go round for ever: what could not be done is tried again."""
-        while True:
-            await self.round()
-            await asyncio.sleep(EVERY_S)
+        """Go round for ever: at once when a loss is found, and in any case to try again what could not be done.
 
-    async def round(self) -> None:
-        """Report what is found, and tidy up what nothing waits for."""
+        What could not be reported waits for its time: to try it may find the next loss on a disk that fails.
+        """
+        while True:
+            self.found.clear()
+            if await self.round():
+                await self._wait_for_a_finding()
+            else:
+                await asyncio.sleep(EVERY_S)
+
+    async def round(self) -> bool:
+        """Report what is found, and tidy up what nothing waits for. False where not all could be reported."""
         await self.runs.begin()
-        await attempt(self.events, "report what is lost", self._report)
+        reported = await attempt(self.events, "report what is lost", self._report)
         await self.runs.settle()
         await attempt(self.events, "forget former keys", self._forget_former_keys)
+        return reported
+
+    async def _wait_for_a_finding(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(EVERY_S):
+                await self.found.wait()
 
     async def _report(self) -> None:
         """A finding counts as reported once the record of it survives a power cut."""
@@ -146,9 +195,11 @@ def _fact(damage: Damage) -> RecordsLost:
     return RecordsLost(damage.epoch, damage.first, damage.chunk, damage.reason, damage.last)
 
 
-async def attempt(events: Events, what: str, do: Callable[[], Awaitable[None]]) -> None:
-    """Do something that is tried again later; what fails is told of."""
+async def attempt(events: Events, what: str, do: Callable[[], Awaitable[None]]) -> bool:
+    """Do something that is tried again later; what fails is told of. Whether it was done."""
     try:
         await do()
     except TillstreamError as error:
         events.housekeeping_failed(what, error)
+        return False
+    return True

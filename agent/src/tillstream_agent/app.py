@@ -17,7 +17,7 @@ from tillstream_protocol.limits import DEFAULT
 from tillstream_protocol.signing import SignKey
 
 from . import __version__
-from .aftermath import Aftermath, Runs
+from .aftermath import MARK, Aftermath, Runs
 from .boot import boot_id
 from .capture import Capture, Enrolment
 from .clock import Clock, CorrectedClock
@@ -123,8 +123,10 @@ async def _core(stack: AsyncExitStack, folder: Folder, identity: Identity, confi
     edge = await _edge(identity, state, events, time)
     identity = await _with_newest_keys(folder, identity, edge, events)
     letters = Letters(world.clock, *await state.load_letters())
-    journal = await _journal(folder, identity, config, world, state, letters, JournalEvents(log, metrics, events))
-    runs = Runs(state, journal, world.boot(), events)
+    found = asyncio.Event()
+    observer = JournalEvents(log, metrics, events, found.set)
+    journal = await _journal(folder, identity, config, world, state, letters, observer)
+    runs = Runs(state, journal, world.boot(), events, folder.path / MARK)
     stack.push_async_callback(runs.finish)
     stack.push_async_callback(journal.close)
     await runs.begin()
@@ -165,7 +167,7 @@ async def _core(stack: AsyncExitStack, folder: Folder, identity: Identity, confi
         reporter,
         desk,
         letters,
-        Aftermath(journal, capture, runs, folder, events),
+        Aftermath(journal, capture, runs, folder, events, found),
     )
 
 

@@ -20,7 +20,7 @@ from typing import Any, Final
 import msgspec
 
 from tillstream_protocol.errors import InvalidInput, TillstreamError
-from tillstream_protocol.messages import Token
+from tillstream_protocol.messages import HookLatency, Token
 
 from . import __version__
 from .app import World, run
@@ -339,11 +339,16 @@ def _in_words(status: Status) -> str:
     if status.damaged_files:
         rows.append(("damaged", f"{status.damaged_files} files of the journal: tillstream-agent doctor"))
     if status.running and status.hook is not None:
-        rows.append(("hook", f"port {status.http_port}, p50 {status.hook.p50} µs, p99 {status.hook.p99} µs"))
+        rows.append(("hook", f"port {status.http_port}, {_hook_words(status.hook)}"))
         rows.append(("pack", f"version {status.pack_version}"))
     if status.trouble:
         rows.append(("trouble", ", ".join(status.trouble)))
     return "\n".join(f"{name:8} {text}" for name, text in rows)
+
+
+def _hook_words(hook: HookLatency) -> str:
+    """How fast the calls of the current heartbeat's interval were answered."""
+    return f"p50 {hook.p50} µs, p99 {hook.p99} µs" if hook.count else "no calls since the last heartbeat"
 
 
 def _link_words(status: Status) -> str:

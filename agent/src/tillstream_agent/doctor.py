@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from tillstream_protocol.codec import encode
 from tillstream_protocol.errors import TillstreamError
+from tillstream_protocol.framing import FRAMES_START, HEADER_SIZE, ChunkHeader, DamagedChunk, Gap, scan
 from tillstream_protocol.messages import Hello, Introduction, decode_introduction, introduction_bytes
 from tillstream_protocol.signing import verify
 from tillstream_protocol.versions import PROTOCOL
@@ -97,7 +98,8 @@ class Doctor:
             cause = "this agent has joined no server" if isinstance(error, NotEnrolled) else "the file was altered"
             return [_problem("identity", error.message, cause, fix)]
         findings = [self._identity(identity), self._permissions(), self._disk_space(), await self._disk_speed()]
-        findings += [self._quarantine(), self._state(), *await self._server(identity)]
+        journal = await asyncio.to_thread(self._journal)
+        findings += [journal, self._state(), *await self._server(identity)]
         return findings + await self._agent()
 
     def _identity(self, identity: Identity) -> Finding:
@@ -155,9 +157,11 @@ class Doctor:
             file.unlink()
         return slowest
 
-    def _quarantine(self) -> Finding:
+    def _journal(self) -> Finding:
+        """Reads every chunk, some 70 MB a second: damage in a closed one shows nowhere else before it is sent."""
         kept = damaged_files(self.folder.path)
         damaged = [name for name in kept if name.endswith(".damaged")]
+        damaged += [file.name for file in sorted(self.folder.journal.glob("*.chunk")) if _is_damaged(file)]
         if damaged:
             fix = "check the disk; keep the files and send them to support: the server may still open parts of them"
             detail = f"{len(damaged)} damaged files: {_some(damaged)}"
@@ -230,6 +234,23 @@ class Doctor:
 
 def _some(names: list[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (" …" if len(names) > most else "")
+
+
+def _is_damaged(chunk: Path) -> bool:
+    """Whether a chunk cannot be read, has a bad header, or bytes that are nothing before the last of its frames.
+
+    What follows the last frame may be a write under way, or one that a crash cut off.
+    """
+    try:
+        data = chunk.read_bytes()
+        ChunkHeader.read(data[:FRAMES_START])
+    except FileNotFoundError:
+        return False  # it was acknowledged, and its time was over
+    except (OSError, DamagedChunk):
+        return True
+    return data[:HEADER_SIZE] != data[HEADER_SIZE:FRAMES_START] or any(
+        isinstance(part, Gap) and part.end < len(data) for part in scan(data, FRAMES_START)
+    )
 
 
 def _is_open(path: Path) -> bool:

@@ -282,10 +282,18 @@ class Events:
 class JournalEvents(JournalObserver):
     """What the journal tells, told on."""
 
-    def __init__(self, log: FilteringBoundLogger, metrics: AgentMetrics, events: Events) -> None:
+    def __init__(
+        self,
+        log: FilteringBoundLogger,
+        metrics: AgentMetrics,
+        events: Events,
+        found: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`found` is called when records are found to be missing or damaged."""
         self._log = log
         self._metrics = metrics
         self._events = events
+        self._found = found
 
     def opened(self, chunk: int) -> None:
         """A chunk was begun."""
@@ -299,6 +307,10 @@ class JournalEvents(JournalObserver):
         """A chunk is no longer trusted; its unsynced records go into another."""
         self._trouble("sync_failed", chunk=chunk, reason=reason)
 
+    def sync_stuck(self, records: int, seconds: float) -> None:
+        """Records have waited for the disk for so long that callers are told they are not safe."""
+        self._trouble("sync_stuck", records=records, seconds=round(seconds, 3))
+
     def torn(self, chunk: int, size: int) -> None:
         """A torn tail was cut at start: what was never acknowledged as on the disk."""
         self._metrics.incident("torn")
@@ -311,6 +323,16 @@ class JournalEvents(JournalObserver):
     def set_aside(self, name: str, reason: str) -> None:
         """A file that cannot be read was renamed, and kept."""
         self._trouble("set_aside", file=name, reason=reason)
+
+    def lost(self, chunk: int, first: int, last: int | None, reason: str) -> None:
+        """Records may be lost; a record that says so is captured as soon as that can be done."""
+        self._trouble("lost", chunk=chunk, first=first, last=last, reason=reason)
+        self._found()
+
+    def given_up(self, chunk: int, size: int) -> None:
+        """An acknowledged chunk went before its time for want of room: the till can send it to nobody again."""
+        self._metrics.incident("given_up")
+        self._log.warning("chunk_given_up", chunk=chunk, size=size)
 
     def discarded(self, chunk: int) -> None:
         """An acknowledged chunk was unlinked after its time."""

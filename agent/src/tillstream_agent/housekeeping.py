@@ -60,7 +60,9 @@ class Housekeeping:
         await self._attempt("forget offers", self._forget_offers)
 
     async def _save_acked(self) -> None:
-        await self.state.save_acked(self.journal.acked())
+        acked = dict(self.journal.acked())
+        await self.state.save_acked(acked)
+        self.journal.kept(acked)
 
     async def _save_letters(self) -> None:
         changes = self.letters.changes()
@@ -73,9 +75,13 @@ class Housekeeping:
             raise
 
     async def _sweep_journal(self) -> None:
-        """Spends in a chunk are kept before it goes: a lease must not become whole again."""
+        """What the next run must know of a chunk is kept before it goes.
+
+        Or a lease would become whole again, and what was acknowledged would be called missing.
+        """
         swept = self.journal.sweep()
         if swept.chunks:
+            await self._save_acked()
             await self.state.save_settled(swept.spends)
             self.journal.discard(swept)
 

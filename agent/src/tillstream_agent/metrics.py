@@ -34,7 +34,7 @@ REFUSALS: Final = (
     "unsupported_media_type",
 )
 UPLOADS: Final = ("acked", "authentication", "confused", "refused", "revoked", "too_large", "unavailable", "version")
-INCIDENTS: Final = ("damaged", "set_aside", "sync_failed", "torn")
+INCIDENTS: Final = ("damaged", "given_up", "lost", "set_aside", "sync_failed", "sync_stuck", "torn")
 LOSSES: Final = ("damaged_frame", "damaged_header", "missing_chunk", "power_cut", "torn_tail")
 STATES: Final = ("set_aside", "unusable")
 RETURNS: Final = ("refused", "taken_back")

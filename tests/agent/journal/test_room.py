@@ -10,7 +10,8 @@ import pytest
 from support.disks import BROKEN, TroubledDisk
 from support.tills import TestTill, crash
 from tillstream_agent.journal import Journal, JournalFull
-from tillstream_protocol.framing import Spend
+from tillstream_agent.journal.room import EASE_CHUNKS
+from tillstream_protocol.framing import FRAMES_START, Spend
 from tillstream_protocol.limits import DEFAULT
 
 RESERVE = 100_000
@@ -34,12 +35,13 @@ class Story:
         return journal
 
     async def fill(self, journal: Journal, chunks: int, spends: tuple[Spend, ...] = ()) -> None:
-        """Acknowledged chunks, and an open one."""
+        """Acknowledged chunks, and an open one; the acknowledgements were kept."""
         for _ in range(chunks):
             journal.append(bytes(500), kind=1, spends=spends)
             journal.roll()
         await self.passes(journal)
         self.till.drain(journal)
+        journal.kept(dict(journal.acked()))
 
     async def passes(self, journal: Journal, count: int = 1) -> None:
         for _ in range(count):
@@ -140,18 +142,21 @@ async def test_short_of_room_acknowledged_chunks_are_given_up_oldest_first(story
     await story.fill(journal, 7)
     story.trouble.free = RESERVE + 2 * SMALL.chunk - 1500
     await story.passes(journal)
-    assert [line for line in story.till.diary.lines if line.startswith("given up")] == ["given up 1", "given up 2"]
+    assert [line for line in story.till.diary.lines if line.startswith("given up")] == [
+        "given up 1 1184",
+        "given up 2 1184",
+    ]
     story.trouble.free = 0
     await story.passes(journal)
     assert [line for line in story.till.diary.lines if line.startswith("given up")][2:] == [
-        "given up 3",
-        "given up 4",
-        "given up 5",
-        "given up 6",
+        "given up 3 1184",
+        "given up 4 1184",
+        "given up 5 1184",
+        "given up 6 1184",
     ]
     await story.passes(journal, 3)
-    assert "given up 7" in story.till.diary.lines
-    assert "given up 8" not in story.till.diary.lines, "the newest stays"
+    assert "given up 7 1184" in story.till.diary.lines
+    assert "given up 8 1184" not in story.till.diary.lines, "the newest stays"
     await journal.close()
 
 
@@ -189,5 +194,74 @@ async def test_what_cannot_be_given_up_stays_on_the_shelf(story: Story) -> None:
     assert not any(line.startswith("given up") for line in story.till.diary.lines)
     story.trouble.unlink = None
     await story.passes(journal)
-    assert "given up 1" in story.till.diary.lines
+    assert "given up 1 1184" in story.till.diary.lines
+    await journal.close()
+
+
+@pytest.mark.parametrize(("beyond", "gone"), [(0, [1]), (1, [1, 2])])
+async def test_no_more_chunks_are_given_up_than_make_room(story: Story, beyond: int, gone: list[int]) -> None:
+    journal = await story.begin()
+    story.till.diary.lines.clear()
+    await story.fill(journal, 4)
+    size = (story.till.folder / "0000000001.chunk").stat().st_size
+    story.trouble.free = RESERVE + EASE_CHUNKS * SMALL.chunk - size - beyond
+    journal._syncer._room.refresh()
+    assert journal._shelf.give_room(journal._syncer._room) == gone
+    await journal.close()
+
+
+async def test_a_damaged_chunk_is_not_given_up_though_its_loss_was_reported(story: Story) -> None:
+    journal = await story.begin()
+    for plain in (b"a", b"b"):
+        journal.append(plain, kind=1)
+    journal.roll()
+    await story.passes(journal)
+    path = story.till.folder / "0000000001.chunk"
+    data = bytearray(path.read_bytes())
+    data[FRAMES_START + 60] ^= 1
+    path.write_bytes(bytes(data))
+    assert story.till.drain(journal) == [b"b"]
+    journal.reported(journal.damage[0])
+    story.trouble.free = 0
+    await story.passes(journal)
+    assert path.exists()
+    await journal.close()
+
+
+async def test_of_an_epoch_that_is_gone_nothing_is_remembered(story: Story) -> None:
+    first = await story.begin()
+    await story.fill(first, 2)
+    epoch = first.position.epoch
+    first._chain.close()
+    await story.passes(first)
+    journal = await story.till.start(acked=first.acked())
+    await crash(journal)
+    story.trouble.free = 0
+    await story.passes(journal, 2)
+    assert epoch not in journal.acked()
+    assert epoch not in journal._shelf._acked
+    await journal.close()
+
+
+async def test_what_the_next_run_would_call_missing_goes_only_while_captures_are_refused(story: Story) -> None:
+    journal = await story.begin()
+    await story.fill(journal, 2)
+    journal.kept({})
+    story.trouble.free = RESERVE
+    await story.passes(journal)
+    assert len(list(story.till.folder.glob("*.chunk"))) == 3
+    story.trouble.free = RESERVE - 1
+    await story.passes(journal)
+    assert len(list(story.till.folder.glob("*.chunk"))) == 1
+    await journal.close()
+
+
+async def test_what_was_kept_before_a_restart_is_kept_after_it(story: Story) -> None:
+    first = await story.begin()
+    await story.fill(first, 1)
+    journal = await story.till.start(acked=first.acked())
+    await crash(journal)
+    story.trouble.free = RESERVE
+    await story.passes(journal)
+    assert not (story.till.folder / "0000000001.chunk").exists()
     await journal.close()

@@ -19,6 +19,7 @@ from tillstream_protocol import messages
 from tillstream_protocol.codec import encode
 from tillstream_protocol.errors import InvalidInput
 from tillstream_protocol.messages import (
+    MAX_EPOCH_RANGES,
     Challenge,
     EpochRanges,
     Missing,
@@ -95,6 +96,23 @@ def test_an_expired_push_is_forgotten() -> None:
 def test_what_is_missing_of_what_was_claimed_is_to_be_queued_again() -> None:
     said = Missing((EpochRanges(EPOCH, (Range(3, 8),)), EpochRanges(b"x" * 16, (Range(0, 9),))))
     assert open_session().receive(encode(said), NOW_MS) == Requeue((EpochRanges(EPOCH, (Range(3, 4), Range(8, 8))),))
+
+
+def test_where_more_is_told_than_believed_no_more_than_that_is_queued_again() -> None:
+    every_other = tuple(Range(2 * n, 2 * n) for n in range(MAX_EPOCH_RANGES + 1))
+    believed = (EpochRanges(EPOCH, every_other),)
+    till = PushSession(
+        till_id=TILL_ID, device=DEVICE, agent_version="1.0", last_push=0, pack_version=3, claim=lambda: believed
+    )
+    step = till.receive(encode(Challenge(bytes(16), NOW_MS)), NOW_MS)
+    assert isinstance(step, Say)
+    present = messages.decode_to_server(step.data)
+    assert isinstance(present, Present)
+    assert present.acked == (
+        EpochRanges(EPOCH, (*every_other[:-2], Range(every_other[-2].first, every_other[-1].last))),
+    )
+    said = Missing((EpochRanges(EPOCH, (Range(0, 5),)),))
+    assert till.receive(encode(said), NOW_MS) == Requeue((EpochRanges(EPOCH, every_other[:3]),))
 
 
 def test_nothing_can_be_missing_before_the_till_has_presented_itself() -> None:

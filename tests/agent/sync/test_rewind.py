@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,12 @@ from hypothesis import strategies as st
 from support.agents import Telling
 from support.tills import TestTill
 from tillstream_agent.journal import Journal, JournalFull, Name
-from tillstream_agent.sync.rewind import ROOM, Rewind, overlap
+from tillstream_agent.sync import rewind
+from tillstream_agent.sync.rewind import Rewind, overlap, told
 from tillstream_protocol.codec import encode
 from tillstream_protocol.limits import DEFAULT
 from tillstream_protocol.messages import MAX_EPOCH_RANGES, MAX_EPOCHS, EpochRanges, Present, Range, decode_to_server
-from tillstream_protocol.ranges import collect
+from tillstream_protocol.ranges import collect, count, covers, merge
 
 LIMITS = replace(DEFAULT, sync_interval=0.0, chunk=4096, reserve=0)
 E1, E2, E3 = (bytes([n]) * 16 for n in (1, 2, 3))
@@ -71,16 +73,54 @@ def claim(believed: Believed) -> tuple[EpochRanges, ...]:
     return Rewind(believed, Telling().events, lambda: None).claim()
 
 
-def test_the_newest_epochs_are_claimed_as_far_as_there_is_room() -> None:
+def present(claimed: tuple[EpochRanges, ...]) -> Present:
+    return Present(bytes(16), bytes(8), bytes(64), 1, "1.0", 2**53, 2**53, told(claimed))
+
+
+def test_the_newest_epochs_are_claimed_newest_first() -> None:
     epochs = [n.to_bytes(16, "big") for n in range(MAX_EPOCHS + 5)]
     claimed = claim(Believed({epoch: (Range(0, 1),) for epoch in epochs}))
     assert [one.epoch for one in claimed] == epochs[:4:-1]
-    many = tuple(Range(2**40 + n * 2, 2**40 + n * 2) for n in range(MAX_EPOCH_RANGES + 5))
-    claimed = claim(Believed(dict.fromkeys(epochs, many)))
-    assert claimed[0] == EpochRanges(epochs[-1], many[5:])
-    present = Present(bytes(16), bytes(8), bytes(64), 1, "1.0", 2**53, 2**53, claimed)
-    assert ROOM / 2 < len(encode(present)) <= DEFAULT.push_message
-    assert decode_to_server(encode(present)) == present
+    assert told(claimed) == claimed
+
+
+def apart(number: int, first: int = 2**40) -> tuple[Range, ...]:
+    return tuple(Range(first + n * 2, first + n * 2) for n in range(number))
+
+
+@pytest.mark.parametrize(("epochs", "ranges", "left"), [(1, 5_005, 5_000), (1_000, 600, 9), (MAX_EPOCHS, 1, 1)])
+def test_more_ranges_than_a_message_takes_are_told_as_fewer_that_hold_them_all(
+    epochs: int, ranges: int, left: int
+) -> None:
+    claimed = tuple(EpochRanges(n.to_bytes(16, "big"), apart(ranges)) for n in range(epochs))
+    said = present(claimed)
+    assert len(encode(said)) <= DEFAULT.push_message
+    assert decode_to_server(encode(said)) == said
+    assert [one.epoch for one in said.acked] == [one.epoch for one in claimed]
+    assert {len(one.ranges) for one in said.acked} == {left}
+    assert all(covers(said.acked[0].ranges, one) for one in claimed[0].ranges)
+
+
+@given(st.sets(st.integers(0, 300), min_size=1), st.integers(1, 12))
+def test_the_widest_gaps_are_kept(seqs: set[int], most: int) -> None:
+    exact = collect(sorted(seqs))
+    with pytest.MonkeyPatch.context() as small:
+        small.setattr(rewind, "MAX_EPOCH_RANGES", most)
+        ((_, said),) = ((one.epoch, one.ranges) for one in told([EpochRanges(E1, exact)]))
+    assert len(said) == min(most, len(exact))
+    assert set(seqs) <= {seq for _, seq in names_in([EpochRanges(E1, said)])}
+    assert said == merge(said)
+    kept = sorted(later.first - former.last for former, later in pairwise(said))
+    there = sorted(later.first - former.last for former, later in pairwise(exact))
+    assert kept == there[len(there) - len(kept) :]
+
+
+def test_what_the_server_lacks_of_the_gaps_between_is_not_touched() -> None:
+    """A till that tells more than it believes takes back no more than it believes."""
+    believed = (EpochRanges(E1, apart(MAX_EPOCH_RANGES + 1)),)
+    (said,) = told(believed)
+    assert count(said.ranges) > count(believed[0].ranges)
+    assert overlap(believed, (said,)) == believed
 
 
 def test_records_of_a_former_till_are_not_claimed_by_this_one() -> None:

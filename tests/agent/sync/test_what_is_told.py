@@ -293,6 +293,28 @@ async def test_records_of_a_former_enrolment_cast_no_doubt_on_the_server(line: L
     assert (live.lane, live.first, live.last) == ("live", 0, 9)
 
 
+async def test_a_refused_record_whose_lane_is_held_back_holds_up_no_other_that_is_due(line: Line) -> None:
+    await line.captures(2)
+    await line.becomes_another()
+    line.fails(line.sends(), "refused")
+    refused = line.sends()
+    line.fails(refused, "refused")
+    line.fails(line.sends(), "authentication")
+    line.now = 1.0
+    await line.captures()
+    today = line.sends()
+    line.fails(today, "refused")
+    line.now = 2 * RETRY_S[0]
+    assert line.flow.next(line.now) == Rest(0.0, for_news=True)
+    again = line.sends()
+    assert (again.lane, again.epoch, again.first) == ("live", today.epoch, today.first)
+    line.acks(again)
+    assert line.flow.next(line.now) == Rest(FORMER_S - line.now, for_news=True)
+    line.now = FORMER_S
+    lanes = {(sent.lane, sent.first) for sent in (line.sends(), line.sends())}
+    assert lanes == {("former", 0), ("former", 1)}
+
+
 async def test_with_a_full_book_a_former_record_holds_up_its_own_lane_alone(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -203,6 +203,10 @@ class Journal:
         """What was acknowledged, of the epochs that still have chunks here; the oldest epoch comes first."""
         return self._shelf.acked()
 
+    def kept(self, acked: Ranges) -> None:
+        """These acknowledgements were written where the next run finds them."""
+        self._shelf.keep(acked)
+
     def set_aside(self, epoch: bytes, seq: int) -> None:
         """Pass over a record that the server refuses. Its chunk stays until it is acknowledged."""
         self._shelf.set_aside(epoch, seq)

@@ -72,6 +72,7 @@ class Shelf:
         self._epochs: dict[bytes, dict[int, Chunk]] = {}
         self._undone: dict[int, Chunk] = {}
         self._acked: dict[bytes, tuple[Range, ...]] = {}
+        self._kept: Ranges = {}
         self._aside: dict[bytes, tuple[Range, ...]] = {}
         self._together: dict[bytes, tuple[tuple[Range, ...], tuple[Range, ...], tuple[Range, ...]]] = {}
         self._cut: dict[int, Slice] = {}
@@ -91,6 +92,7 @@ class Shelf:
         """Take up what earlier runs kept of acknowledgements and of what was set aside."""
         for epoch, ranges in acked.items():
             self._acked[epoch] = merge(ranges)
+        self.keep(dict(self._acked))
         for epoch, ranges in aside.items():
             here = merge(part for chunk in self._family(epoch) for part in chunk.present)
             self._put_aside(epoch, without(common(merge(ranges), here), self._acked.get(epoch, ())))
@@ -207,6 +209,10 @@ class Shelf:
         epochs = dict.fromkeys(chunk.epoch for chunk in self)
         return {epoch: self._acked[epoch] for epoch in epochs if self._acked.get(epoch)}
 
+    def keep(self, acked: Ranges) -> None:
+        """These acknowledgements survive the process: the next run will not miss what they speak of."""
+        self._kept = acked
+
     def aside(self) -> Mapping[bytes, tuple[Range, ...]]:
         """What was set aside."""
         return dict(self._aside)
@@ -255,20 +261,27 @@ class Shelf:
     def give_room(self, room: Room) -> list[int]:
         """Unlink acknowledged chunks before their time while the disk is short of room; the numbers of those gone.
 
-        Chunks with spends are left to `sweep`, since those must be kept first.
+        Chunks with spends are left to `sweep`, since those must be kept first; chunks whose acknowledgements were not
+        kept yet go only while captures are refused, since the next run would call them missing.
         """
         wanted = room.wanted
         gone: list[int] = []
         for chunk in list(self)[:-1] if wanted else []:
             if wanted <= 0 or len(gone) == GIVEN_UP_A_PASS:
                 break
-            if chunk.done and not (chunk.spends or chunk.damaged or chunk.unreported) and self._remove(chunk):
+            if self._may_go(chunk, room) and self._remove(chunk):
                 self._observer.given_up(chunk.number, chunk.size)
                 gone.append(chunk.number)
                 wanted -= chunk.size
         if gone:
             room.refresh()
         return gone
+
+    def _may_go(self, chunk: Chunk, room: Room) -> bool:
+        if not chunk.done or chunk.spends or chunk.damaged or chunk.unreported:
+            return False
+        kept = self._kept.get(chunk.epoch, ())
+        return room.short or all(covers(kept, part) for part in chunk.present)
 
     def remove_copy(self, chunk: Chunk) -> bool:
         """Unlink a file of which every record was written again elsewhere. False where that failed."""
@@ -284,14 +297,11 @@ class Shelf:
 
     def _drop(self, chunk: Chunk) -> None:
         del self._chunks[chunk.number]
-        self._undone.pop(chunk.number, None)
-        self._cut.pop(chunk.number, None)
         family = self._epochs[chunk.epoch]
         del family[chunk.number]
         if not family:
             del self._epochs[chunk.epoch]
             self._acked.pop(chunk.epoch, None)
-            self._put_aside(chunk.epoch, ())
 
     # Inside
 

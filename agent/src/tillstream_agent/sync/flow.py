@@ -214,6 +214,8 @@ class UploadFlow:
             self._refusals.postpone(key, now)
             waits.append(UNREADABLE_S)
         elif self._not_before[found.lane] > now:
+            self._refusals.hold(key, self._not_before[found.lane])
+            waits.append(0.0)
             return None
         return found
 

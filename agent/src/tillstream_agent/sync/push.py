@@ -48,7 +48,7 @@ from ..offers.edge import Edge
 from ..state import State, StateUnavailable
 from .keys import SealingKeys
 from .link import Link
-from .rewind import Rewind, overlap
+from .rewind import Rewind, overlap, told
 
 PATH: Final = "/till/v1/push"
 CONNECT_S: Final = 15.0
@@ -167,7 +167,7 @@ class PushSession:
             self._version,
             self.last_push,
             self._pack_version,
-            self._claimed,
+            told(self._claimed),
         )
 
 
@@ -364,5 +364,5 @@ class PushChannel:
         reason = f"closed with code {socket.close_code}"
         if message.type is aiohttp.WSMsgType.CLOSE and message.extra:
             reason += f": {message.extra}"
-        error = socket.exception()
+        error = message.data if message.type is aiohttp.WSMsgType.ERROR else socket.exception()
         return PushClosed(code, f"{reason} ({error})" if error is not None else reason)

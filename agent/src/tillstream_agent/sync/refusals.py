@@ -97,6 +97,10 @@ class Refusals:
         """A record could not be read just now."""
         self._plan(key, now + UNPROVEN_S)
 
+    def hold(self, key: Key, until: float) -> None:
+        """A record's lane may not be sent before then: let others go ahead of it."""
+        self._plan(key, until)
+
     def _plan(self, key: Key, due: float) -> None:
         self._due[key] = due
         heappush(self._calendar, (due, key))

@@ -2,14 +2,19 @@
 
 When the till presents itself it says what it believes the server to hold. What of exactly that the server names as
 missing is queued again, as long as its chunks are kept.
+
+A message holds so many ranges and no more. Where the till believes in more of them, it says too much rather than too
+little: neighbours with the smallest gaps between them are told as one. That is safe, since a server only compares what
+it is told with what it has, and what it then names beyond the till's belief, in those gaps, is not touched: it is
+queued already, or was never captured.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from heapq import nlargest
 from typing import Final, Protocol
 
-from tillstream_protocol.codec import encode
 from tillstream_protocol.limits import DEFAULT
 from tillstream_protocol.messages import MAX_EPOCH_RANGES, MAX_EPOCHS, EpochRanges, Range
 from tillstream_protocol.ranges import count, merge
@@ -19,6 +24,9 @@ from ..journal import JournalError
 
 ROOM: Final = DEFAULT.push_message - 4096
 """Bytes that what the till believes may take of the message that it presents itself with."""
+_EPOCH_SIZE: Final = 24
+_RANGE_SIZE: Final = 19
+"""Bytes that an epoch and a range take of it at most."""
 
 
 class Acknowledged(Protocol):
@@ -50,19 +58,10 @@ class Rewind:
         self._changed = changed
 
     def claim(self) -> tuple[EpochRanges, ...]:
-        """What this till believes the server to hold of its own records: as much as a message takes, newest first."""
+        """Exactly what this till believes the server to hold of its own records, of the newest epochs, newest first."""
         former = self._journal.former_epochs()
-        claimed: list[EpochRanges] = []
-        room = ROOM
-        for epoch, ranges in reversed(list(self._journal.acked().items())):
-            if epoch in former or not ranges:
-                continue
-            one = EpochRanges(epoch, tuple(ranges[-MAX_EPOCH_RANGES:]))
-            room -= len(encode(one))
-            if room < 0 or len(claimed) == MAX_EPOCHS:
-                break
-            claimed.append(one)
-        return tuple(claimed)
+        own = ((epoch, ranges) for epoch, ranges in self._journal.acked().items() if ranges and epoch not in former)
+        return tuple(EpochRanges(epoch, ranges) for epoch, ranges in reversed(list(own)[-MAX_EPOCHS:]))
 
     def back(self, missing: Sequence[EpochRanges]) -> None:
         """Queue again what of the missing is still here, and tell of what is not."""
@@ -81,6 +80,24 @@ class Rewind:
             self._journal.roll()
         except JournalError as error:
             self._events.housekeeping_failed("fresh chunk", error)
+
+
+def told(claimed: Sequence[EpochRanges]) -> tuple[EpochRanges, ...]:
+    """The same as one message can hold it: in as many ranges as there is room for, gaps included where need be."""
+    most = MAX_EPOCH_RANGES
+    while most > 1 and sum(_EPOCH_SIZE + _RANGE_SIZE * min(most, len(one.ranges)) for one in claimed) > ROOM:
+        most //= 2
+    return tuple(EpochRanges(one.epoch, _hulls(one.ranges, most)) for one in claimed)
+
+
+def _hulls(ranges: Sequence[Range], most: int) -> tuple[Range, ...]:
+    """At most so many ranges that hold all of these merged ones: the widest gaps stay."""
+    if len(ranges) <= most:
+        return tuple(ranges)
+    widest = nlargest(most - 1, range(1, len(ranges)), key=lambda n: ranges[n].first - ranges[n - 1].last)
+    starts = [0, *sorted(widest)]
+    ends = [*(start - 1 for start in starts[1:]), len(ranges) - 1]
+    return tuple(Range(ranges[start].first, ranges[end].last) for start, end in zip(starts, ends, strict=True))
 
 
 def overlap(claimed: Sequence[EpochRanges], missing: Sequence[EpochRanges]) -> tuple[EpochRanges, ...]:
