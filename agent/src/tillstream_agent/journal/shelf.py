@@ -330,11 +330,7 @@ class Shelf:
 
     def _cut_from(self, chunk: Chunk, lane: Lane, max_bytes: int) -> Slice | None:
         upto = min(chunk.synced_end, chunk.frames_end)
-        passed = self._passed(chunk.epoch)
-        elsewhere = without((Range(chunk.header.first_seq, chunk.end - 1),), chunk.present)
-        if elsewhere:
-            passed = merge([*passed, *elsewhere])
-        found = cut_slice(self._disk, chunk, passed, lane, max_bytes, upto)
+        found = cut_slice(self._disk, chunk, self._passed(chunk.epoch), lane, max_bytes, upto)
         gone = without(common(found.lost, chunk.present), self._acked.get(chunk.epoch, ()))
         if gone:
             self.lose(chunk, gone)
