@@ -17,6 +17,7 @@ Name = tuple[bytes, int]
 WINDOW_S: Final = 0.020
 """What a power cut may take: what was captured within this time, and the write under way."""
 HEALED_WITHIN_S: Final = 5.0
+_FLIPPED: Final = "flipped bit"
 
 
 @dataclass(slots=True)
@@ -100,7 +101,8 @@ class Fate:
             raise Violation(f"the name of sale {sale} was given twice")
         if known is None:
             known = self.records[name] = Kept(name, sale, machine, at)
-        known.homes[machine] = None
+        if not any(one.record is known and one.machine == machine and one.how == _FLIPPED for one in self.doubts):
+            known.homes[machine] = None  # a till may know a sale whose frame was damaged since
         return known
 
     def sold(self, machine: str, since: float) -> bool:
@@ -128,7 +130,7 @@ class Fate:
         for name in names:
             record = self.records.get(name)
             if record is not None and machine in record.homes:
-                self._doubt(record, machine, "flipped bit", at)
+                self._doubt(record, machine, _FLIPPED, at)
 
     def forgotten(self, machine: str, names: Iterable[Name], at: float) -> None:
         """The server held these once, and the machine had given them up since, as it may."""

@@ -122,7 +122,7 @@ class Inherited:
                 self._doubtful[chunk.number] = chunk
                 self._renew_at = self._clock.monotonic() + RENEW_AFTER_S
             chunk.synced_end = chunk.frames_end
-        del self._pending[chunk.number]
+        self._pending.pop(chunk.number, None)
         self._release(chunk)
 
     async def _finish(self, chunk: Chunk) -> None:
