@@ -310,13 +310,16 @@ async def test_a_chunk_that_could_not_be_read_has_its_turn_again_after_a_while(t
 
 
 async def test_a_file_that_somebody_cut_while_the_till_runs_is_a_loss_and_no_endless_search(till: TestTill) -> None:
-    journal, _ = await filled(till, 3)
+    journal, epoch = await filled(till, 3)
     journal.roll()
     await append(journal, 1)
     path = till.folder / "0000000001.chunk"
     os.truncate(path, path.read_bytes().rindex(b"TSFR"))
     assert till.drain(journal) == [b"0", b"1", b"3"]
     assert [(one.first, one.last) for one in journal.damage] == [(2, 2)]
+    journal.unacknowledge(epoch, [Range(0, 1)])
+    assert till.drain(journal) == [b"0", b"1"]
+    assert journal.next_slice("backlog", 1 << 20) is None
     await journal.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -13,6 +14,7 @@ from tillstream_protocol.ranges import contains
 from .chunks import Chunk
 from .disk import Disk
 
+_MAGIC = re.compile(b"TSFR")
 Lane = Literal["live", "backlog", "former"]
 """What is new, what waits behind it, and what an earlier enrolment of this till left."""
 
@@ -117,10 +119,9 @@ def _slice(chunk: Chunk, data: bytes, passed: Sequence[Range], lane: Lane, max_b
 
 def _next_frame(data: bytes) -> int:
     """How far it is to where the next valid frame begins, or may begin and reach beyond `data`; at least one byte."""
-    position = data.find(b"TSFR", 1)
-    while position >= 0:
-        length = int.from_bytes(data[position + 4 : position + 8], "big")
+    for found in _MAGIC.finditer(data, 1):
+        position = found.start()
+        length = int.from_bytes(data[position + 4 : position + 8])
         if measure_frame(data, position) is not None or len(data) < position + length <= position + MAX_FRAME:
             return position
-        position = data.find(b"TSFR", position + 1)
     return max(1, len(data) - len(b"TSFR"))

@@ -326,7 +326,6 @@ class Shelf:
             self._aside[epoch] = tuple(ranges)
         else:
             self._aside.pop(epoch, None)
-            self._together.pop(epoch, None)
 
     def _cut_from(self, chunk: Chunk, lane: Lane, max_bytes: int) -> Slice | None:
         upto = min(chunk.synced_end, chunk.frames_end)
