@@ -75,7 +75,10 @@ class Diary(JournalObserver):
 
 
 class Reasons(Diary):
-    """A diary that keeps why a file was set aside or could not be synced."""
+    """A diary that keeps why a file was set aside or could not be synced, and where it is damaged."""
+
+    def damaged(self, chunk: int, start: int, end: int) -> None:
+        self.lines.append(f"damaged {chunk} from {start} to {end}")
 
     def sync_failed(self, chunk: int, reason: str) -> None:
         self.lines.append(f"sync failed {chunk}: {reason}")

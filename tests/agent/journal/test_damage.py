@@ -137,6 +137,19 @@ async def test_after_a_damaged_frame_a_failed_sync_moves_what_was_not_synced(tmp
     await journal.close()
 
 
+async def test_what_lies_behind_a_damaged_place_is_counted_to_it(till: TestTill) -> None:
+    """A file that is damaged in one place may be so in others: what it lacks at its end was no chunk of its own."""
+    await fill(till, 4, 2, closed=False)
+    flip_frame(file(till), 1)
+    frames = [part for part in scan(file(till).read_bytes(), FRAMES_START) if isinstance(part, Frame)]
+    change(file(till), lambda data: data.__delitem__(slice(frames[1].end, None)))
+    till.diary = Reasons()
+    journal = await till.start()
+    assert losses(journal) == [(1, 1, 1, "damaged_frame"), (1, 3, 3, "damaged_frame")]
+    assert f"damaged 1 from {frames[0].end} to {frames[1].start}" in till.diary.lines
+    await crash(journal)
+
+
 async def test_several_damaged_frames_in_a_row_are_one_loss(till: TestTill) -> None:
     await fill(till, 6)
     flip_frame(file(till), 2)
@@ -463,7 +476,9 @@ async def test_what_cannot_be_renamed_is_told_and_tried_at_the_next_start(tmp_pa
 async def test_one_damaged_header_copy_loses_nothing_and_the_file_is_kept_in_the_end(till: TestTill) -> None:
     await fill(till, 2)
     change(file(till), lambda data: data.__setitem__(5, 0))
+    till.diary = Reasons()
     journal = await till.start()
+    assert f"damaged 1 from 0 to {FRAMES_START}" in till.diary.lines
     await settle(journal)
     assert till.drain(journal) == [b"record 0", b"record 1", b"new"]
     till.clock.turn(DEFAULT.retain_age + 1)

@@ -15,7 +15,17 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 from tillstream_server.ledger import schema
-from tillstream_server.ledger.database import Database, LedgerBusy, LedgerFault, LedgerVersion, is_current, migrate
+from tillstream_server.ledger.database import (
+    Database,
+    LedgerBusy,
+    LedgerFault,
+    LedgerRefused,
+    LedgerVersion,
+    execute,
+    execute_all,
+    is_current,
+    migrate,
+)
 
 COUNT = "INSERT INTO refusal (reason, count) VALUES (?, ?)"
 SLOW = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < 150000) SELECT sum(n) FROM r"
@@ -179,6 +189,23 @@ async def writing_connection(database: Database) -> object:
     """The driver's connection that writes."""
     async with database.write() as conn:
         return (await conn.get_raw_connection()).driver_connection
+
+
+async def test_statements_of_one_hop_are_one_with_their_transaction(database: Database) -> None:
+    with pytest.raises(LedgerRefused, match="SQLITE_CONSTRAINT"):
+        async with database.write() as conn:
+            await execute_all(conn, [(COUNT, [("a", 1), ("b", 1)]), (COUNT, []), (COUNT, [("c", 1), ("a", 2)])])
+    assert await reasons(database) == set()
+    async with database.write() as conn:
+        await execute_all(conn, [(COUNT, [("a", 1), ("b", 1)])])
+        assert await execute(conn, "UPDATE refusal SET count = ?", 7) == 2
+    assert await reasons(database) == {"a", "b"}
+
+
+async def test_a_reader_cannot_write_through_the_driver_either(database: Database) -> None:
+    with pytest.raises(LedgerFault, match="SQLITE_READONLY"):
+        async with database.read() as conn:
+            await execute(conn, COUNT, "a", 1)
 
 
 async def test_writers_take_turns(database: Database) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy.pool import NullPool
 
 from tillstream_server.ledger import database, gaps
 from tillstream_server.ledger.database import Database, migrate
+from tillstream_server.pipeline.projections import day_id
 
 TILL, FIRST, SECOND, THIRD = (name * 16 for name in (b"t", b"1", b"2", b"3"))
 MIGRATIONS = Path(database.__file__).parent / "migrations"
@@ -90,6 +91,38 @@ async def test_a_tills_quarantine_is_found_by_the_till(former: Path) -> None:
             "EXPLAIN QUERY PLAN SELECT COALESCE(SUM(LENGTH(body)), 0) FROM quarantine WHERE till_id = ?", (TILL,)
         ).fetchall()
     assert ["INDEX ix_quarantine_till_id" in row[3] for row in plan] == [True]
+
+
+SALE = (
+    "INSERT INTO sale (retailer, idem, ledger_id, revision, captured_ms, seq, content, kind, store, till_id, at_ms,"
+    " business_date, currency, amount_minor, training, voided, counted)"
+    " VALUES ('acme', ?, ?, 0, 1, 2, x'00', 'sale', 's', x'01', 3, '2026-09-20', 'USD', ?, 0, 0, 1)"
+)
+PRODUCT = "INSERT INTO products_by_day VALUES ('acme', ?, 's', ?, 'USD', 1000000, ?, 1)"
+SOLD = [("2026-09-20", "x", 100), ("2026-09-21", "x", 5), ("2026-09-21", "y", 6)]
+PRODUCTS = "SELECT business_date, sku, amount_minor FROM products_by_day JOIN product_day ON id = day ORDER BY 1, 2"
+SALES = "SELECT idem, ledger_id, amount_minor, counted FROM sale ORDER BY ledger_id"
+
+
+async def test_projections_hold_what_they_held_under_the_keys_that_a_rebuild_gives(former: Path) -> None:
+    with closing(sqlite3.connect(former)) as conn, conn:
+        conn.executemany(SALE, [(b"b", 2, 100), (b"a", 1, 200)])
+        conn.executemany(PRODUCT, SOLD)
+    await migrate(former)
+    with closing(sqlite3.connect(former)) as conn:
+        assert conn.execute(SALES).fetchall() == [(b"a", 1, 200, 1), (b"b", 2, 100, 1)]
+        days = conn.execute("SELECT id, retailer, business_date, store, currency FROM product_day").fetchall()
+        assert sorted(names for _, *names in days) == [
+            ["acme", "2026-09-20", "s", "USD"],
+            ["acme", "2026-09-21", "s", "USD"],
+        ]
+        assert [id_ for id_, *_ in days] == [day_id(*names) for _, *names in days]
+        assert conn.execute(PRODUCTS).fetchall() == SOLD
+    bring_to(former, "0003", down=True)
+    with closing(sqlite3.connect(former)) as conn:
+        assert conn.execute(SALES).fetchall() == [(b"a", 1, 200, 1), (b"b", 2, 100, 1)]
+        former_products = conn.execute("SELECT business_date, sku, amount_minor FROM products_by_day ORDER BY 1, 2")
+        assert former_products.fetchall() == SOLD
 
 
 def test_and_back_again(former: Path) -> None:

@@ -77,7 +77,7 @@ def look(disk: Disk, name: str, number: int, tags: Tags | None, observer: Journa
 
 
 def _read_footer(disk: Disk, chunk: Chunk, tags: Tags | None) -> bool:
-    length = footer_length(disk.read(chunk.name, max(0, chunk.size - 4), 4))
+    length = footer_length(disk.read(chunk.name, chunk.size - 4, 4))
     if not 0 < length <= min(MAX_FOOTER, chunk.size - FRAMES_START):
         return False
     data = disk.read(chunk.name, chunk.size - length, length)
