@@ -80,6 +80,9 @@ class Reasons(Diary):
     def damaged(self, chunk: int, start: int, end: int) -> None:
         self.lines.append(f"damaged {chunk} from {start} to {end}")
 
+    def torn(self, chunk: int, size: int) -> None:
+        self.lines.append(f"torn {chunk} by {size}")
+
     def sync_failed(self, chunk: int, reason: str) -> None:
         self.lines.append(f"sync failed {chunk}: {reason}")
 

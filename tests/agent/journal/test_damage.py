@@ -137,6 +137,29 @@ async def test_after_a_damaged_frame_a_failed_sync_moves_what_was_not_synced(tmp
     await journal.close()
 
 
+@pytest.mark.parametrize(("chunk", "records"), [(1, 2), (2, 3), (3, 0)])
+async def test_a_footer_that_is_damaged_at_both_ends_is_still_known_as_one(
+    till: TestTill, chunk: int, records: int
+) -> None:
+    await fill(till, 2, 3)
+    await (await till.start()).close()
+    frames = [part for part in scan(file(till, chunk).read_bytes(), FRAMES_START) if isinstance(part, Frame)]
+    end = frames[-1].end if frames else FRAMES_START
+    assert len(frames) == records
+
+    def damage(data: bytearray) -> None:
+        data[end] ^= 1
+        data[-1] ^= 1
+
+    change(file(till, chunk), damage)
+    size = file(till, chunk).stat().st_size - end
+    till.diary = Reasons()
+    journal = await till.start()
+    assert losses(journal) == []
+    assert f"torn {chunk} by {size}" in till.diary.lines
+    await crash(journal)
+
+
 async def test_what_lies_behind_a_damaged_place_is_counted_to_it(till: TestTill) -> None:
     """A file that is damaged in one place may be so in others: what it lacks at its end was no chunk of its own."""
     await fill(till, 4, 2, closed=False)

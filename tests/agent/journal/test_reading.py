@@ -8,10 +8,13 @@ from random import Random
 
 import pytest
 
-from support.stories import Story, begun
+from support.disks import BROKEN
+from support.stories import LEASE, Story, begun
 from tillstream_agent.journal import Journal
+from tillstream_agent.journal.chunks import Chunk
 from tillstream_agent.journal.reader import _next_frame
-from tillstream_protocol.framing import FRAMES_START, MAX_FRAME, Frame, scan
+from tillstream_agent.journal.reading import look_up
+from tillstream_protocol.framing import FRAMES_START, MAX_FRAME, Frame, Spend, scan
 from tillstream_protocol.limits import DEFAULT
 from tillstream_protocol.messages import Range
 
@@ -154,3 +157,56 @@ async def test_the_age_of_the_queue_is_that_of_the_first_record_that_waits(story
     journal.append(b"not synced yet", kind=1)
     assert journal.queue().oldest_ms == 0
     await journal.close()
+
+
+async def found_again(story: Story, tags: list[bytes], spends: tuple[Spend, ...] = ()) -> tuple[Journal, Chunk]:
+    """A closed chunk whose records have these tags, as the next run finds it."""
+    journal = await begun(story)
+    for one in tags:
+        journal.append(b"x", kind=1, tag=one, spends=spends)
+    await journal.close()
+    again = await begun(story)
+    chunk = again._shelf.get(1)
+    assert chunk is not None
+    return again, chunk
+
+
+ODD = [b"y" * 15 + b"c", b"c" * 16, b"c" * 15 + b"z", b"q" * 16]
+"""Tags that also occur across the borders of others."""
+
+
+@pytest.mark.parametrize("spends", [(), (Spend(LEASE, 2),)])
+async def test_a_tag_is_looked_up_in_the_footer(story: Story, spends: tuple[Spend, ...]) -> None:
+    journal, chunk = await found_again(story, ODD, spends)
+    found = [look_up(story.disk, chunk, one) for one in ODD]
+    assert [one and one.seq for one in found] == [0, 1, 2, 3]
+    assert all(one and isinstance(one.seq, int) for one in found)
+    assert look_up(story.disk, chunk, b"n" * 16) is None
+    assert journal.queue().bytes == chunk.frames_end - FRAMES_START
+    assert chunk.frames_end == frames(story)[-1].end
+    await journal.close()
+
+
+async def test_what_is_not_there_or_still_written_is_not_looked_into(story: Story) -> None:
+    journal = await begun(story)
+    journal.append(b"x", kind=1, tag=ODD[0])
+    assert look_up(story.disk, None, ODD[0]) is None
+    assert look_up(story.disk, journal._shelf.get(1), ODD[0]) is None
+    await journal.close()
+
+
+async def test_a_file_that_can_no_longer_be_read_keeps_what_it_was_found_to_hold(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise OSError("planted")
+
+    journal = await begun(story)
+    journal.append(b"a", kind=1)
+    story.trouble.sync = BROKEN
+    await story.passes(journal)
+    story.trouble.sync = None
+    monkeypatch.setattr("tillstream_agent.journal.overlaps._keep", fails)
+    again = await begun(story)
+    assert again.queue().records == 2, "more than there is, and nothing lost"
+    await again.close()

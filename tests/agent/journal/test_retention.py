@@ -9,6 +9,9 @@ import pytest
 
 from support.tills import TestTill
 from tillstream_agent.journal import Journal
+from tillstream_agent.journal.chunks import Chunk
+from tillstream_agent.journal.retention import choose, lived, oldest_ms
+from tillstream_protocol.framing import ChunkHeader
 from tillstream_protocol.limits import DEFAULT
 from tillstream_protocol.messages import Range
 
@@ -159,4 +162,71 @@ async def test_a_clock_before_1970_still_opens_chunks(till: TestTill) -> None:
     journal = await till.start()
     await journal.synced(journal.append(b"x", kind=1))
     assert till.drain(journal) == [b"x"]
+    await journal.close()
+
+
+def opened_by_another_run(number: int, created_s: int) -> Chunk:
+    header = ChunkHeader(
+        till=b"t" * 16,
+        epoch=b"e" * 16,
+        chunk=number,
+        parent=bytes(16),
+        parent_position=0,
+        first_seq=number,
+        created=created_s * 1000,
+        device_key_id=bytes(8),
+        server_key_id=bytes(8),
+        server_sealed_key=bytes(80),
+        escrow_key_id=bytes(8),
+        escrow_sealed_key=bytes(80),
+    )
+    return Chunk(number, header, b"", present=(Range(number, number),), closed=True, done=True, size=1000)
+
+
+def test_a_chunk_has_lived_as_long_as_this_run_and_the_steps_before_it() -> None:
+    chunks = [opened_by_another_run(number, created) for number, created in ((1, 0), (2, 90), (3, 90), (4, 50))]
+    assert lived(chunks, 107.0, 100.0) == {4: 7.0, 3: 7.0, 2: 7.0, 1: 97.0}
+
+
+def test_no_step_counts_for_more_than_a_day() -> None:
+    chunks = [opened_by_another_run(number, created) for number, created in ((1, 0), (2, 5 * DAY))]
+    assert lived(chunks, 0.0, 0.0) == {2: 0.0, 1: DAY}
+
+
+@pytest.mark.parametrize(
+    ("now_ms", "age_ms"),
+    [
+        (50_000, 0),
+        (50_001, 1),
+        (49_999, 3000),
+        (50_000 + (3 + 31 * DAY) * 1000, (3 + 31 * DAY) * 1000),
+        (50_001 + (3 + 31 * DAY) * 1000, 3000),
+    ],
+)
+def test_the_wall_clock_is_believed_as_far_as_it_is_plausible(now_ms: int, age_ms: int) -> None:
+    assert oldest_ms(opened_by_another_run(1, 50), 3.0, now_ms) == age_ms
+
+
+def test_a_chunk_is_old_when_its_time_is_over_and_not_before() -> None:
+    limits = replace(DEFAULT, retain_age=100.0)
+    earlier, newest = opened_by_another_run(1, 0), opened_by_another_run(2, 0)
+    assert choose([earlier, newest], 100.0, 0.0, limits, 0).chunks == ()
+    assert choose([earlier, newest], 101.0, 0.0, limits, 0).chunks == (1,)
+    earlier.done_at = 50.0
+    assert choose([earlier, newest], 150.0, 0.0, limits, 0).chunks == ()
+    assert choose([earlier, newest], 151.0, 0.0, limits, 0).chunks == (1,)
+
+
+@pytest.mark.parametrize(("room", "gone"), [(3000, ()), (2999, (1,)), (2000, (1,)), (1999, (1, 2))])
+def test_one_byte_over_the_room_kept_takes_one_chunk(room: int, gone: tuple[int, ...]) -> None:
+    limits = replace(DEFAULT, retain_bytes=room)
+    chunks = [opened_by_another_run(number, 0) for number in (1, 2, 3, 4)]
+    assert choose(chunks, 0.0, 0.0, limits, 0).chunks == gone
+
+
+async def test_a_file_that_was_closed_empty_goes_at_once(till: TestTill) -> None:
+    await (await till.start()).close()
+    journal = await till.start()
+    assert journal.queue().records == 0
+    assert journal.sweep().chunks == (1,)
     await journal.close()
