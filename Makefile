@@ -37,7 +37,7 @@ demo: $(VENV)/ready ## replay real baskets through real agents and prove the res
 	@PYTHONPATH=deploy $(BIN)/python -m demo $(ARGS)
 
 .PHONY: bench
-bench: $(VENV)/ready ## measure, side by side with what else there is; ARGS goes to the runner
+bench: $(VENV)/bench ## measure, side by side with what else there is; ARGS goes to the runner
 	@PYTHONPATH=deploy $(BIN)/python -m benchmarks $(ARGS)
 
 # Long campaigns. Each ends by itself, prints its figures as JSON lines, and has a short form in the tests.
@@ -99,6 +99,7 @@ format: $(VENV)/ready ## rewrite the code in the house's format
 requirements: $(VENV)/ready ## pin again what pyproject.toml files ask for; ARGS=--upgrade takes newer versions
 	@$(call compile,bootstrap,- <<< 'uv>=0.13')
 	@$(call compile,dev,$(PACKAGES:%=%/pyproject.toml) --extra fast --group dev)
+	@$(call compile,bench,--group bench --constraint requirements/dev.txt --override <(echo python-dateutil))
 	@$(call compile,fuzz,--group fuzz)
 	@$(call compile,mutate,--group mutate --constraint requirements/dev.txt)
 	@$(call compile,test,--group test --constraint requirements/dev.txt)
@@ -128,6 +129,12 @@ $(VENV)/ready: requirements/bootstrap.txt requirements/dev.txt $(PROJECTS)
 
 $(VENV)/fuzz $(VENV)/mutate: $(VENV)/%: $(VENV)/ready requirements/%.txt
 	@$(INSTALL) --python $(VENV) -r requirements/$*.txt
+	@touch $@
+
+# Segment's SDK asks for an older python-dateutil than pandas has here, and works with this one: no dependency is
+# looked up, so that nothing is installed in another version than everything else was tested with.
+$(VENV)/bench: $(VENV)/ready requirements/bench.txt
+	@$(INSTALL) --no-deps --python $(VENV) -r requirements/bench.txt
 	@touch $@
 
 $(ALONE)/ready: $(VENV)/ready requirements/agent.txt requirements/test.txt $(AGENT_SOURCES)

@@ -10,11 +10,11 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from . import floors, rivals
+from .campaigns import for_every_sale
 from .figures import Answer, Conclusion, Measure, Promise, Row, Skipped
 from .harness import Rounds, Subject, Timings, interleave, rows
 from .records import USUAL, Basket, Given, given
@@ -27,18 +27,14 @@ from .stand import Hook, InProcess, Standing, enrol, hook, in_process, server, u
 
 QUESTION = "capture"
 PAUSE_S = 0.002
+RECONNECT_S = 600.0
+"""An agent whose server is away waits longer and longer before it asks again."""
 UNIX = "floor: bare Unix socket round trip"
 IDLE = "idle"
+BASE = "idle, no rivals beside"
+"""What growth is measured against: timed among the same neighbours."""
 ALL_TOTAL = 4242
 """What the sales of the second POS come to, in cents: the campaign below makes an offer for each of them."""
-STREAM: dict[str, Any] = {
-    "id": "stream",
-    "version": 1,
-    "name": "An offer from the server for each sale of the second POS",
-    "trigger": "transaction",
-    "condition": {"and": [{"==": [{"var": "sale.total"}, ALL_TOTAL]}, {">=": [{"var": "member.visits"}, 0]}]},
-    "effects": [{"type": "cashier_message", "text": "An offer"}],
-}
 
 
 @dataclass(slots=True)
@@ -70,7 +66,7 @@ async def run(folder: Path, sizes: Sizes) -> Answer:
 
 
 async def _set_up(stack: AsyncExitStack, folder: Path, sizes: Sizes) -> _Bench:
-    standing = await stack.enter_async_context(server(folder, [STREAM]))
+    standing = await stack.enter_async_context(server(folder, [for_every_sale(ALL_TOTAL)]))
     for name in ("inside", "outside"):
         await enrol(folder / name, standing)
     return _Bench(
@@ -135,19 +131,27 @@ async def _time(
     *,
     ack: str = "os",
     lines: int = USUAL,
+    pause_s: float = PAUSE_S,
 ) -> None:
-    """Time everything under one condition, and see that the rivals hold what they were given."""
+    """Time everything under one condition, and see that the rivals hold what they were given.
+
+    Without a pause, only what is in this process takes part.
+    """
     rounds = Rounds.of(count)
     before = [await one.rival.held() for one in others]
     ours = bench.inside.journal.position.seq
-    subjects = [*_floors(bench, disk=ack == "disk"), *_ours(bench, ack), *(one.subject for one in others)]
-    timed = await interleave(
-        subjects,
-        condition,
-        rounds,
-        lambda number: given(number, f"{condition}-{ack}", lines, ack),
-        lambda: asyncio.sleep(PAUSE_S),
-    )
+    own = [*_floors(bench, disk=ack == "disk"), *_ours(bench, ack)]
+    subjects = [*(own if pause_s else [own[0], own[3]]), *(one.subject(_versus(one, ack)) for one in others)]
+
+    async def between() -> None:
+        for one in others:
+            one.rival.tidy()
+        await asyncio.sleep(pause_s)
+
+    def prepare(number: int) -> Given:
+        return given(number, f"{condition}-{ack}", lines, ack)
+
+    timed = await interleave(subjects, condition, rounds, prepare, between)
     for one, had in zip(others, before, strict=True):
         await rivals.check([one], had + rounds.total)
     if bench.inside.journal.position.seq != ours + rounds.total:
@@ -155,14 +159,24 @@ async def _time(
     bench.groups.append(timed)
 
 
+def _versus(one: Entered, ack: str) -> str:
+    """Which of ours a rival is set beside: the one on the same side of a process boundary."""
+    return name("Unix socket" if one.entrant.across else "in process", ack)
+
+
 async def _beside_others(bench: _Bench, folder: Path) -> None:
-    """At rest: what each promises, and baskets of other sizes."""
+    """At rest: what each promises, without a pause, and baskets of other sizes."""
     calls = bench.sizes.calls
+    await _time(bench, f"{IDLE}, alone, back to back", calls, pause_s=0)
+    async with _sending(bench):
+        await _time(bench, BASE, calls)
     async with _entered(bench, folder / "process", [*PROCESS, *MEMORY, JETSTREAM]) as others, _sending(bench):
         await _time(bench, IDLE, calls, others)
         persistent = [one for one in others if one.entrant.promise != "memory"]
         for lines in bench.sizes.lines:
             await _time(bench, f"{IDLE}, {_lines(lines)}", max(2, calls // 2), persistent, lines=lines)
+        inside = [one for one in others if not one.entrant.across]
+        await _time(bench, f"{IDLE}, back to back", calls, inside, pause_s=0)
     async with _entered(bench, folder / "disk", [*DISK, JETSTREAM_ALWAYS]) as others, _sending(bench):
         await _time(bench, f"{IDLE}, on the disk", max(2, calls // 10), others, ack="disk")
 
@@ -184,7 +198,7 @@ async def _sending(bench: _Bench) -> AsyncIterator[None]:
     """The till in this process sends, as an agent does; nothing waits on either till at the end."""
     async with uploading(bench.inside):
         yield
-        await until(lambda: _empty(bench), 120)
+        await until(lambda: _empty(bench), RECONNECT_S)
 
 
 async def _empty(bench: _Bench) -> bool:
@@ -229,7 +243,7 @@ async def _pushed(doors: Hook) -> int:
     headers = {"Authorization": f"Bearer {doors.till.token}"}
     async with doors.session.get(f"{doors.till.url}/metrics", headers=headers) as response:
         said = await response.text()
-    lines = [line for line in said.splitlines() if "push" in line and 'kind="offer"' in line]
+    lines = [line for line in said.splitlines() if 'pushes_total{outcome="offer"}' in line]
     return int(sum(float(line.split()[-1]) for line in lines))
 
 
@@ -252,10 +266,7 @@ async def _fill_agent(stack: AsyncExitStack, bench: _Bench, count: int, prefix: 
     async with in_process(till.state, bench.standing.server.url) as filling:
         await filling.fill(count, prefix)
     outside = await stack.enter_async_context(hook(till.state, bench.standing.folder))
-    return _Bench(
-        *(bench.sizes, bench.standing, bench.inside, outside, bench.file, bench.unix, bench.tcp),
-        *(bench.groups, bench.measures, bench.skipped),
-    )
+    return replace(bench, outside=outside)
 
 
 async def _draining(bench: _Bench) -> None:
@@ -264,7 +275,7 @@ async def _draining(bench: _Bench) -> None:
     condition = f"{waiting:,} drain"
     await bench.standing.server.start()
     async with uploading(bench.inside):
-        await until(lambda: _fewer(bench, waiting), 120, every=0.005)
+        await until(lambda: _fewer(bench, waiting), RECONNECT_S, every=0.005)
         await _time(bench, condition, max(2, bench.sizes.calls // 2))
         left = {"in process": bench.inside.journal.queue().records, "agent": await bench.outside.queued()}
     for till, records in left.items():
@@ -282,24 +293,21 @@ def _conclusions(timed: Sequence[Row]) -> list[Conclusion]:
 
 
 def _beaten(timed: Sequence[Row]) -> list[str]:
-    """Beside each rival of equal durability, on its own side of a process boundary."""
+    """Beside each rival of equal durability."""
     texts = []
     for row in timed:
         if row.role != "rival" or row.promise == "memory":
             continue
-        ack = "disk" if row.promise == "disk" else "os"
-        door = "Unix socket" if row.subject in (JETSTREAM.name, JETSTREAM_ALWAYS.name) else "in process"
-        ours = next(r for r in timed if r.condition == row.condition and r.subject == name(door, ack))
+        ours = next(r for r in timed if r.condition == row.condition and r.subject == row.versus)
         ratio = ours.against[row.subject]
-        texts.append(
-            f"{row.condition}: {row.subject} takes {ratio.p50:g} × as long as {ours.subject} (p50), {ratio.p99:g} × (p99)"
-        )
+        takes = f"{ratio.p50:g} × as long as {ours.subject} (p50), {ratio.p99:g} × (p99)"
+        texts.append(f"{row.condition}: {row.subject} takes {takes}")
     return texts
 
 
 def _growth(timed: Sequence[Row]) -> list[str]:
     """What else is going on, over idle."""
-    idle = {row.subject: row for row in timed if row.condition == IDLE and row.role == "ours"}
+    idle = {row.subject: row for row in timed if row.condition == BASE and row.role == "ours"}
     others = [r for r in timed if r.subject in idle and not r.condition.startswith(IDLE)]
     return [
         f"{row.condition}: {row.subject} takes {row.p50 / idle[row.subject].p50:.2f} × as long as idle (p50),"

@@ -25,6 +25,8 @@ class Subject(Generic[T]):
     sealed: bool = False
     floor: str | None = None
     """The subject that nothing of this kind can be faster than."""
+    versus: str | None = None
+    """The subject of ours that it is set beside."""
 
 
 @dataclass(slots=True)
@@ -112,6 +114,7 @@ def _row(question: str, one: Timings[T], group: Sequence[Timings[T]]) -> Row:
         p99=round(one.quantile(0.99), 1),
         p999=round(one.quantile(0.999), 1),
         max=round(one.quantile(1), 1),
+        versus=subject.versus,
         floor=subject.floor,
         floor_ratio=None if floor is None else _ratio(one, floor, 0.5),
         against={other.subject.name: Ratio(_ratio(other, one, 0.5), _ratio(other, one, 0.99)) for other in others},

@@ -40,13 +40,14 @@ from tillstream_protocol.limits import DEFAULT
 from tillstream_protocol.messages import Token
 from tillstream_protocol.transaction import Transaction
 from tillstream_server import app
+from tillstream_server.campaigns.book import parse
 from tillstream_server.clock import SystemClock as ServerClock
 from tillstream_server.config import Config
 from tillstream_server.events import Events as ServerEvents
 from tillstream_server.events import json_logger
 from tillstream_server.folder import Folder as ServerFolder
 from tillstream_server.metrics import Metrics
-from tillstream_server.office import CampaignPut, TokenCreate
+from tillstream_server.office import TokenCreate
 
 from .records import sale
 
@@ -83,6 +84,16 @@ async def data(folder: Path) -> AsyncIterator[app.Parts]:
         yield parts
 
 
+async def put(parts: app.Parts, campaigns: Sequence[dict[str, Any]]) -> None:
+    """Put campaigns in force, all in one transaction; tills get them with their next pack."""
+    now_ms = parts.office.clock.now_ms()
+    async with parts.database.write() as conn:
+        for campaign in campaigns:
+            await parts.office.book.put(conn, RETAILER, parse(json.dumps(campaign).encode()), now_ms)
+    async with parts.database.read() as conn:
+        await parts.office.book.load(conn)
+
+
 @asynccontextmanager
 async def server(
     folder: Path, campaigns: Sequence[dict[str, Any]] = (), made: Path | None = None
@@ -90,8 +101,7 @@ async def server(
     """A server process with these campaigns in force; on the data folder `made`, if there is one already."""
     place = folder / "server" if made is None else made
     async with data(place) as parts:
-        for campaign in campaigns:
-            await parts.office.run(CampaignPut(RETAILER, json.dumps(campaign)))
+        await put(parts, campaigns)
         token = str((await parts.office.run(TokenCreate(RETAILER, STORE, uses=_TOKEN_USES)))["token"])
     arguments = ["tillstream-server", "serve", "--data", str(place), "--port", "0"]
     running = Server(place, Program("server", arguments, folder))
@@ -137,14 +147,15 @@ class Hook:
         reply: dict[str, Any] = json.loads(said)
         return reply
 
-    async def sell_over_socket(self, call: bytes) -> None:
-        """One call on the Unix socket."""
+    async def sell_over_socket(self, call: bytes) -> dict[str, Any]:
+        """One call on the Unix socket; the reply."""
         self.writer.write(call)
         while True:
             self.unpacker.feed(await self.reader.read(65536))
             for reply in self.unpacker:
                 assert reply["status"] == 201, reply
-                return
+                found: dict[str, Any] = reply
+                return found
 
     async def status(self) -> dict[str, Any]:
         """What the agent says of itself."""

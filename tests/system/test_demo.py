@@ -1,4 +1,4 @@
-"""`make demo` and `make bench` in short: real baskets, real processes, killed meanwhile, and the proof."""
+"""`make demo` in short: real baskets, real processes, killed meanwhile, and the proof."""
 
 from __future__ import annotations
 
@@ -39,12 +39,3 @@ def test_the_demo_refuses_a_folder_that_is_there(tmp_path: Path) -> None:
     done = run("demo", "--baskets", "10", "--headless", "--keep", tmp_path)
     assert done.returncode == 1
     assert "is there already" in done.stderr
-
-
-def test_the_benchmark_times_everything_idle_and_draining(tmp_path: Path) -> None:
-    done = run("benchmarks", "--calls", "20", "--json", tmp_path / "b.json")
-    assert done.returncode == 0, done.stderr
-    rows = json.loads((tmp_path / "b.json").read_text())["rows"]
-    timed = {(row["subject"], row["condition"]) for row in rows if row["calls"] == 20 and 0 < row["p50"] <= row["max"]}
-    assert {condition for _, condition in timed} == {"idle", "draining"}
-    assert len(timed) == len(rows) == 10

@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from msgspec import Struct
+
 from .errors import Damaged, InvalidInput, TooLarge
 from .limits import MAX_SPENDS
 from .sealing import KEY_ID_SIZE, NONCE_SIZE, SEALED_KEY_SIZE, TAG_SIZE, RecordSeal
@@ -165,8 +167,7 @@ class Spend:
     amount: int
 
 
-@dataclass(frozen=True, slots=True)
-class ClearHeader:
+class ClearHeader(Struct, frozen=True, gc=False):
     """What a frame says openly."""
 
     seq: int
@@ -214,8 +215,7 @@ def seal_frame(seal: RecordSeal, place: Place, header: ClearHeader, plain: bytes
     return body + _CRC.pack(zlib.crc32(body))
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(Struct, frozen=True, gc=False):
     """One whole frame as found, and where: `start` to `end` in the bytes that were scanned."""
 
     start: int
@@ -231,8 +231,7 @@ class Frame:
         return self.sealed[-TAG_SIZE:]
 
 
-@dataclass(frozen=True, slots=True)
-class Gap:
+class Gap(Struct, frozen=True, gc=False):
     """Bytes that hold no valid frame."""
 
     start: int
@@ -247,45 +246,58 @@ def open_frame(seal: RecordSeal, place: Place, frame: Frame) -> bytes:
 def measure_frame(data: bytes, start: int) -> tuple[int, int] | None:
     """The end and the seq of the valid frame that begins at `start`, or None."""
     claim = _claim(data, start)
-    if claim is None:
-        return None
-    end, _ = claim
-    if zlib.crc32(memoryview(data)[start : end - _CRC.size]) != _CRC.unpack_from(data, end - _CRC.size)[0]:
-        return None
-    return claim
+    return (claim.end, claim.seq) if claim is not None and _intact(data, start, claim.end) else None
 
 
-def _claim(data: bytes, start: int) -> tuple[int, int] | None:
-    """The end and the seq that a possible frame at `start` claims, before its checksum is looked at."""
-    if len(data) - start < MIN_FRAME or data[start : start + 4] != _FRAME_MAGIC:
+class _Claim(Struct, frozen=True, gc=False):
+    """What the first bytes of a possible frame say, before its checksum is looked at."""
+
+    end: int
+    seq: int
+    kind: int
+    spends: int
+    tag: bytes
+    previous: bytes
+
+
+def _claim(data: bytes, start: int) -> _Claim | None:
+    """What a possible frame at `start` claims; None if no frame can begin so."""
+    if len(data) - start < MIN_FRAME:
         return None
-    _, length, seq, _kind, _flags, count, _tag, _previous = _FRAME.unpack_from(data, start)
+    magic, length, seq, kind, _flags, spends, tag, previous = _FRAME.unpack_from(data, start)
     end = start + length
-    if count > MAX_SPENDS or length > MAX_FRAME or end > len(data) or seq > MAX_SEQ:
+    if magic != _FRAME_MAGIC or spends > MAX_SPENDS or length > MAX_FRAME or end > len(data) or seq > MAX_SEQ:
         return None
-    if length < clear_size(count) + NONCE_SIZE + TAG_SIZE + _CRC.size:
+    if length < clear_size(spends) + NONCE_SIZE + TAG_SIZE + _CRC.size:
         return None
-    return end, seq
+    return _Claim(end, seq, kind, spends, tag, previous)
+
+
+def _intact(data: bytes, start: int, end: int) -> bool:
+    checksum: int = _CRC.unpack_from(data, end - _CRC.size)[0]
+    return zlib.crc32(memoryview(data)[start : end - _CRC.size]) == checksum
 
 
 def read_frame(data: bytes, start: int) -> Frame | None:
     """The valid frame that begins at `start`, or None."""
-    measured = measure_frame(data, start)
-    if measured is None:
+    claim = _claim(data, start)
+    if claim is None or not _intact(data, start, claim.end):
         return None
-    end, _ = measured
-    _, _length, seq, kind, _flags, count, tag, previous = _FRAME.unpack_from(data, start)
-    size = clear_size(count)
-    spends = tuple(Spend(*_SPEND.unpack_from(data, start + _FRAME.size + i * _SPEND.size)) for i in range(count))
-    body = start + size
+    body = start + clear_size(claim.spends)
+    sealed = body + NONCE_SIZE
+    spends = _spends(data[start + _FRAME.size : body]) if claim.spends else ()
     return Frame(
         start=start,
-        end=end,
-        header=ClearHeader(seq, kind, tag, previous, spends),
+        end=claim.end,
+        header=ClearHeader(claim.seq, claim.kind, claim.tag, claim.previous, spends),
         clear=data[start:body],
-        nonce=data[body : body + NONCE_SIZE],
-        sealed=data[body + NONCE_SIZE : end - _CRC.size],
+        nonce=data[body:sealed],
+        sealed=data[sealed : claim.end - _CRC.size],
     )
+
+
+def _spends(data: bytes) -> tuple[Spend, ...]:
+    return tuple(Spend(*spend) for spend in _SPEND.iter_unpack(data))
 
 
 def scan(data: bytes, start: int = 0) -> Iterator[Frame | Gap]:
@@ -320,7 +332,7 @@ class _Search:
         frame = read_frame(self._data, position)
         if frame is None:
             claim = _claim(self._data, position)
-            self._allowance -= _CANDIDATE_COST + (claim[0] - position if claim else 0)
+            self._allowance -= _CANDIDATE_COST + (claim.end - position if claim else 0)
         return frame
 
     def following(self, position: int) -> int:
@@ -449,5 +461,5 @@ def _read_entries(body: bytes, count: int) -> tuple[Entry, ...] | None:
         start, position = position + _ENTRY.size, position + _ENTRY.size + spends * _SPEND.size
         if spends > MAX_SPENDS or position > len(body):
             return None
-        entries.append(Entry(tag, tuple(Spend(*spend) for spend in _SPEND.iter_unpack(body[start:position]))))
+        entries.append(Entry(tag, _spends(body[start:position])))
     return tuple(entries) if position == len(body) and len(entries) == count else None

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import date
+from functools import lru_cache
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
@@ -300,7 +301,7 @@ def check(transaction: Transaction) -> None:
 
     Raises `InvalidInput` naming the field, or `ImpossibleAmount`.
     """
-    decimals = list(_fast_decimals(transaction))
+    decimals = _decimals(transaction)
     joined = "\x00".join(decimals)
     if decimals and (joined.count("\x00") >= len(decimals) or _DECIMALS.fullmatch(joined) is None):
         _refuse_decimal(transaction)
@@ -317,6 +318,14 @@ def check(transaction: Transaction) -> None:
 
 def _require_possible(t: Transaction) -> None:
     """Refuse what no basket holds: it could drive a sum beyond 64 bits, and so stop every later sale."""
+    most = abs(t.total) + sum([abs(line.amount) for line in t.lines])
+    large = [line for line in t.lines if len(line.quantity) > _SMALL_QUANTITY]
+    if most > MAX_AMOUNT or large:
+        _refuse_impossible(t)
+
+
+def _refuse_impossible(t: Transaction) -> None:
+    """Add up exactly, and say where it becomes too much, if it does."""
     amount, units = abs(t.total), 0
     if amount > MAX_AMOUNT:
         raise ImpossibleAmount("the amount is impossible", field="total", limit=f"{MAX_AMOUNT} minor units")
@@ -349,21 +358,16 @@ def reconcile(transaction: Transaction) -> bool | None:
     return total == t.total
 
 
-def _fast_decimals(t: Transaction) -> Iterator[str]:
-    for line in t.lines:
-        yield line.quantity
-        if line.price is not None:
-            yield line.price
-        if line.regular_price is not None:
-            yield line.regular_price
-        for discount in line.discounts:
-            if discount.rate is not None:
-                yield discount.rate
-        for tax in line.taxes:
-            if tax.rate is not None:
-                yield tax.rate
-    for _, value in _header_decimals(t):
-        yield value
+def _decimals(t: Transaction) -> set[str]:
+    """Every decimal of a transaction, once: what all of them are is told at one go."""
+    lines = t.lines
+    found: set[str | None] = {line.quantity for line in lines}
+    found.update([line.price for line in lines])
+    found.update([line.regular_price for line in lines])
+    found.update([discount.rate for line in lines for discount in line.discounts])
+    found.update([tax.rate for line in lines for tax in line.taxes])
+    found.update([value for _, value in _header_decimals(t)])
+    return {value for value in found if value is not None}
 
 
 def _header_decimals(t: Transaction) -> Iterator[tuple[str, str]]:
@@ -400,12 +404,16 @@ def _named_decimals(t: Transaction) -> Iterator[tuple[str, str]]:
 
 
 def _require_date(text: str, field: str) -> None:
-    try:
-        valid = _DATE.fullmatch(text) is not None and bool(date.fromisoformat(text))
-    except ValueError:
-        valid = False
-    if not valid:
+    if not _is_date(text):
         raise InvalidInput(f"{text!r} is not a date", field=field, limit="YYYY-MM-DD")
+
+
+@lru_cache(maxsize=1_024)
+def _is_date(text: str) -> bool:
+    try:
+        return _DATE.fullmatch(text) is not None and bool(date.fromisoformat(text))
+    except ValueError:
+        return False
 
 
 def _refuse_decimal(t: Transaction) -> None:

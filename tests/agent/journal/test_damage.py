@@ -111,6 +111,7 @@ async def test_a_damaged_frame_of_the_open_chunk_is_lost_once_and_holds_nothing_
     flip_frame(file(till), seq)
     expected = [b"record %d" % number for number in range(3) if number != seq]
     assert till.drain(journal) == expected
+    assert journal.queue().records == 0, "though nothing follows"
     await journal.synced(journal.append(b"after it", kind=1))
     assert till.drain(journal) == [b"after it"]
     assert losses(journal) == [(1, seq, seq, "damaged_frame")]

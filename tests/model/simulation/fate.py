@@ -91,6 +91,8 @@ class Fate:
         self.attempted: dict[str, None] = {}
         """Every sale that was ever rung up."""
         self.doubts: list[Doubt] = []
+        self.beheaded: set[bytes] = set()
+        """Epochs of which a chunk has no header any more: a till that forgot one may follow twice what came before."""
 
     def captured(self, name: Name, sale: str, machine: str, at: float, *, repeat: bool) -> Kept:
         """The journal took a record, or said under which name it has it. Raises `Violation`."""

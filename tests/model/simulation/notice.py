@@ -90,7 +90,7 @@ def _nothing_is_imagined(world: World, notices: Notices) -> None:
         if till in copied:
             continue
         about = f"{kind} of {stretch.epoch.hex()[:6]} from {stretch.first}"
-        if kind in _OF_COPIES:
+        if kind in _OF_COPIES and stretch.epoch not in world.fate.beheaded:
             raise Violation(f"an alarm that is none, since there is no copy: {about}")
         lossy = any(doubt.record.name[0] == stretch.epoch for doubt in world.fate.doubts)
         if kind in _OF_ABSENCE and not settled and not lossy:

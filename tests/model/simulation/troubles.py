@@ -190,6 +190,7 @@ async def flip_headers(world: World, machine: Machine, chance: Chance) -> None:
             hit = _names_at(machine.disk.image()[name], None)
             world.history.say(machine.name, f"has both headers of {name} damaged, over {len(hit)} records")
             world.fate.hit(machine.name, hit, world.time())
+            world.fate.beheaded |= {epoch for epoch, _ in hit}
             half = FRAMES_START // 2
             for start in (0, half):
                 machine.disk.flip(name, start + chance.randrange(half), chance.randrange(8))

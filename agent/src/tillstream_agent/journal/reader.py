@@ -63,7 +63,7 @@ def cut_slice(disk: Disk, chunk: Chunk, passed: Sequence[Range], lane: Lane, max
             _meet(chunk, first[1], lost)
             if not contains(passed, first[1]):
                 return Cut(_slice(chunk, data[start:], passed, lane, max_bytes), tuple(lost))
-    if chunk.closed and upto == chunk.frames_end:
+    if upto == chunk.frames_end:
         _meet(chunk, chunk.end, lost)
     return Cut(None, tuple(lost))
 

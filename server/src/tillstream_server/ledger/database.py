@@ -158,6 +158,11 @@ async def on_driver(conn: AsyncConnection, work: Callable[[sqlite3.Connection], 
     return await execute(work, driver._conn)
 
 
+async def execute(conn: AsyncConnection, statement: str, *values: object) -> int:
+    """Execute a statement that changes rows; how many it changed."""
+    return await on_driver(conn, lambda driver: driver.execute(statement, values).rowcount)
+
+
 async def execute_all(conn: AsyncConnection, statements: Iterable[Statement]) -> None:
     """Execute each statement with each of its rows, in order; one without rows is left out."""
     wanted = [(statement, rows) for statement, rows in statements if rows]

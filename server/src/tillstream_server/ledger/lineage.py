@@ -18,6 +18,8 @@ from tillstream_protocol.framing import MAX_SEQ, NO_EPOCH, ChunkHeader
 
 from . import alarms
 from .alarms import DAMAGE, Suspicion
+from .database import execute
+from .lookup import rows_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +33,8 @@ class Mark:
 
 async def note(conn: AsyncConnection, header: ChunkHeader, now_ms: int) -> list[Suspicion]:
     """Note an epoch at first contact; the alarms that it sets off."""
-    made = await conn.exec_driver_sql(
-        _NOTE,
-        (header.till, header.epoch, header.parent, header.parent_position, now_ms, header.device_key_id),
-    )
-    if made.rowcount == 0:
+    place = (header.till, header.epoch, header.parent, header.parent_position)
+    if await execute(conn, _NOTE, *place, now_ms, header.device_key_id) == 0:
         return []
     found = await _second_beginnings(conn, header)
     if header.parent != NO_EPOCH:
@@ -61,8 +60,7 @@ async def reached(conn: AsyncConnection, mark: Mark, now_ms: int) -> list[Suspic
 
 async def _raise(conn: AsyncConnection, mark: Mark, now_ms: int) -> bool:
     """Keep a position if it is the highest of its epoch; whether it is."""
-    raised = await conn.exec_driver_sql(_RAISE, (mark.till_id, mark.epoch, mark.position, now_ms))
-    return raised.rowcount == 1
+    return await execute(conn, _RAISE, mark.till_id, mark.epoch, mark.position, now_ms) == 1
 
 
 async def _sibling(conn: AsyncConnection, header: ChunkHeader) -> list[Suspicion]:
@@ -85,9 +83,8 @@ async def _cut_short(conn: AsyncConnection, header: ChunkHeader) -> list[Suspici
 
 async def _outrun(conn: AsyncConnection, mark: Mark) -> list[Suspicion]:
     """The epochs that begin before a position that the epoch they follow has reached."""
-    rows = await conn.exec_driver_sql(_OUTRUN, (mark.till_id, mark.epoch, mark.position))
     found: list[Suspicion] = []
-    for child, begins in map(tuple, rows.all()):
+    for child, begins in await rows_of(conn, _OUTRUN, mark.till_id, mark.epoch, mark.position):
         found += await _unless_damaged(conn, _restored(mark.till_id, child, mark.epoch, begins, mark.position))
     return found
 

@@ -37,8 +37,13 @@ async def look_up(conn: AsyncConnection, *lookups: Lookup) -> list[list[Row]]:
 
 async def rows_of(conn: AsyncConnection, statement: str, *values: object) -> list[Row]:
     """The rows of one statement."""
-    (rows,) = await on_driver(conn, partial(_fetch, [[(statement, values)]]))
+    (rows,) = await rows_of_each(conn, statement, [values])
     return rows
+
+
+async def rows_of_each(conn: AsyncConnection, statement: str, many: Iterable[Sequence[object]]) -> list[list[Row]]:
+    """The rows of one statement for each of many lists of values."""
+    return await on_driver(conn, partial(_fetch, [[(statement, values)] for values in many]))
 
 
 def _fetch(queries: Sequence[Sequence[_Query]], driver: sqlite3.Connection) -> list[list[Row]]:

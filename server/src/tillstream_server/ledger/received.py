@@ -17,7 +17,7 @@ from tillstream_protocol.messages import EpochRanges, Range
 from tillstream_protocol.ranges import merge
 
 from .database import execute_all
-from .lookup import among, rows_of
+from .lookup import among, rows_of_each
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +31,18 @@ class Stretch:
 
 async def near(conn: AsyncConnection, till_id: bytes, epoch: bytes, batch: Range) -> Stretch:
     """What has been received that overlaps or adjoins the seqs of a batch."""
-    rows = await rows_of(conn, _NEAR, till_id, epoch, min(batch.last + 1, MAX_SEQ), batch.first - 1)
-    return Stretch(till_id, epoch, tuple(Range(first, last) for first, last in rows))
+    (stretch,) = await near_each(conn, [(till_id, epoch, batch)])
+    return stretch
+
+
+async def near_each(conn: AsyncConnection, batches: Sequence[tuple[bytes, bytes, Range]]) -> list[Stretch]:
+    """What has been received that overlaps or adjoins the seqs of each batch, named by till and epoch."""
+    many = [(till_id, epoch, min(span.last + 1, MAX_SEQ), span.first - 1) for till_id, epoch, span in batches]
+    found = await rows_of_each(conn, _NEAR, many)
+    return [
+        Stretch(till_id, epoch, tuple(Range(first, last) for first, last in rows))
+        for (till_id, epoch, _), rows in zip(batches, found, strict=True)
+    ]
 
 
 async def add(conn: AsyncConnection, stretch: Stretch, ranges: Iterable[Range]) -> tuple[Range, ...]:

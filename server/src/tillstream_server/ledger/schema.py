@@ -2,9 +2,10 @@
 
 Three sorts of table lie here. *Facts* are appended and never changed: `ledger`, `duplicate`, `companion`, `link`,
 `lost`, `decision` (but for its delivery times), `received`, `alarm` (but for its settlement). *Projections* can be
-dropped and folded again from the facts: `sale`, `voiding`, `sales_by_hour`, `products_by_day`, `member_stats`,
-`member_category`. The rest is what the server has to remember to serve its tills. Nothing here names a person:
-identifiers lie sealed in `vault_item`, under keys that lie in another file, and every hash is keyed.
+dropped and folded again from the facts: `sale`, `voiding`, `sales_by_hour`, `product_day`, `products_by_day`,
+`member_stats`, `member_category`. The rest is what the server has to remember to serve its tills. Nothing here names
+a person: identifiers lie sealed in `vault_item`, under keys that lie in another file, and every hash that stands for
+somebody or something said is keyed.
 
 Tables whose key is not their row number are stored by that key (`WITHOUT ROWID`), which saves the second tree.
 """
@@ -354,11 +355,12 @@ vault_item = _keyed(
 
 # Projections
 
-sale = _keyed(
+sale = Table(
     "sale",
+    metadata,
+    _int("ledger_id"),
     _text("retailer"),
     _blob("idem"),
-    _int("ledger_id"),
     _int("revision"),
     _int("captured_ms"),
     _int("seq"),
@@ -374,12 +376,13 @@ sale = _keyed(
     _flag("training"),
     _flag("voided"),
     _flag("counted"),
-    PrimaryKeyConstraint("retailer", "idem"),
+    PrimaryKeyConstraint("ledger_id"),
     Index(None, "subject", "at_ms", sqlite_where=text("counted = 1 AND subject IS NOT NULL")),
     Index(None, "at_ms"),
 )
 """One row for each transaction of whatever kind: which of its revisions holds, by (revision, captured_ms, seq,
-content). `counted` is 1 where it is in the figures: it sells, is neither training nor test, and is not voided."""
+content). It has that revision's ledger id, so that rows are appended, and is found by its `idem` through the ledger's
+index. `counted` is 1 where it is in the figures: it sells, is neither training nor test, and is not voided."""
 
 voiding = _keyed(
     "voiding",
@@ -404,19 +407,30 @@ sales_by_hour = _keyed(
 )
 """`hour_ms` is the local hour as `facts.local_hour_ms` gives it."""
 
-products_by_day = _keyed(
-    "products_by_day",
+product_day = Table(
+    "product_day",
+    metadata,
+    _int("id"),
     _text("retailer"),
     _text("business_date"),
     _text("store"),
-    _text("sku"),
     _text("currency"),
+    PrimaryKeyConstraint("id"),
+    UniqueConstraint("retailer", "business_date", "store", "currency"),
+)
+"""A store's business day in one currency. Its id is a hash of the others: see `pipeline.projections.day_id`."""
+
+products_by_day = _keyed(
+    "products_by_day",
+    _int("day"),
+    _text("sku"),
     _int("quantity_micro"),
     _int("amount_minor"),
     _int("lines"),
-    PrimaryKeyConstraint("retailer", "business_date", "store", "sku", "currency"),
+    PrimaryKeyConstraint("day", "sku"),
 )
-"""`quantity_micro` is in millionths of the line's unit."""
+"""What a `product_day` sold. `quantity_micro` is in millionths of the line's unit. A sale writes more rows here than
+anywhere else, so the key is short, and begins with a number."""
 
 member_stats = _keyed(
     "member_stats",
@@ -511,5 +525,13 @@ push_outbox = Table(
     PrimaryKeyConstraint("till_id", "seq"),
 )
 
-PROJECTIONS: Final = (sale, voiding, sales_by_hour, products_by_day, member_stats, member_category)
+PROJECTIONS: Final = (
+    sale,
+    voiding,
+    sales_by_hour,
+    product_day,
+    products_by_day,
+    member_stats,
+    member_category,
+)
 """The tables that `pipeline.rebuild` drops and folds again."""

@@ -21,8 +21,10 @@ from .opening import Opened, OpenedBatch, Refused
 
 
 class Placed(Struct, frozen=True, gc=False):
-    """A record with its place in the ledger: a row of its own, or as another name of a row that is there."""
+    """A record with its name and its place in the ledger: a row of its own, or another name of a row that is there."""
 
+    device: Device
+    epoch: bytes
     opened: Opened
     ledger_id: int
     duplicate: bool
@@ -44,16 +46,14 @@ async def known_contents(
     return {(idem, content): id_ for idem, content, id_ in rows}
 
 
-async def write_records(
-    conn: AsyncConnection, device: Device, epoch: bytes, placed: Sequence[Placed], now_ms: int
-) -> None:
+async def write_records(conn: AsyncConnection, placed: Sequence[Placed], now_ms: int) -> None:
     """Append records to the ledger, and the further names of those that were there."""
     new = [p for p in placed if not p.duplicate]
-    rows = [_ledger_row(p, device, epoch, now_ms) for p in new]
+    rows = [_ledger_row(p, now_ms) for p in new]
     names = [
         (
-            device.till_id,
-            epoch,
+            p.device.till_id,
+            p.epoch,
             p.opened.seq,
             p.ledger_id,
             p.opened.digest,
@@ -127,8 +127,8 @@ async def write_lost(conn: AsyncConnection, device: Device, placed: Iterable[Pla
     return tuple(one.reason for _, one in lost)
 
 
-def _ledger_row(placed: Placed, device: Device, epoch: bytes, now_ms: int) -> tuple[object, ...]:
-    o = placed.opened
+def _ledger_row(placed: Placed, now_ms: int) -> tuple[object, ...]:
+    o, device = placed.opened, placed.device
     body = o.body
     date = currency = amount = None
     revision, training = 0, False
@@ -140,7 +140,7 @@ def _ledger_row(placed: Placed, device: Device, epoch: bytes, now_ms: int) -> tu
         device.retailer,
         o.store,
         device.till_id,
-        epoch,
+        placed.epoch,
         o.seq,
         o.kind,
         type(body).__struct_config__.tag,

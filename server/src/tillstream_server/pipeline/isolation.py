@@ -22,10 +22,8 @@ async def take_apart(take: Take, opened: OpenedBatch, report: Report) -> Outcome
     """Take a batch, if need be record by record. Raises `LedgerFault` and what else the machine is to blame for."""
     try:
         return await take(opened)
-    except (OSError, MemoryError):
-        raise
     except Exception as error:  # the pipeline's own defects come in every class
-        if isinstance(error, LedgerFault) and not isinstance(error, LedgerRefused):
+        if machine_failed(error):
             raise
         if len(opened.items) > 1:
             half = len(opened.items) // 2
@@ -34,6 +32,13 @@ async def take_apart(take: Take, opened: OpenedBatch, report: Report) -> Outcome
         report("pipeline", error)
         refused = Refused(opened.items[0].seq, SERVER_DEFECT, type(error).__name__)
         return await take(replace(opened, items=(refused,)))
+
+
+def machine_failed(error: Exception) -> bool:
+    """Whether disk, memory or lock are to blame, rather than what was to be taken."""
+    if isinstance(error, LedgerFault):
+        return not isinstance(error, LedgerRefused)
+    return isinstance(error, (OSError, MemoryError))
 
 
 def _part(opened: OpenedBatch, start: int, end: int) -> OpenedBatch:

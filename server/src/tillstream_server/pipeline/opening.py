@@ -224,7 +224,7 @@ class _Reader:
             parts=parts,
             names=self._names(parts),
             idem=self._idempotency(body),
-            content=_hash(self._content, codec.encode(body)),
+            content=_hash(self._content, parts.encoded if parts.body is body else codec.encode(body)),
             links=self._links(body),
             store=store,
             at_ms=at_ms,

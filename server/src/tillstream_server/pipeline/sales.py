@@ -79,6 +79,8 @@ class Sales:
         self._apply = apply
         self.changed: dict[bytes, Holding] = {}
         """Every holding that is not what it was."""
+        self.replaced: set[int] = set()
+        """The ledger ids of what holds no more."""
         self.voidings: dict[tuple[bytes, bytes], bool] = {}
         """(target, void) → whether it voids now; only what changed."""
 
@@ -95,6 +97,7 @@ class Sales:
         else:
             self._release(held)
             self._hold(entry)
+            self.replaced.add(held.entry.ledger_id)
         return Taken(holds=True, counts=self._holdings[entry.idem].counted)
 
     def voided(self, idem: bytes) -> bool:

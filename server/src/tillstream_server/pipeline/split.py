@@ -74,7 +74,8 @@ class Operation(Struct, frozen=True, omit_defaults=True):
 class Split(Struct, frozen=True, gc=False):
     """A record in its parts: `body` and its bytes for the ledger, the rest (msgpack, or None) for the vault.
 
-    `identifiers` are those that name somebody, with their normal texts.
+    `identifiers` are those that name somebody, with their normal texts. Of a record that names nobody, `body` is the
+    record's own.
     """
 
     body: LedgerBody
@@ -110,7 +111,7 @@ def _split_transaction(t: Transaction, original: bytes | None) -> Split:
     nameless = _nameless(given)
     particulars = _particulars(t, customer, nameless)
     operation = None if t.operator is None and t.fiscal is None else Operation(t.operator, t.fiscal)
-    bare = _bare(t, customer)
+    bare = t if customer is None and particulars is None and operation is None else _bare(t, customer, particulars)
     encoded = encode(bare)
     if given:
         bare, encoded = mask(bare, encoded, given)
@@ -139,23 +140,23 @@ def _named(
 
 
 def _particulars(t: Transaction, customer: Customer | None, nameless: tuple[Identifier, ...]) -> Particulars | None:
-    lines = tuple(LineParticulars(i, line.ext) for i, line in enumerate(t.lines) if line.ext is not None)
-    tenders = tuple(
+    lines = [LineParticulars(i, line.ext) for i, line in enumerate(t.lines) if line.ext is not None]
+    tenders = [
         TenderParticulars(i, tender.gift_card, tender.card, tender.reference, tender.ext)
         for i, tender in enumerate(t.tenders)
         if _names_somebody(tender)
-    )
+    ]
     name, personal = (None, None) if customer is None else (customer.name, customer.personal)
-    if not (lines or tenders or nameless) and all(part is None for part in (name, personal, t.note, t.ext)):
+    if not (lines or tenders or nameless) and (name, personal, t.note, t.ext) == (None, None, None, None):
         return None
-    return Particulars(nameless, name, personal, t.note, t.ext, lines, tenders)
+    return Particulars(nameless, name, personal, t.note, t.ext, tuple(lines), tuple(tenders))
 
 
-def _bare(t: Transaction, customer: Customer | None) -> Transaction:
+def _bare(t: Transaction, customer: Customer | None, particulars: Particulars | None) -> Transaction:
     lines, tenders = t.lines, t.tenders
-    if any(line.ext is not None for line in lines):
+    if particulars is not None and particulars.lines:
         lines = tuple(_bare_line(line) for line in lines)
-    if any(_names_somebody(tender) for tender in tenders):
+    if particulars is not None and particulars.tenders:
         tenders = tuple(replace(x, gift_card=None, card=None, reference=None, ext=None) for x in tenders)
     return replace(
         t,
