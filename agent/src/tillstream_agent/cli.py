@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -175,9 +176,15 @@ def _run(given: argparse.Namespace) -> int:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await _when_free(lambda: run(folder, config, world, stop=stop))
+        await _when_free(lambda: run(folder, config, world, stop=stop, started=_settle_down))
 
     return _drive(be_agent(), config)
+
+
+def _settle_down(_port: int) -> None:
+    """What was built at the start stays: no collection, which stops captures, needs to look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 async def _when_free(be_agent: Callable[[], Coroutine[Any, Any, None]]) -> None:

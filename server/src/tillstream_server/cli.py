@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import importlib.metadata
 import os
 import re
@@ -140,6 +141,8 @@ async def _serve(given: argparse.Namespace) -> int:
         loop.add_signal_handler(number, stop.set)
 
     def ready(address: str) -> None:
+        gc.collect()
+        gc.freeze()  # what was built at the start stays: no collection needs to look at it again
         print(msgspec.json.encode({"listening": address}).decode(), flush=True)
 
     around = _surroundings()
