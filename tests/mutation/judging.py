@@ -208,7 +208,10 @@ def _make(jobs: int) -> list[str]:
     mutmut.create_mutants(jobs)
     made = [name for _, name, _ in mutmut.collect_source_file_mutation_data(mutant_names=())[0]]
     only = Path(ONLY)
-    return json.loads(only.read_text(encoding="utf-8")) if only.exists() else made
+    if not only.exists():
+        return made
+    wanted = set(json.loads(only.read_text(encoding="utf-8")))
+    return [mutant for mutant in made if mutant in wanted]
 
 
 def _change(mutant: str) -> dict[str, str]:

@@ -83,6 +83,9 @@ class Reasons(Diary):
     def torn(self, chunk: int, size: int) -> None:
         self.lines.append(f"torn {chunk} by {size}")
 
+    def synced(self, records: int, seconds: float) -> None:
+        self.lines.append(f"synced {records} in {seconds:g}")
+
     def sync_failed(self, chunk: int, reason: str) -> None:
         self.lines.append(f"sync failed {chunk}: {reason}")
 

@@ -6,13 +6,19 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
 from support.disks import BROKEN, FULL, TroubledFile
 from support.stories import LEASE, QUICK, Story, all_is_safe, begun, tag
-from tillstream_agent.journal import JournalError, syncing
+from support.tills import Reasons
+from tillstream_agent.journal import JournalError, JournalFull, syncing
+from tillstream_agent.journal.chunks import OpenChunk
+from tillstream_agent.journal.errors import translate
+from tillstream_agent.journal.writer import ChunkWriter
 from tillstream_protocol.framing import Spend
+from tillstream_protocol.messages import Range
 
 
 @pytest.fixture
@@ -411,3 +417,129 @@ async def test_captures_have_their_turn_while_many_records_are_sealed_anew(story
     assert sorted(story.till.drain(journal)) == sorted(plains)
     assert journal.queue().records == 0
     await journal.close()
+
+
+async def test_what_was_synced_is_told_and_why_it_was_not(story: Story) -> None:
+    story.till.diary = Reasons()
+    story.till.clock.turn(5)
+    journal = await begun(story)
+    epoch = journal.position.epoch
+    journal.append(b"a", kind=1)
+    journal.append(b"b", kind=1)
+    await story.passes(journal)
+    story.till.clock.turn(10)
+    journal.acknowledge(epoch, [Range(0, 0)])
+    assert journal.queue().oldest_ms == 10_000, "both are as old as the sync that made them ready"
+    journal.append(b"c", kind=1)
+    story.trouble.sync = BROKEN
+    await story.passes(journal)
+    story.trouble.sync = None
+    await story.passes(journal)
+    said = story.till.diary.lines
+    assert "synced 2 in 0" in said
+    assert "sync failed 1: [Errno 5] planted" in said
+    await journal.close()
+
+
+async def test_each_time_a_disk_is_stuck_is_told_with_all_that_waits(story: Story) -> None:
+    journal = await begun(story)
+    for when in (1, 2):
+        story.till.clock.turn(10)
+        journal.append(b"a", kind=1)
+        story.trouble.sync, story.trouble.create = BROKEN, FULL
+        await story.passes(journal)
+        story.till.clock.turn(3)
+        await story.passes(journal)
+        assert story.till.diary.lines.count("stuck 1 3") == when
+        story.trouble.sync = story.trouble.create = None
+        await story.passes(journal, 2)
+    await journal.close()
+
+
+async def test_who_gave_up_waiting_does_not_keep_others_waiting(story: Story) -> None:
+    journal = await begun(story)
+    name = journal.append(b"a", kind=1)
+    first, second = (asyncio.create_task(journal.synced(name)) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.sleep(0)
+    await story.passes(journal)
+    await asyncio.wait_for(second, 5)
+    await journal.close()
+
+
+async def test_spends_are_counted_in_the_chunk_that_holds_them_after_a_failed_sync(story: Story) -> None:
+    journal = await begun(story)
+    epoch = journal.position.epoch
+    journal.append(b"a", kind=1, spends=[Spend(LEASE, 3)])
+    await story.passes(journal)
+    journal.append(b"b", kind=1, spends=[Spend(LEASE, 5)])
+    story.trouble.sync_fails_of = "0000000001.chunk"
+    await story.passes(journal, 2)
+    journal.roll()
+    await story.passes(journal)
+    journal.acknowledge(epoch, [Range(0, 1)])
+    story.till.clock.turn(QUICK.retain_age + 1)
+    assert journal.sweep().spends == {(1, LEASE): 3, (2, LEASE): 5}
+    await journal.close()
+
+
+async def test_a_home_is_closed_before_a_name_that_is_not_the_next_one(story: Story) -> None:
+    """Its footer lists names by their order, so that none may be left out."""
+    journal = await begun(story)
+    journal.append(b"0", kind=1, tag=tag(1))
+    story.trouble.write, story.trouble.cut = BROKEN, BROKEN
+    with pytest.raises(JournalError):
+        journal.append(b"given up", kind=1)
+    story.trouble.write = story.trouble.cut = None
+    story.trouble.sync_fails_of = "0000000001.chunk"
+    await story.passes(journal)
+    name = journal.append(b"2", kind=1, tag=tag(2))
+    await story.passes(journal)
+    await journal.close()
+    again = await begun(story)
+    seen = again.find(tag(2))
+    assert seen is not None
+    assert seen.name == name
+    await again.close()
+
+
+@pytest.mark.parametrize("cut", [None, BROKEN])
+async def test_a_home_whose_write_fails_is_cut_back_or_left(
+    story: Story, monkeypatch: pytest.MonkeyPatch, cut: int | None
+) -> None:
+    journal = await begun(story)
+    plains = [b"%d" % number for number in range(4)]
+    for plain in plains:
+        journal.append(plain, kind=1)
+    write, calls = ChunkWriter.write, 0
+
+    def fails_once(writer: ChunkWriter, target: OpenChunk, *rest: Any) -> int:
+        nonlocal calls
+        calls += 1
+        if calls != 3:
+            return write(writer, target, *rest)
+        target.file.write(b"half a frame")
+        story.trouble.cut = cut
+        raise OSError(BROKEN, "planted")
+
+    monkeypatch.setattr(ChunkWriter, "write", fails_once)
+    story.trouble.sync_fails_of = "0000000001.chunk"
+    await story.passes(journal)
+    story.trouble.cut = None
+    await story.passes(journal, 3)
+    assert all_is_safe(journal)
+    await journal.close()
+    again = await begun(story)
+    await story.passes(again)
+    assert again.damage == ()
+    assert sorted(story.till.drain(again)) == plains
+    await again.close()
+
+
+def test_the_systems_errors_are_told_as_ours() -> None:
+    broken = translate(OSError(BROKEN, "planted"), "it could not be done")
+    assert (type(broken), str(broken)) == (JournalError, "it could not be done: planted")
+    assert broken.hint == "see tillstream-agent doctor"
+    assert "it could not be done: odd" in str(translate(OSError("odd"), "it could not be done"))
+    assert type(translate(OSError(FULL, "planted"), "it could not be done")) is JournalFull

@@ -221,7 +221,7 @@ class Syncer:
         chunk.spends = sum_spends(target.entries)
         chunk.frames_end = min(chunk.frames_end, chunk.synced_end)
         first = chunk.header.first_seq
-        chunk.present = common(chunk.present, (Range(first, first + kept - 1),) if kept else ())
+        chunk.present = common(chunk.present, (Range(first, first + kept - 1),))
         chunk.closed = True
         index_in_mind(target)
         if target not in self._chain.closing:
