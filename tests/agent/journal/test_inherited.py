@@ -10,7 +10,7 @@ import pytest
 from support.disks import BROKEN, FULL
 from support.stories import Story, all_is_safe, begun, doubts, inherited_is_safe, retry_of, tag
 from support.tills import Reasons, crash
-from tillstream_agent.journal import JournalError
+from tillstream_agent.journal import JournalError, syncing
 from tillstream_agent.journal.inherited import TRIES
 from tillstream_protocol.messages import Range
 
@@ -249,6 +249,8 @@ async def test_a_doubt_is_marked_as_long_as_it_lasts(story: Story) -> None:
     story.trouble.sync = None
     await story.passes(journal, 2)
     assert doubts(story) == []
+    assert 1 not in journal._syncer._doubts
+    assert 1 not in journal._syncer._tags._unsettled
     await journal.close()
 
 
@@ -408,3 +410,19 @@ async def test_why_a_torn_tail_could_not_be_put_away_is_told(story: Story) -> No
     await story.passes(journal)
     assert "set aside 0000000001.chunk: its torn tail could not be put away: planted" in story.till.diary.lines
     await crash(journal)
+
+
+async def test_a_doubtful_file_is_tried_again_by_itself(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(syncing, "RENEW_AFTER_S", 0.01)
+    killed = await begun(story)
+    name = killed.append(b"a", kind=1)
+    story.trouble.sync = BROKEN
+    journal = await story.till.start()
+    with pytest.raises(JournalError):
+        await journal.synced(name)
+    story.trouble.sync = None
+    story.till.clock.turn(2)
+    async with asyncio.timeout(5):
+        while not inherited_is_safe(journal):
+            await asyncio.sleep(0.005)
+    await journal.close()

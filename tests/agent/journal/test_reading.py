@@ -171,7 +171,8 @@ async def found_again(story: Story, tags: list[bytes], spends: tuple[Spend, ...]
     return again, chunk
 
 
-ODD = [b"y" * 15 + b"c", b"c" * 16, b"c" * 15 + b"z", b"q" * 16]
+_W = b"w" * 15
+ODD = [b"q" * 16, _W + b"x", b"\0" + _W, _W + b"y"]
 """Tags that also occur across the borders of others."""
 
 

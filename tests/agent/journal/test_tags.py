@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from support.disks import BROKEN, TroubledDisk
 from support.tills import TestTill, crash
 from tillstream_agent.journal import JournalError, Name, Seen
+from tillstream_agent.journal.chunks import Chunk, file_number, index_seq, pack_index
 from tillstream_agent.journal.tags import EXACT, SHARDS, Tags
 from tillstream_protocol.framing import FOOTER_ROW, FRAMES_START, NO_TAG, ChunkHeader, Entry, Footer, Spend, footer_rows
 from tillstream_protocol.limits import DEFAULT
+from tillstream_protocol.messages import Range
 
 EPOCH = b"e" * 16
 SMALL = replace(DEFAULT, chunk=4096, sync_interval=0.0, reserve=0)
@@ -253,3 +255,104 @@ async def test_a_tag_that_appears_across_two_others_is_not_there(tmp_path: Path,
     assert again.find(between) is None
     assert again.find(first) is not None
     await again.close()
+
+
+def alike(first: int) -> bytes:
+    """Tags that differ in the bytes that memory does not keep."""
+    return bytes([first]) * 10 + b"printsh"[:6]
+
+
+def test_tags_that_look_alike_are_told_apart_by_their_chunks() -> None:
+    here = Chunks()
+    tags = Tags(here.confirm)
+    here.held = {1: [alike(1)], 2: [alike(2)], 3: [alike(3)]}
+    for number, held in here.held.items():
+        tags.take(number, held)
+    assert [seen and seen.name for seen in map(tags.find, (alike(1), alike(2), alike(3)))] == [Name(EPOCH, 0)] * 3
+    assert tags.find(alike(4)) is None
+
+
+def test_what_is_forgotten_goes_and_the_rest_stays() -> None:
+    here = Chunks()
+    tags = Tags(here.confirm)
+    here.held = {1: [alike(1), tag(1)], 2: [alike(2), tag(2)]}
+    for number, held in here.held.items():
+        tags.take(number, held)
+    tags.forget(1)
+    del here.held[1]
+    while tags.untidy:
+        tags.tidy()
+    assert repr(tags.rows()) == "2"
+    assert tags.find(alike(2)) == Seen(Name(EPOCH, 0), None)
+    assert tags.find(tag(1)) is None
+
+
+def test_records_without_a_tag_take_no_room() -> None:
+    tags = Tags(Chunks().confirm)
+    tags.read(1, rows([NO_TAG, NO_TAG, tag(1)]))
+    assert tags.rows() == 1
+
+
+def test_a_chunk_that_went_before_it_was_settled_keeps_no_others_in_memory() -> None:
+    tags = Tags(Chunks().confirm)
+    tags.begin(1)
+    tags.note(tag(0), Seen(Name(EPOCH, 0), 0), 1)
+    tags.forget(1)
+    tags.begin(2)
+    tags.settle(2)
+    for number in range(1, 2 * EXACT):
+        tags.note(tag(number), Seen(Name(EPOCH, number), 0), 2)
+    assert len(tags._order) <= EXACT + 1
+
+
+def test_a_tag_is_found_in_an_index_whatever_lies_across_its_rows() -> None:
+    tail = b"t" * 8
+    wanted = tail + (3).to_bytes(8, "big")
+    index = pack_index((seq, Entry(one, ())) for seq, one in ((3, b"a" * 8 + tail), (2, wanted), (3, b"b" * 8 + tail)))
+    assert index_seq(index, wanted) == 2
+    fives = bytes([5]) * 16
+    assert index_seq(pack_index([(5, Entry(tag(1), ())), (6, Entry(fives, ()))]), fives) == 6
+    assert index_seq(index, tag(9)) is None
+
+
+@pytest.mark.parametrize("name", ["123", "x.chunk", "\u0661.chunk", "1.new", "1.chunk.old", ".chunk"])
+def test_a_file_of_another_name_has_no_number(name: str) -> None:
+    assert file_number(name) is None
+
+
+@pytest.mark.parametrize("name", ["0000000007.chunk", "7.damaged", "7.torn"])
+def test_a_chunks_file_has_its_number(name: str) -> None:
+    assert file_number(name) == 7
+
+
+def test_a_chunk_is_extended_by_what_follows_and_by_what_comes_after_a_gap() -> None:
+    chunk = opened_chunk()
+    held = []
+    for seq in (4, 5, 7, 8, 12):
+        chunk.extend(seq)
+        held.append(chunk.present)
+    assert held == [
+        (Range(4, 4),),
+        (Range(4, 5),),
+        (Range(4, 5), Range(7, 7)),
+        (Range(4, 5), Range(7, 8)),
+        (Range(4, 5), Range(7, 8), Range(12, 12)),
+    ]
+
+
+def opened_chunk() -> Chunk:
+    header = ChunkHeader(
+        till=b"t" * 16,
+        epoch=EPOCH,
+        chunk=1,
+        parent=bytes(16),
+        parent_position=0,
+        first_seq=4,
+        created=0,
+        device_key_id=bytes(8),
+        server_key_id=bytes(8),
+        server_sealed_key=bytes(80),
+        escrow_key_id=bytes(8),
+        escrow_sealed_key=bytes(80),
+    )
+    return Chunk(1, header, b"")

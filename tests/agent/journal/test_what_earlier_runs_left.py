@@ -73,6 +73,7 @@ async def test_a_copy_stays_while_the_later_one_is_damaged(tmp_path: Path) -> No
     assert journal.queue().records == 6
     assert journal.spent == {LEASE: 6}
     assert sorted(till.drain(journal)) == [b"%d" % seq for seq in range(6)], "each of them once"
+    assert footer(tmp_path / FIRST) is None, "it could not say which it holds"
     assert journal.damage == ()
     await crash(journal)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable
 
-from .chunks import SUFFIX, file_name
+from .chunks import file_name
 from .disk import Disk
 
 DOUBT_SUFFIX = ".doubt"
@@ -24,7 +24,7 @@ class Doubts:
         files = set(names)
         stems = [name.removesuffix(DOUBT_SUFFIX) for name in files if name.endswith(DOUBT_SUFFIX)]
         self._marked = {int(stem) for stem in stems if stem.isascii() and stem.isdecimal()}
-        for number in [number for number in self._marked if file_name(number, SUFFIX) not in files]:
+        for number in [number for number in self._marked if file_name(number) not in files]:
             self.clear(number)
 
     def __contains__(self, number: int) -> bool:

@@ -115,8 +115,7 @@ def _scan(disk: Disk, found: Look, observer: JournalObserver) -> None:
     chunk.index = pack_index(found.rows)
     rest = data[chunk.frames_end :]
     if rest:
-        first = found.rows[0][0] if found.rows else chunk.header.first_seq
-        found.tail = not footer_torn(rest, first, len(found.rows))
+        found.tail = not footer_torn(rest, chunk.header.first_seq, len(found.rows))
         found.tail_last = last_claimed(rest, chunk.end)
         observer.torn(chunk.number, len(rest))
 
