@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from support.disks import TroubledDisk
 from support.tills import TestTill, crash
 from tillstream_agent.journal import Journal
+from tillstream_protocol.framing import ChunkHeader
 from tillstream_protocol.limits import DEFAULT
 
 QUICK = replace(DEFAULT, chunk=4096, sync_interval=0.0, reserve=0)
@@ -62,3 +64,21 @@ async def retry_of(journal: Journal) -> asyncio.TimerHandle | None:
 
 def doubts(story: Story) -> list[str]:
     return sorted(path.name for path in story.folder.glob("*.doubt"))
+
+
+def chunk_header(
+    number: int, *, epoch: bytes = b"e" * 16, first_seq: int = 0, created: int = 0, **more: Any
+) -> ChunkHeader:
+    """A header that nobody signed and no key was sealed in."""
+    fields: dict[str, Any] = {
+        "till": b"t" * 16,
+        "parent": bytes(16),
+        "parent_position": 0,
+        "device_key_id": bytes(8),
+        "server_key_id": bytes(8),
+        "server_sealed_key": bytes(80),
+        "escrow_key_id": bytes(8),
+        "escrow_sealed_key": bytes(80),
+        **more,
+    }
+    return ChunkHeader(chunk=number, epoch=epoch, first_seq=first_seq, created=created, **fields)

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from support.stories import chunk_header
 from support.tills import Diary
 from tillstream_agent.journal import FolderDisk
 from tillstream_agent.journal.chunks import Chunk
 from tillstream_agent.journal.damage import Damage, Evidence, Piece, find_losses
 from tillstream_agent.journal.headless import Headless, place_headless
 from tillstream_agent.journal.recovery import Found, _Survey
-from tillstream_protocol.framing import NO_EPOCH, ChunkHeader
+from tillstream_protocol.framing import NO_EPOCH
 from tillstream_protocol.messages import Range
 
 OURS, OTHERS = b"t" * 16, b"u" * 16
@@ -24,20 +25,7 @@ def chunk(
     number: int, epoch: bytes, first: int, end: int, parent: bytes = NO_EPOCH, at: int = 0, till: bytes = OURS
 ) -> Chunk:
     """A chunk that holds the seqs from `first` to before `end`."""
-    header = ChunkHeader(
-        till=till,
-        epoch=epoch,
-        chunk=number,
-        parent=parent,
-        parent_position=at,
-        first_seq=first,
-        created=0,
-        device_key_id=bytes(8),
-        server_key_id=bytes(8),
-        server_sealed_key=bytes(80),
-        escrow_key_id=bytes(8),
-        escrow_sealed_key=bytes(80),
-    )
+    header = chunk_header(number, epoch=epoch, first_seq=first, till=till, parent=parent, parent_position=at)
     return Chunk(number, header, b"", present=(Range(first, end - 1),) if end > first else (), closed=True)
 
 

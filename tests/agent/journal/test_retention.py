@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from support.stories import chunk_header
 from support.tills import TestTill
 from tillstream_agent.journal import Journal
 from tillstream_agent.journal.chunks import Chunk
 from tillstream_agent.journal.retention import choose, lived, oldest_ms
-from tillstream_protocol.framing import ChunkHeader
 from tillstream_protocol.limits import DEFAULT
 from tillstream_protocol.messages import Range
 
@@ -166,21 +166,15 @@ async def test_a_clock_before_1970_still_opens_chunks(till: TestTill) -> None:
 
 
 def opened_by_another_run(number: int, created_s: int) -> Chunk:
-    header = ChunkHeader(
-        till=b"t" * 16,
-        epoch=b"e" * 16,
-        chunk=number,
-        parent=bytes(16),
-        parent_position=0,
-        first_seq=number,
-        created=created_s * 1000,
-        device_key_id=bytes(8),
-        server_key_id=bytes(8),
-        server_sealed_key=bytes(80),
-        escrow_key_id=bytes(8),
-        escrow_sealed_key=bytes(80),
+    return Chunk(
+        number,
+        chunk_header(number, first_seq=number, created=created_s * 1000),
+        b"",
+        present=(Range(number, number),),
+        closed=True,
+        done=True,
+        size=1000,
     )
-    return Chunk(number, header, b"", present=(Range(number, number),), closed=True, done=True, size=1000)
 
 
 def test_a_chunk_has_lived_as_long_as_this_run_and_the_steps_before_it() -> None:

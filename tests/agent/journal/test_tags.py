@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.disks import BROKEN, TroubledDisk
+from support.stories import chunk_header
 from support.tills import TestTill, crash
 from tillstream_agent.journal import JournalError, Name, Seen
 from tillstream_agent.journal.chunks import Chunk, file_number, index_seq, pack_index
@@ -341,18 +342,4 @@ def test_a_chunk_is_extended_by_what_follows_and_by_what_comes_after_a_gap() -> 
 
 
 def opened_chunk() -> Chunk:
-    header = ChunkHeader(
-        till=b"t" * 16,
-        epoch=EPOCH,
-        chunk=1,
-        parent=bytes(16),
-        parent_position=0,
-        first_seq=4,
-        created=0,
-        device_key_id=bytes(8),
-        server_key_id=bytes(8),
-        server_sealed_key=bytes(80),
-        escrow_key_id=bytes(8),
-        escrow_sealed_key=bytes(80),
-    )
-    return Chunk(1, header, b"")
+    return Chunk(1, chunk_header(1, first_seq=4), b"")
