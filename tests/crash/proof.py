@@ -15,6 +15,8 @@ from crash.cashier import Ack
 from crash.stand import Stand
 from tillstream_server.ledger import schema
 
+REBUILD_S: Final = 1800.0
+"""Longer than a week of records takes."""
 NEVER: Final = ("duplicate", "conflict", "dead_letter", "quarantine")
 """Tables in which a row would mean that something came twice, differently, or could not be taken."""
 
@@ -81,5 +83,5 @@ def compare(data: Path, acknowledged: Mapping[str, Ack]) -> dict[str, int]:
 def rebuilt_alike(stand: Stand) -> bool:
     """Whether a rebuild comes to the projections that are there. The server may run."""
     before = projections(stand.data)
-    stand.command("rebuild")
+    stand.command("rebuild", seconds=REBUILD_S)
     return before == projections(stand.data)

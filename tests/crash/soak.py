@@ -61,6 +61,7 @@ async def run(folder: Path, plan: Plan) -> dict[str, Any]:
         finally:
             selling.cancel()
         await stand.drained(60)
+        print(f"drained in {drain_s:.1f} s; comparing", file=sys.stderr)
         peak = _peak(stand.till.pid)
         wrong = compare(stand.data, cashier.acknowledged)
         ledger = counts(stand.data)["ledger"]

@@ -165,9 +165,9 @@ class Stand:
                 await asyncio.sleep(0.05)
         return time.monotonic() - began
 
-    def command(self, *arguments: str) -> str:
+    def command(self, *arguments: str, seconds: float = 60) -> str:
         """A command of the server's tool on this data folder; what it printed."""
-        return self.zygote.run(SERVER, [*arguments, "--data", str(self.data)], self.folder)
+        return self.zygote.run(SERVER, [*arguments, "--data", str(self.data)], self.folder, seconds)
 
     def token(self, till: str = "1") -> str:
         """A token by which one till may join."""

@@ -90,11 +90,11 @@ class Zygote:
             time.sleep(0.005)
         return code
 
-    def run(self, entry: str, arguments: Sequence[str], folder: Path) -> str:
+    def run(self, entry: str, arguments: Sequence[str], folder: Path, seconds: float = 60) -> str:
         """Run a command to its end; what it printed. Raises `AssertionError` with what it complained of."""
         out, log = folder / "command.out", folder / "command.log"
         log.write_bytes(b"")
-        code = self.wait(self.start(entry, arguments, out=out, log=log), 60)
+        code = self.wait(self.start(entry, arguments, out=out, log=log), seconds)
         assert code == 0, f"{entry} {' '.join(arguments[:3])} ended with {code}: {log.read_text(errors='replace')}"
         return out.read_text()
 

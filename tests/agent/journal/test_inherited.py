@@ -426,3 +426,20 @@ async def test_a_doubtful_file_is_tried_again_by_itself(story: Story, monkeypatc
         while not inherited_is_safe(journal):
             await asyncio.sleep(0.005)
     await journal.close()
+
+
+async def test_a_file_that_cannot_be_written_anew_holds_up_no_other(story: Story) -> None:
+    names = []
+    for plain in (b"a", b"b"):
+        killed = await begun(story)
+        names.append(killed.append(plain, kind=1))
+    journal = await begun(story)
+    story.trouble.sync = BROKEN
+    await story.passes(journal)
+    story.trouble.sync, story.trouble.unreadable = None, "0000000001.chunk"
+    for _ in range(2):
+        story.till.clock.turn(2)
+        await story.passes(journal)
+    await journal.synced(names[1])
+    assert not inherited_is_safe(journal)
+    await journal.close()

@@ -399,8 +399,8 @@ async def test_two_chunks_begun_between_syncs_share_one_of_the_folder(story: Sto
 async def test_captures_have_their_turn_while_many_records_are_sealed_anew(story: Story) -> None:
     journal = await begun(story)
     plains = [b"%d" % number for number in range(3 * syncing.AT_ONCE)]
-    for plain in plains:
-        journal.append(plain, kind=1)
+    for seq, plain in enumerate(plains):
+        journal.append(plain, kind=1, tag=tag(seq + 1))
     story.trouble.sync_fails_of = "0000000001.chunk"
     a_pass = asyncio.create_task(story.passes(journal))
     between = 0
@@ -408,15 +408,21 @@ async def test_captures_have_their_turn_while_many_records_are_sealed_anew(story
         await asyncio.sleep(0)
         if 0 < journal._syncer.homeless < len(plains):
             plains.append(b"between %d" % between)
-            journal.append(plains[-1], kind=1)
+            journal.append(plains[-1], kind=1, tag=tag(len(plains)))
             between += 1
     assert between
     await story.passes(journal, 2)
     assert all_is_safe(journal)
     assert journal._syncer.burden == 0
-    assert sorted(story.till.drain(journal)) == sorted(plains)
-    assert journal.queue().records == 0
+    tags = {seq: tag(seq + 1) for seq in range(len(plains))}
     await journal.close()
+    again = await begun(story)
+    await story.passes(again, 5)
+    assert again.damage == ()
+    assert all((seen := again.find(one)) is not None and seen.name.seq == seq for seq, one in tags.items())
+    assert again.queue().records == len(plains)
+    assert sorted(story.till.drain(again)) == sorted(plains)
+    await again.close()
 
 
 async def test_what_was_synced_is_told_and_why_it_was_not(story: Story) -> None:
@@ -543,3 +549,64 @@ def test_the_systems_errors_are_told_as_ours() -> None:
     assert broken.hint == "see tillstream-agent doctor"
     assert "it could not be done: odd" in str(translate(OSError("odd"), "it could not be done"))
     assert type(translate(OSError(FULL, "planted"), "it could not be done")) is JournalFull
+
+
+async def test_a_capture_while_a_closed_chunk_is_housed_takes_no_name_of_the_next_one(story: Story) -> None:
+    """What was captured between them lies in a chunk of its own, and so between the names of the home."""
+    journal = await begun(story)
+    for seq in range(15):
+        if seq == 10:
+            journal.roll()
+        journal.append(b"%d" % seq, kind=1, tag=tag(seq + 1))
+    story.trouble.sync_fails_of = "0000000001.chunk"
+    a_pass = asyncio.create_task(story.passes(journal))
+    seq = 15
+    while not a_pass.done():
+        await asyncio.sleep(0)
+        if len(story.chunks()) > 2 and seq < 18:
+            journal.append(b"%d" % seq, kind=1, tag=tag(seq + 1))
+            seq += 1
+    assert seq > 15
+    await story.passes(journal, 2)
+    await journal.close()
+    again = await begun(story)
+    await story.passes(again, 5)
+    assert again.damage == ()
+    found = [again.find(tag(number + 1)) for number in range(seq)]
+    assert [seen and seen.name.seq for seen in found] == list(range(seq))
+    assert sorted(map(int, story.till.drain(again))) == list(range(seq))
+    await again.close()
+
+
+async def test_a_file_that_cannot_be_closed_ends_nothing(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(file: TroubledFile) -> None:
+        close(file)
+        raise OSError(BROKEN, "planted")
+
+    journal = await begun(story)
+    journal.append(b"a", kind=1)
+    close = TroubledFile.close
+    monkeypatch.setattr(TroubledFile, "close", fails)
+    story.trouble.sync_fails_of = "0000000001.chunk"
+    await story.passes(journal, 2)
+    journal.roll()
+    await story.passes(journal)
+    assert all_is_safe(journal)
+    assert story.till.drain(journal) == [b"a"]
+    await journal.close()
+
+
+async def test_what_was_safe_before_a_folder_failed_is_safe_after_it(story: Story) -> None:
+    journal = await begun(story)
+    journal.append(b"a", kind=1)
+    await story.passes(journal)
+    journal.roll()
+    story.trouble.sync_folder = BROKEN
+    journal.append(b"b", kind=1)
+    await story.passes(journal)
+    story.trouble.sync_folder = None
+    await story.passes(journal, 2)
+    assert "0000000001.chunk" in story.chunks(), "only what was begun since is written anew"
+    assert "0000000002.chunk" not in story.chunks()
+    assert story.till.drain(journal) == [b"a", b"b"]
+    await journal.close()

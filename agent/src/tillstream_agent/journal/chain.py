@@ -47,7 +47,8 @@ class Chain:
             chunk = target.chunk
             full = chunk.size >= self._limits.chunk
             old = self._clock.monotonic() - (chunk.opened_at or 0.0) >= self._limits.chunk_age
-            if not chunk.present or not (full or old):
+            follows = chunk.end == self.next_seq  # not while it takes what lost its file: a footer leaves no name out
+            if follows and (not chunk.present or not (full or old)):
                 return target
             self.close()
         return self.begin(self.next_seq)

@@ -20,7 +20,7 @@ class Directory:
         self._doubts = doubts
         self._entered = 0
         self._safe = 0
-        self._doubtful = 0
+        self._doubtful: set[int] = set()
         self._waiting: dict[int, tuple[int, ...]] = {}
 
     def enter(self, *chunks: int) -> int:
@@ -40,11 +40,11 @@ class Directory:
                 raise
             self._safe = last
             self._waiting = {number: chunks for number, chunks in self._waiting.items() if number > last}
-        if entry <= self._doubtful:
+        if entry in self._doubtful:
             raise OSError(errno.EIO, "the folder's sync failed after the file was begun")
 
     def _doubt(self) -> None:
-        self._doubtful = self._entered
+        self._doubtful.update(self._waiting)
         for chunks in self._waiting.values():
             for number in chunks:
                 self._doubts.mark(number)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import Final
 
 from ..clock import Clock
@@ -23,6 +24,8 @@ from .observer import JournalObserver
 from .reading import Look
 from .shelf import Shelf
 
+LONGEST_STEP_S: Final = 0.2
+"""After this many seconds new records have their turn."""
 A_PASS: Final = 8
 """How many chunks are synced in one pass, so that new records do not wait for all of them."""
 RENEW_AFTER_S: Final = 2.0
@@ -46,7 +49,7 @@ class Inherited:
     ) -> None:
         self._disk = disk
         self._directory = directory
-        self._directory_entry = directory.enter(*(chunk.number for chunk in shelf))
+        self._directory_entry = directory.enter(*(chunk.number for chunk in shelf if not chunk.done))
         self._doubts = doubts
         self._shelf = shelf
         self._clock = clock
@@ -94,15 +97,23 @@ class Inherited:
             self._waiters.setdefault(chunk.number, []).append(waiter)
             await waiter
 
-    async def step(self) -> None:
-        """A few of them."""
+    async def step(self, patience: Callable[[], AbstractContextManager[None]]) -> None:
+        """A few of them, for as long as new records can wait; `patience` is kept with each."""
+        began = self._clock.monotonic()
         for chunk in [*self._torn]:
             self._torn.remove(chunk)
-            await self._put_away(chunk)
+            with patience():
+                await self._put_away(chunk)
         for chunk in list(self._pending.values())[:A_PASS]:
-            await self._settle(chunk)
+            with patience():
+                await self._settle(chunk)
+            if self._clock.monotonic() - began > LONGEST_STEP_S:
+                return
         for chunk in list(self._doubtful.values())[:A_PASS]:
-            if self._renew_at <= self._clock.monotonic():
+            now = self._clock.monotonic()
+            if now < self._renew_at or now - began > LONGEST_STEP_S:
+                return
+            with patience():
                 await self._renew_late(chunk)
 
     def end(self) -> None:
@@ -147,7 +158,8 @@ class Inherited:
             self._doubts.mark(chunk.number)  # how the sync ends is not known, and is told only once
             raise
         finally:
-            file.close()
+            with contextlib.suppress(OSError):
+                file.close()
 
     async def _make_safe(self, chunk: Chunk, file: File) -> bool:
         if chunk.number not in self._doubts:
@@ -179,6 +191,7 @@ class Inherited:
             self._doubts.clear(chunk.number)
             del self._doubtful[chunk.number]
         else:
+            self._doubtful[chunk.number] = self._doubtful.pop(chunk.number)  # the others have their turn
             self._renew_at = self._clock.monotonic() + RENEW_AFTER_S
         self._release(chunk)
 

@@ -187,6 +187,10 @@ class Journal:
         """
         return self._shelf.next_slice(lane, max_bytes)
 
+    def lane_of(self, epoch: bytes, seq: int) -> Lane | None:
+        """The lane in which a record that is here would be sent; nothing is read for it."""
+        return self._shelf.lane_of(epoch, seq)
+
     def slice_of(self, epoch: bytes, seq: int) -> Slice | None:
         """One record as it travels; None if it is not here, not synced, or acknowledged. Raises `JournalError`."""
         return self._shelf.slice_of(epoch, seq)

@@ -140,6 +140,11 @@ class Shelf:
             raise trouble
         return None
 
+    def lane_of(self, epoch: bytes, seq: int) -> Lane | None:
+        """The lane in which a record that is here would be sent; nothing is read for it."""
+        chunk = self.holding(epoch, seq)
+        return self.lane(chunk) if chunk is not None else None
+
     def slice_of(self, epoch: bytes, seq: int) -> Slice | None:
         """One record that is here, synced, and not acknowledged. Raises `JournalError`."""
         if contains(self._acked.get(epoch, ()), seq):

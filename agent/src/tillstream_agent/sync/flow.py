@@ -48,6 +48,9 @@ class SendQueue(Protocol):
         """The oldest frames of a lane that are neither acknowledged nor set aside."""
         ...
 
+    def lane_of(self, epoch: bytes, seq: int) -> Lane | None:
+        """The lane in which a record that is here would be sent."""
+
     def slice_of(self, epoch: bytes, seq: int) -> Slice | None:
         """One record that is not acknowledged, set aside or not."""
         ...
@@ -209,14 +212,15 @@ class UploadFlow:
         if at > now:
             waits.append(at - now)
             return None
+        lane = self._queue.lane_of(*key)
+        if lane is not None and self._not_before[lane] > now:
+            self._refusals.hold(key, self._not_before[lane])
+            waits.append(0.0)
+            return None
         found = self._read_alone(key)
         if found is None:
             self._refusals.postpone(key, now)
             waits.append(UNREADABLE_S)
-        elif self._not_before[found.lane] > now:
-            self._refusals.hold(key, self._not_before[found.lane])
-            waits.append(0.0)
-            return None
         return found
 
     def _read_alone(self, key: Key) -> Slice | None:
