@@ -40,7 +40,7 @@ def _sync(sources: str) -> Part:
 def _journal(sources: str) -> Part:
     """Without the campaigns on the simulated disk: what they find by the way, a test of its own has to say."""
     tests = (
-        "damage inherited journal placing reading recovering retention room sending seqs syncing syncs tags"
+        "damage housing inherited journal placing reading recovering retention room sending seqs syncing syncs tags"
         " what_earlier_runs_left"
     )
     return Part(
