@@ -149,40 +149,26 @@ class StuckSync:
         raise OSError(errno.EIO, "planted")
 
 
-async def test_a_sync_that_failed_while_nobody_waited_is_not_forgotten(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stuck = StuckSync()
-    file = FolderDisk(tmp_path).create("file")
-    with monkeypatch.context() as patch:
-        patch.setattr(disk, "_sync_data", stuck)
-        waiting = asyncio.create_task(file.sync())
-        await asyncio.to_thread(stuck.begun.wait, 10)
-        waiting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await waiting
-    stuck.let_go.set()
-    with pytest.raises(OSError, match="planted"):
-        await file.sync()
-    file.close()
-
-
-async def test_a_sync_of_the_folder_that_failed_while_nobody_waited_is_told_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("of", ["file", "folder"])
+async def test_a_sync_that_failed_while_nobody_waited_is_told_to_the_next_one_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of: str
 ) -> None:
     stuck = StuckSync()
     folder = FolderDisk(tmp_path)
+    file = folder.create("file")
+    sync = file.sync if of == "file" else folder.sync_folder
     with monkeypatch.context() as patch:
-        patch.setattr(disk, "_sync_names", stuck)
-        waiting = asyncio.create_task(folder.sync_folder())
+        patch.setattr(disk, "_sync_data" if of == "file" else "_sync_names", stuck)
+        waiting = asyncio.create_task(sync())
         await asyncio.to_thread(stuck.begun.wait, 10)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
     stuck.let_go.set()
     with pytest.raises(OSError, match="planted"):
-        await folder.sync_folder()
-    await folder.sync_folder()
+        await sync()
+    await sync()
+    file.close()
 
 
 async def test_a_chunk_whose_sync_was_cut_short_by_the_end_of_a_run_is_written_anew(

@@ -172,6 +172,7 @@ class Inherited:
             else:
                 return True
         if await self._renew(chunk):
+            self._doubts.clear(chunk.number)
             return True
         with contextlib.suppress(OSError):
             await file.sync()  # it proves nothing, but may help: the file will be sent as it is
@@ -183,7 +184,6 @@ class Inherited:
         except OSError as error:
             self._observer.set_aside(chunk.name, f"it could not be written anew: {error.strerror or error}")
             return False
-        self._doubts.clear(chunk.number)
         return True
 
     async def _renew_late(self, chunk: Chunk) -> None:
