@@ -89,10 +89,10 @@ def _no_word_of_losses() -> Patch:
 def _ack_before_commit() -> Patch:
     real = Pipeline._take
 
-    async def take(pipeline: Pipeline, device: Any, opened: Any) -> Outcome:
+    async def take(pipeline: Pipeline, device: Any, opened: Any, alone: bool) -> Outcome:
         async def later() -> None:
             await asyncio.sleep(0.5)
-            await real(pipeline, device, opened)
+            await real(pipeline, device, opened, alone)
 
         asyncio.get_running_loop().create_task(later())
         acked = merge(collect(sorted({item.seq for item in opened.items})))
@@ -110,8 +110,8 @@ def _received_in_another_transaction() -> Patch:
     async def add(_conn: Any, stretch: received.Stretch, ranges: Any) -> tuple[Range, ...]:
         return merge([*stretch.ranges, *ranges])
 
-    async def take(pipeline: Pipeline, device: Any, opened: Any) -> Outcome:
-        outcome = await real_take(pipeline, device, opened)
+    async def take(pipeline: Pipeline, device: Any, opened: Any, alone: bool) -> Outcome:
+        outcome = await real_take(pipeline, device, opened, alone)
         await asyncio.sleep(0.2)
         seqs = [item.seq for item in opened.items]
         header = opened.header

@@ -119,3 +119,46 @@ async def test_what_nobody_waits_for_any_more_is_not_taken() -> None:
     desk.opened.set()
     assert [await first, await third] == ["A", "C"]
     assert desk.groups == ["a", "c"]
+
+
+async def test_what_was_taken_answers_at_once_though_the_next_group_is_under_way() -> None:
+    desk = Desk()
+    desk.opened.set()
+    held = asyncio.Event()
+
+    async def take(group: Sequence[str]) -> list[str]:
+        await (held.wait() if "d" in group else asyncio.sleep(0))
+        return await desk.take(group)
+
+    desk.most = 2
+    groups = Groups(take, desk.fits)
+    first, second, third, last = (asyncio.create_task(groups.take(name)) for name in "abcd")
+    assert [await first, await second, await third] == ["A", "B", "C"]
+    assert (desk.groups, last.done()) == (["a", "bc"], False)
+    held.set()
+    assert await last == "D"
+
+
+async def test_whoever_asks_to_be_alone_is_taken_alone() -> None:
+    desk = Desk()
+    groups = Groups(desk.take, desk.fits)
+    tasks = []
+    for name in "abcd":
+        tasks.append(asyncio.create_task(groups.take(name, alone=name == "c")))
+        await asyncio.sleep(0)
+    desk.opened.set()
+    assert await asyncio.gather(*tasks) == ["A", "B", "C", "D"]
+    assert desk.groups == ["a", "bd", "c"]
+
+
+async def test_one_who_is_cancelled_as_the_turn_comes_passes_it_on() -> None:
+    desk = Desk()
+    desk.most = 1
+    first, second, third = await come(desk, "abc")
+    desk.opened.set()
+    await desk.opened.wait()
+    asyncio.get_running_loop().call_soon(second.cancel)  # after the first has handed over, before the second can lead
+    assert [await first, await third] == ["A", "C"]
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    assert desk.groups == ["a", "c"]

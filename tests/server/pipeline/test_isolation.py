@@ -108,7 +108,8 @@ class Books:
         self.dead: list[int] = []
         self.transactions = 0
 
-    async def take(self, opened: OpenedBatch) -> Outcome:
+    async def take(self, opened: OpenedBatch, suspect: bool) -> Outcome:
+        assert suspect == (self.transactions > 0)
         self.transactions += 1
         good = [item.seq for item in opened.items if not isinstance(item, Refused)]
         if self.poison & set(good):

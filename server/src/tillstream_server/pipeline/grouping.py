@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from .isolation import machine_failed
@@ -21,12 +21,13 @@ R = TypeVar("R")
 
 @dataclass(slots=True, eq=False)
 class _Member(Generic[T, R]):
-    """What waits to be taken, and what became of it. `alone` once a group with it has failed."""
+    """What waits to be taken, and what became of it; `woken` when it was taken, or is to lead."""
 
     what: T
+    alone: bool
     result: R | None = None
     error: Exception | None = None
-    alone: bool = False
+    woken: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def done(self) -> bool:
@@ -41,22 +42,33 @@ class Groups(Generic[T, R]):
         self._take = take
         self._fits = fits
         self._waiting: list[_Member[T, R]] = []
-        self._turn = asyncio.Lock()
+        self._leader: _Member[T, R] | None = None
 
-    async def take(self, what: T) -> R:
-        """The result of taking it, alone or with others. Raises what `take` did."""
-        member = _Member[T, R](what)
+    async def take(self, what: T, *, alone: bool = False) -> R:
+        """The result of taking it, `alone` or with others. Raises what `take` did."""
+        member = _Member[T, R](what, alone)
         self._waiting.append(member)
         try:
-            async with self._turn:
-                while not member.done:
-                    await self._lead(member)
+            if self._leader is None:
+                self._leader = member
+            else:
+                await member.woken.wait()
+            while not member.done:
+                await self._lead(member)
         finally:
             self._waiting.remove(member)
+            if self._leader is member:
+                self._hand_over()
         if member.error is not None:
             raise member.error
         assert member.result is not None
         return member.result
+
+    def _hand_over(self) -> None:
+        """The one that has waited longest leads next."""
+        self._leader = next((one for one in self._waiting if not one.done), None)
+        if self._leader is not None:
+            self._leader.woken.set()
 
     async def _lead(self, leader: _Member[T, R]) -> None:
         """Take a group, and tell its members what became of them."""
@@ -71,6 +83,9 @@ class Groups(Generic[T, R]):
         else:
             for one, result in zip(group, results, strict=True):
                 one.result = result
+        for one in group:
+            if one.done:
+                one.woken.set()
 
     def _group_of(self, leader: _Member[T, R]) -> list[_Member[T, R]]:
         group = [leader]

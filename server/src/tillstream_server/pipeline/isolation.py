@@ -15,23 +15,25 @@ from ..ledger.database import LedgerFault, LedgerRefused
 from .opening import SERVER_DEFECT, OpenedBatch, Refused, Report
 from .outcome import Outcome, together
 
-Take = Callable[[OpenedBatch], Awaitable[Outcome]]
+Take = Callable[[OpenedBatch, bool], Awaitable[Outcome]]
+"""Takes a batch; true for one that others had better not share their transaction with."""
 
 
-async def take_apart(take: Take, opened: OpenedBatch, report: Report) -> Outcome:
+async def take_apart(take: Take, opened: OpenedBatch, report: Report, *, suspect: bool = False) -> Outcome:
     """Take a batch, if need be record by record. Raises `LedgerFault` and what else the machine is to blame for."""
     try:
-        return await take(opened)
+        return await take(opened, suspect)
     except Exception as error:  # the pipeline's own defects come in every class
         if machine_failed(error):
             raise
         if len(opened.items) > 1:
             half = len(opened.items) // 2
-            first = await take_apart(take, _part(opened, 0, half), report)
-            return together([first, await take_apart(take, _part(opened, half, len(opened.items)), report)])
+            first = await take_apart(take, _part(opened, 0, half), report, suspect=True)
+            second = await take_apart(take, _part(opened, half, len(opened.items)), report, suspect=True)
+            return together([first, second])
         report("pipeline", error)
         refused = Refused(opened.items[0].seq, SERVER_DEFECT, type(error).__name__)
-        return await take(replace(opened, items=(refused,)))
+        return await take(replace(opened, items=(refused,)), True)
 
 
 def machine_failed(error: Exception) -> bool:

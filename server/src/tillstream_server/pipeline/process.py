@@ -81,9 +81,9 @@ class Pipeline:
             raise ForeignChunk("the chunk was written by another till", field="header.till")
         return self._opener.open(device, header, batch)
 
-    async def _take(self, device: Device, opened: OpenedBatch) -> Outcome:
+    async def _take(self, device: Device, opened: OpenedBatch, alone: bool) -> Outcome:
         """In one transaction."""
-        return await self._groups.take(Arrived(device, opened))
+        return await self._groups.take(Arrived(device, opened), alone=alone)
 
     async def _take_together(self, group: Sequence[Arrived]) -> Sequence[Outcome]:
         """One transaction."""
