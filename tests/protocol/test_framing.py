@@ -196,6 +196,12 @@ def test_a_whole_chunk_scans_without_a_gap(frames: list[bytes], closed: bool) ->
     assert found_in(data) == frames
 
 
+def test_a_frame_is_measured_where_it_begins() -> None:
+    frame = sealed(b"x", ClearHeader(7, 1, NO_TAG, NO_TAG))
+    assert measure_frame(bytes(FRAMES_START) + frame, FRAMES_START) == (FRAMES_START + len(frame), 7)
+    assert measure_frame(bytes(FRAMES_START) + frame, FRAMES_START - 1) is None
+
+
 def test_a_scan_begins_where_it_is_told() -> None:
     frame = sealed(b"x", ClearHeader(0, 1, NO_TAG, NO_TAG))
     pieces = list(scan(bytes(FRAMES_START) + frame, FRAMES_START))

@@ -285,11 +285,10 @@ def read_frame(data: bytes, start: int) -> Frame | None:
         return None
     body = start + clear_size(claim.spends)
     sealed = body + NONCE_SIZE
-    spends = _spends(data[start + _FRAME.size : body]) if claim.spends else ()
     return Frame(
         start=start,
         end=claim.end,
-        header=ClearHeader(claim.seq, claim.kind, claim.tag, claim.previous, spends),
+        header=ClearHeader(claim.seq, claim.kind, claim.tag, claim.previous, _spends(data[start + _FRAME.size : body])),
         clear=data[start:body],
         nonce=data[body:sealed],
         sealed=data[sealed : claim.end - _CRC.size],

@@ -100,8 +100,8 @@ class RecordSeal:
         try:
             size = zstandard.frame_content_size(packed)
             if not 0 <= size <= self._limit:  # a frame that doesn't say its size has -1
-                told = f"{size} bytes" if size >= 0 else "unknown size"
-                raise TooLarge(f"a record of {told}", field="record", limit=f"{self._limit} bytes")
+                message = f"a record of {size} bytes" if size >= 0 else "a record of unknown size"
+                raise TooLarge(message, field="record", limit=f"{self._limit} bytes")
             return self._decompress(packed, max_output_size=self._limit, allow_extra_data=False)
         except zstandard.ZstdError as error:
             raise CannotOpen(f"the record does not decompress: {error}") from error
