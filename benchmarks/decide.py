@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -20,7 +21,7 @@ from tillstream_agent.folder import Folder
 from tillstream_agent.offers.edge import Edge
 from tillstream_agent.state import State
 from tillstream_protocol.decisions import Campaign
-from tillstream_protocol.facts import sale_facts, sale_occasion_key
+from tillstream_protocol.facts import LazyFacts, sale_facts, sale_occasion_key
 from tillstream_protocol.pack import Pack, open_pack, sign_pack
 from tillstream_protocol.signing import SignKey
 from tillstream_protocol.transaction import Transaction
@@ -80,7 +81,8 @@ def _alone(count: int) -> Subject[_Basket]:
 
     async def decide(basket: _Basket) -> None:
         body = basket.body
-        decided = edge.decide("transaction", STORE, sale_facts(body), sale_occasion_key(body), nothing)
+        facts = LazyFacts(partial(sale_facts, body))
+        decided = edge.decide("transaction", STORE, facts, sale_occasion_key(body), nothing)
         if len(decided) != 1:
             raise NothingDone(f"{len(decided)} decisions came of a pack of {count} campaigns")
 

@@ -19,6 +19,7 @@ from tillstream_protocol.decisions import (
     decide,
     due,
     offer_id,
+    ranked,
     ready,
 )
 from tillstream_protocol.effects import CustomerMessage, Discount
@@ -76,7 +77,7 @@ def nothing_left(_: Campaign) -> bytes | None:
 
 
 def decided(*campaigns: Campaign, at: Occasion | None = None, **more: Any) -> list[Decision]:
-    rules = [ready(one) for one in campaigns]
+    rules = ranked(ready(one) for one in campaigns)
     return decide(rules, at or occasion(), **{"draw": lambda _: b"l" * 16, **more})
 
 

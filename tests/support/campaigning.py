@@ -7,16 +7,17 @@ import itertools
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from nacl.public import PrivateKey
 from sqlalchemy import insert, select
 
-from tillstream_protocol.decisions import Budget, Campaign, Decision, Occasion, Trigger, decide, ready
+from tillstream_protocol.decisions import Budget, Campaign, Decision, Occasion, Trigger, decide, ranked, ready
 from tillstream_protocol.effects import CashierMessage
 from tillstream_protocol.events import MemberIdentified, Record
-from tillstream_protocol.facts import identification_occasion_key, sale_facts, sale_occasion_key
+from tillstream_protocol.facts import LazyFacts, identification_occasion_key, sale_facts, sale_occasion_key
 from tillstream_protocol.messages import Push
 from tillstream_protocol.pack import Pack, SignedPack, open_pack
 from tillstream_protocol.rules import Condition, Fact
@@ -180,7 +181,7 @@ class Server:
             body=transaction,
             subject=subject,
             store=device.store,
-            facts={**sale_facts(transaction), **(facts or {})},
+            facts=LazyFacts(partial(sale_facts, transaction), facts),
             occasion_key=sale_occasion_key(transaction),
             offer_key=self.keys.offer_key(device.retailer),
             trigger="transaction",
@@ -198,7 +199,7 @@ class Server:
             fired,
             record=Record(body, captured_at=NOW),
             body=body,
-            facts={"member.known": True, "till.store": device.store, "member.visits": 5},
+            facts=LazyFacts(lambda: {"member.known": True, "till.store": device.store, "member.visits": 5}),
             occasion_key=identification_occasion_key(body, device.till_id),
             trigger="member_identified",
         )
@@ -246,7 +247,7 @@ class Till:
             age_ms=0,
             side="edge",
         )
-        return decide(map(ready, self._pack.campaigns), occasion, draw=self._draw)
+        return decide(ranked(map(ready, self._pack.campaigns)), occasion, draw=self._draw)
 
     def _draw(self, one: Campaign) -> bytes | None:
         leases = self._pack.leases if self._pack is not None else ()

@@ -7,6 +7,8 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from operator import attrgetter
 from typing import Final
 
 import msgspec
@@ -24,6 +26,7 @@ from tillstream_protocol.events import (
     RecordsLost,
 )
 from tillstream_protocol.facts import (
+    LazyFacts,
     identification_facts,
     identification_occasion_key,
     sale_facts,
@@ -41,6 +44,9 @@ REMEMBERED: Final = 1_000
 """How many recent records' decisions are kept, for POS systems that ask twice."""
 DISK_DEADLINE: Final = 2.0
 """Seconds after which a caller that waits for the disk is told that it has to do without."""
+
+
+_GOODS: Final = attrgetter("seq", "type", "sku", "gtin", "quantity", "amount", "void")
 
 
 class NotOnDisk(JournalError):
@@ -144,7 +150,7 @@ class Capture:
         tag, seen = self._find(NO_TAG if named else self._tag(b"identified", given.event_id.encode()), content)
         if seen is not None:
             return Captured(seen.name, True, self._recent.get(tag, ()))
-        facts = identification_facts(event, retailer=self._where.retailer, store=store, at_ms=at)
+        facts = LazyFacts(partial(identification_facts, event, retailer=self._where.retailer, store=store, at_ms=at))
         key = identification_occasion_key(event, self._where.till_id)
         record = Record(
             body=event,
@@ -189,7 +195,8 @@ class Capture:
         if sale.training or sale.test:
             return ()
         key = sale_occasion_key(sale)
-        return tuple(self._edge.decide("transaction", sale.store, sale_facts(sale), key, self._journal))
+        facts = LazyFacts(partial(sale_facts, sale))
+        return tuple(self._edge.decide("transaction", sale.store, facts, key, self._journal))
 
     def _bare(self, body: OfferShown | OfferAnswered | RecordsLost) -> Record:
         return Record(body=body, captured_at=self._clock.now_ms(), clock_trusted=self._edge.clock_trusted)
@@ -268,10 +275,7 @@ def _sale_tag(key: bytes, transaction: Transaction) -> bytes:
     people = len(t.customer.identifiers) if t.customer is not None else 0
     content = (
         (t.kind, t.revision, t.currency, t.total, t.totals, t.begin, t.end, t.training, t.test, t.links, people),
-        [
-            (x.seq, x.type, x.sku, x.gtin, x.quantity, x.amount, x.void, [d.amount for d in x.discounts])
-            for x in t.lines
-        ],
+        [(*_GOODS(x), [d.amount for d in x.discounts] if x.discounts else ()) for x in t.lines],
         [d.amount for d in t.discounts],
         [x.amount for x in t.taxes],
         [(x.type, x.amount, x.refund) for x in t.tenders],

@@ -85,29 +85,49 @@ def may_hold_card(encoded: bytes) -> bool:
     It errs on the safe side. What stands between two texts in msgpack may look like a digit or a separator, so every
     stretch of digits is tried, whole groups or not.
     """
-    if _ENOUGH in encoded.translate(_SHAPE, _SEPARATOR_BYTES) and any(map(_may_be_card, _RUNS.findall(encoded))):
+    bare = encoded.translate(_BARE, _SEPARATOR_BYTES)
+    shape = bare.translate(_SHAPE)
+    start = shape.find(_ENOUGH)
+    while start >= 0:
+        end = len(bare) - len(bare[start:].lstrip(_DIGITS))
+        if _may_be_card(bare[start:end], bare[end : end + 1]):
+            return True
+        start = shape.find(_ENOUGH, end)
+    if _other_lead(encoded) and len(_OTHER_DIGITS.findall(encoded)) >= SHORTEST:
         return True
-    if any(lead in encoded for lead in _OTHER_LEADS) and len(_OTHER_DIGITS.findall(encoded)) >= SHORTEST:
-        return True
-    return any(is_card_number(str(int.from_bytes(number))) for number in _WIDE_INTEGERS.findall(encoded))
+    return _WIDE in encoded and any(
+        is_card_number(str(int.from_bytes(number))) for number in _WIDE_INTEGERS.findall(encoded)
+    )
 
 
 _SEPARATOR_BYTES: Final = b" \t\r\n._/,:|*+-\xc2\xe2" + bytes(range(0x80, 0xC0))
+_DIGITS: Final = b"0123456789"
+_AFTER_A_TRACK: Final = b"=D^"
+"""What separates the number from the rest on a magnetic stripe."""
+_BARE: Final = bytes(value if value in _DIGITS + _AFTER_A_TRACK else ord(".") for value in range(256))
+_SHAPE: Final = bytes(ord("0") if value in _DIGITS else ord(".") for value in range(256))
 _ENOUGH: Final = b"0" * 12
-_SHAPE: Final = bytes(ord("0") if 0x30 <= value <= 0x39 else ord(".") for value in range(256))
-_RUNS: Final = re.compile(rb"[0-9][0-9 \t\r\n._/,:|*+\-\xc2\xe2\x80-\xbf]{10,}[0-9][=D^]?")
+_WIDE: Final = b"\xcf"
 _WIDE_INTEGERS: Final = re.compile(rb"\xcf(.{8})", re.DOTALL)
-_OTHER_LEADS: Final = (b"\xef\xbc", b"\xd9", b"\xdb", b"\xe0\xa5")
-"""How the digits of the scripts that tills write begin in UTF-8: full-width, two Arabic forms, Devanagari."""
 _OTHER_DIGITS: Final = re.compile(rb"\xef\xbc[\x90-\x99]|\xd9[\xa0-\xa9]|\xdb[\xb0-\xb9]|\xe0\xa5[\xa6-\xaf]")
 
 
-def _may_be_card(run: bytes) -> bool:
-    if run[-1] in b"=D^":
+def _other_lead(encoded: bytes) -> bool:
+    """Whether there is what the digits of the scripts that tills write begin with in UTF-8.
+
+    These are full-width, two Arabic forms and Devanagari.
+    """
+    if b"\xd9" in encoded or b"\xdb" in encoded:
         return True
-    digits = run.translate(None, _SEPARATOR_BYTES).decode()
-    return any(
-        is_card_number(digits[start : start + size])
-        for start in range(len(digits) - SHORTEST + 1)
-        for size in range(SHORTEST, min(LONGEST, len(digits) - start) + 1)
-    )
+    return (b"\xef" in encoded and b"\xef\xbc" in encoded) or (b"\xe0" in encoded and b"\xe0\xa5" in encoded)
+
+
+def _may_be_card(digits: bytes, following: bytes) -> bool:
+    if following and following in _AFTER_A_TRACK:
+        return True
+    text = digits.decode()
+    for start in range(len(text) - SHORTEST + 1):
+        for size in range(SHORTEST, min(LONGEST, len(text) - start) + 1):
+            if is_card_number(text[start : start + size]):
+                return True
+    return False

@@ -39,7 +39,8 @@ UNTOUCHED: Final = frozenset(
 """Fields whose digits name something else."""
 
 _SECRET_KEY = re.compile(r"(?:cvv|cvc|cav|csc|cvn|track)[\s_-]?\d?(?:[\s_-]?data)?|pin[\s_-]?block", re.IGNORECASE)
-_OPEN_MAPS: Final = (b"\xa3ext", b"\xa8personal")
+_EXT: Final = b"\xa3ext"
+_PERSONAL: Final = b"\xa8personal"
 """The names, in msgpack, of the fields whose keys a POS chooses."""
 _SECRET_WORDS: Final = (b"cvv", b"cvc", b"cav", b"csc", b"cvn", b"track", b"pin_block", b"pin block", b"pinblock")
 _OTHER_NUMBERS: Final = ("loyalty", "phone")
@@ -72,7 +73,7 @@ def cut_bytes(data: bytes) -> tuple[bytes, int]:
 
 def _suspicious(encoded: bytes) -> bool:
     """Whether an encoded transaction may hold anything to cut: a cheap look, before the careful walk."""
-    if any(name in encoded for name in _OPEN_MAPS):
+    if _EXT in encoded or _PERSONAL in encoded:
         lowered = encoded.lower()
         if any(word in lowered for word in _SECRET_WORDS):
             return True

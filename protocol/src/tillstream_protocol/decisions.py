@@ -146,17 +146,22 @@ DrawLease = Callable[[Campaign], bytes | None]
 """Draws one unit of a campaign's budget: the lease it came from, or None when there is nothing left."""
 
 
+def ranked(rules: Iterable[Rule]) -> tuple[Rule, ...]:
+    """Rules in the order in which their offers are shown, which is the one to decide in."""
+    return tuple(sorted(rules, key=lambda rule: (rule.campaign.priority, rule.campaign.id)))
+
+
 def decide(
     rules: Iterable[Rule], occasion: Occasion, *, draw: DrawLease, decided: Collection[bytes] = (), made: int = 0
 ) -> list[Decision]:
-    """Every decision due on an occasion, best first. Offer ids in `decided` are left alone.
+    """Every decision due on an occasion by `ranked` rules, best first. Offer ids in `decided` are left alone.
 
     At most three offers are made, less the `made` ones that the occasion already has; a budget that is spent, or an
     occasion that is no longer fresh, gives a refusal that says so.
     """
     decisions: list[Decision] = []
     offers = made
-    for rule in sorted(rules, key=lambda r: (r.campaign.priority, r.campaign.id)):
+    for rule in rules:
         if offers >= MAX_OFFERS_SHOWN:
             break
         name = due(rule, occasion)

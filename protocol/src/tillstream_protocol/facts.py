@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from .events import MemberIdentified
-from .rules import Fact
+from .rules import Fact, Facts
 from .transaction import IdempotencyKey, Moment, Transaction, idempotency_key
 
 MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS
 _EPOCH_WEEKDAY = 3  # 1970-01-01 was a Thursday, and Monday is 0
+
+
+class LazyFacts:
+    """An occasion's facts, put together when they are first asked for: many retailers have no rules that ask."""
+
+    __slots__ = ("_facts", "_make", "_more")
+
+    def __init__(self, make: Callable[[], Facts], more: Facts | None = None) -> None:
+        """`more` is known beyond what `make` gives."""
+        self._make = make
+        self._more = more or {}
+        self._facts: Facts | None = None
+
+    def all(self) -> Facts:
+        """Every fact."""
+        if self._facts is None:
+            self._facts = {**self._make(), **self._more}
+        return self._facts
 
 
 def sale_facts(transaction: Transaction) -> dict[str, Fact]:

@@ -69,8 +69,12 @@ _HUGE: Final = 1e300
 
 @dataclass(frozen=True, slots=True)
 class _Node:
+    """A compiled term. What only reads a variable, or always is the same, says so: that saves calls where it counts."""
+
     type: Type
     run: Compiled
+    variable: str | None = None
+    constant: Fact = None
 
 
 def compile_condition(condition: object) -> Compiled:
@@ -136,13 +140,13 @@ def _require_level(level: int, path: str) -> None:
 
 def _literal(term: object, path: str) -> _Node:
     if isinstance(term, bool):
-        return _Node("truth", lambda _: term)
+        return _Node("truth", lambda _: term, constant=term)
     if isinstance(term, (int, float)):
         if not -MAX_NUMBER <= term <= MAX_NUMBER:
             raise InvalidInput("this number is too large", field=path, limit="-2^53 to 2^53")
-        return _Node("number", lambda _: term)
+        return _Node("number", lambda _: term, constant=term)
     if isinstance(term, str):
-        return _Node("text", lambda _: term)
+        return _Node("text", lambda _: term, constant=term)
     raise InvalidInput(f"{shown(term)} is not a value", field=path, limit="text, number, true or false")
 
 
@@ -150,14 +154,14 @@ def _text_list(term: list[object], path: str) -> _Node:
     texts = tuple(item for item in term if isinstance(item, str))
     if len(texts) != len(term):
         raise InvalidInput("a list holds text only", field=path)
-    return _Node("list of text", lambda _: texts)
+    return _Node("list of text", lambda _: texts, constant=texts)
 
 
 def _variable(operand: object, path: str) -> _Node:
     if not isinstance(operand, str) or operand not in VARIABLES:
         raise InvalidInput(f"there is no variable {shown(operand)}", field=path, limit=", ".join(VARIABLES))
     name = operand
-    return _Node(VARIABLES[name], lambda facts: facts.get(name))
+    return _Node(VARIABLES[name], lambda facts: facts.get(name), variable=name)
 
 
 def _require(node: _Node, wanted: Type, path: str) -> None:
@@ -181,7 +185,12 @@ def _equality(negate: bool) -> Callable[[list[_Node], str], _Node]:
             a, b = left.run(facts), right.run(facts)
             return None if a is None or b is None else (a == b) is not negate
 
-        return _Node("truth", run)
+        def run_with_constant(facts: Facts) -> Fact:
+            a = facts.get(variable)
+            return None if a is None else (a == constant) is not negate
+
+        variable, constant = left.variable or "", right.constant
+        return _Node("truth", run_with_constant if variable and constant is not None else run)
 
     return build
 
@@ -202,9 +211,20 @@ def _comparison(compare: Callable[[float, float], bool]) -> Callable[[list[_Node
                     return False
             return truth
 
+        variable, constant = nodes[0].variable, nodes[1].constant
+        if len(nodes) == 2 and variable is not None and isinstance(constant, (int, float)):
+            return _Node("truth", _compared(variable, compare, constant))
         return _Node("truth", run)
 
     return build
+
+
+def _compared(variable: str, compare: Callable[[float, float], bool], constant: float) -> Compiled:
+    def run(facts: Facts) -> Fact:
+        value = facts.get(variable)
+        return compare(value, constant) if isinstance(value, (int, float)) else None
+
+    return run
 
 
 def _connective(decisive: bool) -> Callable[[list[_Node], str], _Node]:
@@ -214,11 +234,12 @@ def _connective(decisive: bool) -> Callable[[list[_Node], str], _Node]:
         _count(nodes, 1, MAX_NODES, path)
         for index, node in enumerate(nodes):
             _require(node, "truth", f"{path}[{index}]")
+        parts = [node.run for node in nodes]
 
         def run(facts: Facts) -> Fact:
             result: bool | None = not decisive
-            for node in nodes:
-                value = node.run(facts)
+            for part in parts:
+                value = part(facts)
                 if value is decisive:
                     return decisive
                 if value is None:
@@ -252,7 +273,12 @@ def _membership(nodes: list[_Node], path: str) -> _Node:
         value, values = item.run(facts), container.run(facts)
         return value in values if isinstance(value, str) and isinstance(values, tuple) else None
 
-    return _Node("truth", run)
+    def run_with_constant(facts: Facts) -> Fact:
+        values = facts.get(variable)
+        return constant in values if isinstance(values, tuple) else None
+
+    constant, variable = item.constant, container.variable or ""
+    return _Node("truth", run_with_constant if variable and isinstance(constant, str) else run)
 
 
 def _arithmetic(apply: Callable[[float, float], float]) -> Callable[[list[_Node], str], _Node]:

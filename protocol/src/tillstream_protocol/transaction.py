@@ -13,7 +13,9 @@ import re
 from collections.abc import Iterator
 from datetime import date
 from functools import lru_cache
-from typing import Annotated, Literal
+from itertools import chain
+from operator import attrgetter
+from typing import Annotated, Literal, cast
 
 from msgspec import Meta, Struct
 
@@ -282,6 +284,9 @@ _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _SMALL_QUANTITY = 5
 """Characters of a quantity that even `MAX_LINES` of do not come to `MAX_QUANTITY`."""
 _CURRENCY = re.compile(r"[A-Z]{3}")
+_AMOUNT = attrgetter("amount")
+_QUANTITY = attrgetter("quantity")
+_DECIMALS_OF_A_LINE = attrgetter("quantity", "price", "regular_price")
 
 
 def idempotency_key(transaction: Transaction) -> IdempotencyKey:
@@ -318,9 +323,8 @@ def check(transaction: Transaction) -> None:
 
 def _require_possible(t: Transaction) -> None:
     """Refuse what no basket holds: it could drive a sum beyond 64 bits, and so stop every later sale."""
-    most = abs(t.total) + sum([abs(line.amount) for line in t.lines])
-    large = [line for line in t.lines if len(line.quantity) > _SMALL_QUANTITY]
-    if most > MAX_AMOUNT or large:
+    most = abs(t.total) + sum(map(abs, map(_AMOUNT, t.lines)))
+    if most > MAX_AMOUNT or max(map(len, map(_QUANTITY, t.lines)), default=0) > _SMALL_QUANTITY:
         _refuse_impossible(t)
 
 
@@ -349,9 +353,14 @@ def reconcile(transaction: Transaction) -> bool | None:
     t = transaction
     if t.kind not in SELLING_KINDS or not t.lines:
         return None
-    total = sum(line.amount for line in t.lines if not line.void) - sum(d.amount for d in t.discounts)
-    line_taxes = sum(x.amount for line in t.lines if not line.void for x in line.taxes if not x.included)
-    total += line_taxes or sum(x.amount for x in t.taxes if not x.included)
+    total = line_taxes = 0
+    for line in t.lines:
+        if not line.void:
+            total += line.amount
+            if line.taxes:
+                line_taxes += sum([tax.amount for tax in line.taxes if not tax.included])
+    total -= sum([discount.amount for discount in t.discounts])
+    total += line_taxes or sum([tax.amount for tax in t.taxes if not tax.included])
     extra = t.totals
     if extra is not None:
         total += (extra.rounding or 0) + (extra.tip or 0)
@@ -360,14 +369,15 @@ def reconcile(transaction: Transaction) -> bool | None:
 
 def _decimals(t: Transaction) -> set[str]:
     """Every decimal of a transaction, once: what all of them are is told at one go."""
-    lines = t.lines
-    found: set[str | None] = {line.quantity for line in lines}
-    found.update([line.price for line in lines])
-    found.update([line.regular_price for line in lines])
-    found.update([discount.rate for line in lines for discount in line.discounts])
-    found.update([tax.rate for line in lines for tax in line.taxes])
+    found: set[str | None] = set(chain.from_iterable(map(_DECIMALS_OF_A_LINE, t.lines)))
+    for line in t.lines:
+        if line.discounts:
+            found.update([discount.rate for discount in line.discounts])
+        if line.taxes:
+            found.update([tax.rate for tax in line.taxes])
     found.update([value for _, value in _header_decimals(t)])
-    return {value for value in found if value is not None}
+    found.discard(None)
+    return cast("set[str]", found)
 
 
 def _header_decimals(t: Transaction) -> Iterator[tuple[str, str]]:

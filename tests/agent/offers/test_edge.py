@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -13,8 +12,8 @@ from support.tills import TurnedClock
 from tillstream_agent.offers.edge import Edge
 from tillstream_protocol.decisions import Budget, Campaign, offer_id
 from tillstream_protocol.effects import CustomerMessage
+from tillstream_protocol.facts import LazyFacts
 from tillstream_protocol.pack import ForeignPack, Lease, Pack, SignedPack, sign_pack
-from tillstream_protocol.rules import Fact
 from tillstream_protocol.signing import BadSignature, SignKey
 
 SERVER = SignKey(bytes(32))
@@ -29,7 +28,7 @@ BIG = Campaign(
     condition={">=": [{"var": "sale.total"}, 1000]},
     effects=(CustomerMessage("Thank you"),),
 )
-FACTS: Mapping[str, Fact] = {"sale.total": 5000}
+FACTS = LazyFacts(lambda: {"sale.total": 5000})
 
 
 @dataclass

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from tillstream_protocol.decisions import Campaign, Decision, Occasion, Rule, Trigger, decide, ready
+from tillstream_protocol.decisions import Campaign, Decision, Occasion, Rule, Trigger, decide, ranked, ready
+from tillstream_protocol.facts import LazyFacts
 from tillstream_protocol.pack import ForeignPack, Lease, Pack, SignedPack, open_pack
-from tillstream_protocol.rules import Facts
 
 from ..clock import Clock
 
@@ -33,7 +33,7 @@ class Edge:
         self._till = till_id
         self._clock = clock
         self._pack: Pack | None = None
-        self._rules: tuple[Rule, ...] = ()
+        self._rules: dict[Trigger, list[Rule]] = {}
         self._leases: dict[str, list[Lease]] = {}
         self._trusted = trusted
 
@@ -60,24 +60,27 @@ class Edge:
         pack = open_pack(signed, self._server, self._till)
         if self._pack is not None and (pack.version, pack.issued_ms) <= (self._pack.version, self._pack.issued_ms):
             return False
-        rules = tuple(rule for rule in map(ready, pack.campaigns) if rule.at_edge)
-        if len(rules) != len(pack.campaigns):
-            raise ForeignPack("the pack has campaigns that a till cannot decide", field="campaigns")
+        rules: dict[Trigger, list[Rule]] = {}
+        for rule in ranked(map(ready, pack.campaigns)):
+            if not rule.at_edge:
+                raise ForeignPack("the pack has campaigns that a till cannot decide", field="campaigns")
+            rules.setdefault(rule.campaign.trigger, []).append(rule)
         leases: dict[str, list[Lease]] = {}
         for lease in pack.leases:
             leases.setdefault(lease.campaign, []).append(lease)
         self._pack, self._rules, self._leases = pack, rules, leases
         return True
 
-    def decide(self, trigger: Trigger, store: str, facts: Facts, key: bytes, journal: Spent) -> list[Decision]:
+    def decide(self, trigger: Trigger, store: str, facts: LazyFacts, key: bytes, journal: Spent) -> list[Decision]:
         """What this till decides on an occasion. `key` is the occasion's, the same as at the server."""
+        rules = self._rules.get(trigger)
         now = self._clock.now_ms()
-        if self._pack is None or now >= self._pack.expires_ms or not self.clock_trusted:
+        if self._pack is None or not rules or now >= self._pack.expires_ms or not self.clock_trusted:
             return []
         occasion = Occasion(
             trigger=trigger,
             store=store,
-            facts=facts,
+            facts=facts.all(),
             record_key=key,
             member_key=None,
             offer_key=self._pack.offer_key,
@@ -94,4 +97,4 @@ class Edge:
                     return lease.id
             return None
 
-        return decide(self._rules, occasion, draw=draw)
+        return decide(rules, occasion, draw=draw)

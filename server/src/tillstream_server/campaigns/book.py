@@ -17,7 +17,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tillstream_protocol.codec import encode, json_decoder
-from tillstream_protocol.decisions import Campaign, Rule, ready
+from tillstream_protocol.decisions import Campaign, Rule, ranked, ready
 from tillstream_protocol.effects import Discount
 from tillstream_protocol.errors import InvalidInput, TillstreamError, TooLarge
 from tillstream_protocol.rules import variables_of
@@ -91,7 +91,7 @@ def _check_discount(discount: Discount, place: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Shelf:
-    """One retailer's book as a transaction sees it. `rules` are the active campaigns, `every` has old versions too."""
+    """One retailer's book as a transaction sees it: the active campaigns, ranked, and `every` version there was."""
 
     version: int
     rules: tuple[Rule, ...]
@@ -192,7 +192,7 @@ async def _read_shelf(conn: AsyncConnection, retailer: str) -> Shelf:
     rules = [(ready(_stored(body)), bool(active)) for body, active in rows.all()]
     return Shelf(
         await _read_version(conn, retailer),
-        tuple(rule for rule, active in rules if active),
+        ranked(rule for rule, active in rules if active),
         {(rule.campaign.id, rule.campaign.version): rule for rule, _ in rules},
     )
 

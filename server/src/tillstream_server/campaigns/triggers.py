@@ -20,8 +20,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from tillstream_protocol.codec import encode
 from tillstream_protocol.decisions import Decision, Occasion, Rule, Trigger, decide, due
 from tillstream_protocol.events import MemberIdentified, OfferAnswered, OfferShown, Record
+from tillstream_protocol.facts import LazyFacts
 from tillstream_protocol.messages import OfferPush, PackPush, Push, PushBody
-from tillstream_protocol.rules import Fact
 from tillstream_protocol.transaction import Transaction
 
 from ..devices import Device
@@ -45,7 +45,7 @@ class Fired:
     body: Transaction | MemberIdentified
     subject: bytes | None
     store: str
-    facts: Mapping[str, Fact]
+    facts: LazyFacts
     occasion_key: bytes
     offer_key: bytes
     trigger: Trigger
@@ -61,7 +61,7 @@ class Fired:
         return Occasion(
             trigger=self.trigger,
             store=self.store,
-            facts=self.facts,
+            facts=self.facts.all(),
             record_key=self.occasion_key,
             member_key=self.subject,
             offer_key=self.offer_key,
@@ -124,8 +124,8 @@ class Triggers:
 
 
 def _due(shelf: Shelf, fired: Fired) -> dict[bytes, Rule]:
-    """The rules that apply, by the offer that each has."""
-    if not fired.decides:
+    """The rules that apply, best first, by the offer that each has."""
+    if not fired.decides or not shelf.rules:
         return {}
     occasion = fired.occasion()
     offers = ((due(rule, occasion), rule) for rule in shelf.rules)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -107,28 +107,3 @@ class Members:
             delta = self.categories.setdefault((subject, name, currency), [0, 0])
             delta[0] += sign * lines
             delta[1] += sign * amount
-
-
-class LazyFacts(Mapping[str, Fact]):
-    """A record's facts, put together when a rule first asks: most retailers have few rules, and some have none."""
-
-    __slots__ = ("_facts", "_make", "_member")
-
-    def __init__(self, make: Callable[[], dict[str, Fact]], member: Mapping[str, Fact]) -> None:
-        self._make = make
-        self._member = member
-        self._facts: dict[str, Fact] | None = None
-
-    def __getitem__(self, name: str) -> Fact:
-        return self._all()[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._all())
-
-    def __len__(self) -> int:
-        return len(self._all())
-
-    def _all(self) -> dict[str, Fact]:
-        if self._facts is None:
-            self._facts = {**self._make(), **self._member}
-        return self._facts

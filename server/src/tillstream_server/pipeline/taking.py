@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tillstream_protocol.events import MemberIdentified, OfferAnswered, OfferShown
 from tillstream_protocol.facts import (
+    LazyFacts,
     identification_facts,
     identification_occasion_key,
     sale_facts,
@@ -40,7 +41,6 @@ from ..ledger.alarms import Suspicion
 from ..ledger.database import Statement, execute_all
 from . import facts, projections
 from .facts import Placed
-from .members import LazyFacts
 from .opening import Opened, OpenedBatch
 from .outcome import Outcome
 from .projections import Projector
