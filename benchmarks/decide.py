@@ -29,10 +29,10 @@ from tillstream_protocol.transaction import Transaction
 from .campaigns import at_the_till
 from .figures import Answer, Conclusion, Row
 from .harness import Rounds, Subject, interleave, rows
-from .records import Given, given
+from .records import RETAILER, STORE, Given, given
 from .rivals import NothingDone
 from .sizes import Sizes
-from .stand import RETAILER, STORE, Hook, data, enrol, hook, server, silent
+from .stand import Hook, data, enrol, hook, server, silent
 
 QUESTION = "decide"
 ALONE, SOCKET = "deciding alone, in process", "through the Unix socket, line cut"

@@ -25,8 +25,8 @@ from tillstream_server.devices import Device
 from tillstream_server.office import TokenCreate
 
 from .campaigns import at_the_server
-from .records import sale
-from .stand import RETAILER, STORE, data, put
+from .records import RETAILER, STORE, sale
+from .stand import data, put
 
 USUAL_BATCH = 400
 """Records of a till that drains: with usual baskets as many as the server asks for at once."""

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import msgpack
+import msgspec
 
+from tillstream_protocol.codec import encode
+from tillstream_protocol.events import Record
+from tillstream_protocol.transaction import Transaction
+
+RETAILER, STORE = "bench", "bench"
 USUAL = 10
 """Lines of the usual basket; with them a sale is about 1.7 KB of JSON."""
 MEMBERS = 5_000
@@ -62,6 +70,12 @@ class Basket:
         """The same sale under another name, as JSON: the agent that takes both doors' sales is to meet it once."""
         return json.dumps({**self.sale, "pos_id": f"h-{self.name}"}).encode()
 
+    @property
+    def record(self) -> bytes:
+        """What a till of the stand makes of it, ready for the journal."""
+        body = {**self.sale, "pos_id": f"q-{self.name}", "retailer": RETAILER, "store": STORE, "till": "1"}
+        return encode(Record(body=msgspec.convert(body, Transaction), captured_at=time.time_ns() // 1_000_000))
+
     def call(self, ack: str) -> bytes:
         """As a call on the agent's socket, under a name of its own."""
         body = {**self.sale, "pos_id": f"s-{self.name}"}
@@ -75,10 +89,13 @@ class Given:
 
     basket: Basket
     call: bytes
+    record: bytes
+    """The sale under a third name, as the record that capturing would make of it; `tag` is the one it goes by."""
+    tag: bytes
 
 
 def given(number: int, prefix: str, lines: int, ack: str) -> Given:
     """A round's basket with everything made that the subjects send."""
     basket = Basket(number, f"{prefix}-{number}", lines)
     _ = basket.body, basket.text, basket.http
-    return Given(basket, basket.call(ack))
+    return Given(basket, basket.call(ack), basket.record, os.urandom(16))

@@ -27,7 +27,7 @@ from tillstream_agent.capture import Enrolment as Where
 from tillstream_agent.clock import SystemClock
 from tillstream_agent.events import Events
 from tillstream_agent.folder import Folder
-from tillstream_agent.journal import Journal, JournalIdentity
+from tillstream_agent.journal import Journal, JournalIdentity, Name
 from tillstream_agent.letters import Letters
 from tillstream_agent.metrics import AgentMetrics, LatencyWindow
 from tillstream_agent.offers.edge import Edge
@@ -36,6 +36,7 @@ from tillstream_agent.sync.link import Link
 from tillstream_agent.sync.transport import Transport
 from tillstream_agent.sync.upload import Uploader, UploadFlow
 from tillstream_protocol.codec import json_decoder
+from tillstream_protocol.events import KIND_NUMBERS
 from tillstream_protocol.limits import DEFAULT
 from tillstream_protocol.messages import Token
 from tillstream_protocol.transaction import Transaction
@@ -49,10 +50,10 @@ from tillstream_server.folder import Folder as ServerFolder
 from tillstream_server.metrics import Metrics
 from tillstream_server.office import TokenCreate
 
-from .records import sale
+from .records import RETAILER, STORE, Given, sale
 
-RETAILER, STORE = "bench", "bench"
 CURRENCY = "EUR"
+_KIND = KIND_NUMBERS[Transaction]
 _TOKEN_USES = 10_000
 _BREATH = 500
 """Records between two waits for the disk: unsynced ones stay in memory."""
@@ -220,6 +221,14 @@ class InProcess:
     async def sell_durably(self, body: bytes) -> None:
         """From a POS's bytes to the `disk` acknowledgement."""
         await self.capture.durable(self.capture.transaction(self.decode(body)))
+
+    async def queue(self, given: Given) -> Name:
+        """Only what a queue does: a record that was made before is sealed and written."""
+        return self.journal.append(given.record, kind=_KIND, tag=given.tag)
+
+    async def queue_durably(self, given: Given) -> None:
+        """The same, until it survives a power cut."""
+        await self.journal.synced(await self.queue(given))
 
     async def fill(self, count: int, prefix: str) -> None:
         """Capture so many usual sales as fast as it goes."""

@@ -47,14 +47,21 @@ def subjects(answer: Answer, condition: str) -> set[str]:
 async def test_capture_beside_everything_else_then_growing_and_draining(tmp_path: Path) -> None:
     answer = await short("capture", tmp_path)
     doors = {capture.name(door, "os") for door in ("in process", "Unix socket", "loopback HTTP")}
+    doors.add(capture.queue("os"))
     own_floors = {FLOOR, capture.UNIX, LOOPBACK}
     assert doors | own_floors | {SQLITE_NORMAL} <= subjects(answer, "idle")
     assert doors | own_floors | {SQLITE_NORMAL} <= subjects(answer, "idle, 1 line")
-    assert {capture.name("in process", "disk"), DISK_FLOOR, SQLITE_FULL} <= subjects(answer, "idle, on the disk")
+    assert {capture.name("in process", "disk"), capture.queue("disk"), DISK_FLOOR, SQLITE_FULL} <= subjects(
+        answer, "idle, on the disk"
+    )
     inside = subjects(answer, "idle, back to back")
     assert {capture.name("in process", "os"), FLOOR, SQLITE_NORMAL} <= inside
     assert not inside & {capture.name("Unix socket", "os"), LOOPBACK, "NATS JetStream, publish and ack"}
-    assert subjects(answer, "idle, alone, back to back") == {capture.name("in process", "os"), FLOOR}
+    assert subjects(answer, "idle, alone, back to back") == {
+        capture.name("in process", "os"),
+        capture.queue("os"),
+        FLOOR,
+    }
     for condition in (capture.BASE, "50 offers a second stream in", "30 queued", "30 drain"):
         assert subjects(answer, condition) == doors | own_floors
     everyone = {row.subject for row in answer.rows} | {one.subject for one in answer.skipped}

@@ -274,13 +274,14 @@ def _sale_tag(key: bytes, transaction: Transaction) -> bytes:
     t = transaction
     people = len(t.customer.identifiers) if t.customer is not None else 0
     content = (
+        idempotency_key(t),
         (t.kind, t.revision, t.currency, t.total, t.totals, t.begin, t.end, t.training, t.test, t.links, people),
         [(*_GOODS(x), [d.amount for d in x.discounts] if x.discounts else ()) for x in t.lines],
         [d.amount for d in t.discounts],
         [x.amount for x in t.taxes],
         [(x.type, x.amount, x.refund) for x in t.tenders],
     )
-    return keyed_tag(key, [*(part.encode() for part in idempotency_key(t)), encode(content)])
+    return keyed_tag(key, [encode(content)])
 
 
 def keyed_tag(key: bytes, parts: Sequence[bytes]) -> bytes:

@@ -186,7 +186,9 @@ class ClearHeader(Struct, frozen=True, gc=False):
         if length > MAX_FRAME:
             raise TooLarge(f"a frame of {length} bytes", field="record", limit=f"{MAX_FRAME} bytes")
         head = _FRAME.pack(_FRAME_MAGIC, length, self.seq, self.kind, 0, len(self.spends), self.tag, self.previous)
-        return head + b"".join(_SPEND.pack(spend.lease, spend.amount) for spend in self.spends)
+        for spend in self.spends:
+            head += _SPEND.pack(spend.lease, spend.amount)
+        return head
 
 
 def clear_size(spends: int) -> int:

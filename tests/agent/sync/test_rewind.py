@@ -115,6 +115,16 @@ def test_the_widest_gaps_are_kept(seqs: set[int], most: int) -> None:
     assert kept == there[len(there) - len(kept) :]
 
 
+@pytest.mark.parametrize(
+    ("room", "left"), [(176, 8), (175, 4), (100, 4), (99, 2), (62, 2), (61, 1), (43, 1), (0, 1)]
+)
+def test_an_epoch_takes_24_bytes_and_a_range_19(monkeypatch: pytest.MonkeyPatch, room: int, left: int) -> None:
+    monkeypatch.setattr(rewind, "ROOM", room)
+    monkeypatch.setattr(rewind, "MAX_EPOCH_RANGES", 8)
+    (said,) = told([EpochRanges(E1, apart(8))])
+    assert len(said.ranges) == left
+
+
 def test_what_the_server_lacks_of_the_gaps_between_is_not_touched() -> None:
     """A till that tells more than it believes takes back no more than it believes."""
     believed = (EpochRanges(E1, apart(MAX_EPOCH_RANGES + 1)),)
