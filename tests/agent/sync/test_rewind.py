@@ -115,9 +115,7 @@ def test_the_widest_gaps_are_kept(seqs: set[int], most: int) -> None:
     assert kept == there[len(there) - len(kept) :]
 
 
-@pytest.mark.parametrize(
-    ("room", "left"), [(176, 8), (175, 4), (100, 4), (99, 2), (62, 2), (61, 1), (43, 1), (0, 1)]
-)
+@pytest.mark.parametrize(("room", "left"), [(176, 8), (175, 4), (100, 4), (99, 2), (62, 2), (61, 1), (43, 1), (0, 1)])
 def test_an_epoch_takes_24_bytes_and_a_range_19(monkeypatch: pytest.MonkeyPatch, room: int, left: int) -> None:
     monkeypatch.setattr(rewind, "ROOM", room)
     monkeypatch.setattr(rewind, "MAX_EPOCH_RANGES", 8)

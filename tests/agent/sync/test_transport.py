@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from tillstream_agent.sync import transport as transport_module
 from tillstream_agent.sync.transport import (
     Refused,
     Response,
@@ -136,6 +137,28 @@ async def test_an_answer_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch)
     async with speaking_to(endless) as transport:
         with pytest.raises(Unreachable, match="more than fits"):
             await transport.get("/")
+
+
+async def test_a_large_body_leaves_in_pieces_and_arrives_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    body, pieces, heard = bytes(range(256)) * 400, list[int](), list[tuple[bytes, str | None, str | None]]()
+    real = transport_module._in_pieces
+
+    async def counted(given: bytes) -> AsyncIterator[bytes]:
+        async for piece in real(given):
+            pieces.append(len(piece))
+            yield piece
+
+    async def hears(request: web.Request) -> web.Response:
+        told = request.headers
+        heard.append((await request.read(), told.get("Content-Length"), told.get("Transfer-Encoding")))
+        return web.Response()
+
+    monkeypatch.setattr(transport_module, "_in_pieces", counted)
+    async with speaking_to(hears) as transport:
+        await transport.post("/", body)
+        await transport.post("/", b"")
+    assert heard == [(body, "102400", None), (b"", "0", None)]
+    assert pieces == [32_768, 32_768, 32_768, 4_096]
 
 
 async def test_redirects_are_not_followed_and_proxies_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import email.utils
 import ipaddress
 import ssl
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
@@ -20,6 +20,8 @@ from tillstream_protocol.pack import MAX_PACK
 MAX_REPLY: Final = MAX_PACK + 64 * 1024
 MAX_RETRY_AFTER: Final = 3600.0
 _CONNECT_TIMEOUT: Final = 10.0
+_PIECE: Final = 32 * 1024
+"""Bytes that are sent before what else the till has to do gets its turn."""
 
 
 class Unreachable(TillstreamError):
@@ -160,8 +162,10 @@ class Transport:
         await self._client.aclose()
 
     async def _send(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Response:
+        length = {} if body is None else {"Content-Length": str(len(body))}
+        content = None if body is None else _in_pieces(body)
         try:
-            async with self._client.stream(method, path, content=body, headers=dict(headers)) as response:
+            async with self._client.stream(method, path, content=content, headers={**headers, **length}) as response:
                 return Response(
                     response.status_code, await self._read(response), _retry_after(response), _date_ms(response)
                 )
@@ -193,3 +197,8 @@ def _date_ms(response: httpx.Response) -> int | None:
         return int(email.utils.parsedate_to_datetime(response.headers.get("Date", "")).timestamp() * 1000)
     except (TypeError, ValueError):
         return None
+
+
+async def _in_pieces(body: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), _PIECE):
+        yield body[start : start + _PIECE]

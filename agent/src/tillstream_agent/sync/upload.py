@@ -64,6 +64,7 @@ class Uploader:
             step = self._flow.next(self._clock.monotonic())
             if isinstance(step, Send):
                 await self._send(step.slice)
+                await asyncio.sleep(0)  # to take an answer in and to read on are work enough for one turn each
             else:
                 await self._rest(step)
 
