@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from support.disks import BROKEN, FULL, TroubledFile
-from support.stories import LEASE, QUICK, Story, begun, tag
+from support.stories import LEASE, QUICK, Story, all_is_safe, begun, tag
 from support.tills import Reasons
 from tillstream_agent.journal import JournalError, JournalFull, syncing
 from tillstream_agent.journal.errors import translate
@@ -44,6 +44,22 @@ async def test_who_waits_for_a_failing_disk_is_told_after_two_seconds(story: Sto
     await journal.synced(name)
     assert story.till.drain(journal) == [b"a"]
     await journal.close()
+
+
+async def test_a_lone_record_is_synced_at_once_and_one_soon_after_waits_for_company(story: Story) -> None:
+    story.till.limits = replace(QUICK, sync_interval=3600)
+    journal = await story.till.start()
+    await asyncio.sleep(0.05)
+    story.till.clock.turn(3600)
+    journal.append(b"alone", kind=1)
+    async with asyncio.timeout(5):
+        while not all_is_safe(journal):
+            await asyncio.sleep(0.001)
+    journal.append(b"soon after", kind=1)
+    await asyncio.sleep(0.1)
+    assert not all_is_safe(journal)
+    await journal.close()
+    assert all_is_safe(journal)
 
 
 async def test_a_failing_disk_is_tried_less_and_less_often(story: Story) -> None:

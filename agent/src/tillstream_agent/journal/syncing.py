@@ -41,7 +41,7 @@ MAX_BURDEN: Final = 32 * 1024 * 1024
 
 
 class Syncer:
-    """Syncs at most `sync_interval` after a record was written. Runs on the loop that opened the journal."""
+    """Syncs within `sync_interval` of a write, and not more often. Runs on the loop that opened the journal."""
 
     def __init__(
         self,
@@ -70,6 +70,8 @@ class Syncer:
         self._forsaken: list[Chunk] = []
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._synced_before = 0
+        self._began = -limits.sync_interval
+        """When the last pass began, by the monotonic clock."""
         self._failures = 0
         self._failed = False
         self._failing_since: float | None = None
@@ -165,14 +167,20 @@ class Syncer:
             if self._failures:
                 await asyncio.sleep(self._pause())
             else:
-                timer = loop.call_later(self._limits.sync_interval, self._urgent.set)
-                await self._urgent.wait()
-                timer.cancel()
+                await self._gather()
             self._dirty.clear()
             self._urgent.clear()
+            self._began = self._clock.monotonic()
             await self.sync_all()
             if self._inherited.doubtful and self._again is None:
                 self._again = loop.call_later(RENEW_AFTER_S, self._try_again)
+
+    async def _gather(self) -> None:
+        """Let records come together for one sync; one that comes alone does not wait."""
+        wait = self._began + self._limits.sync_interval - self._clock.monotonic()
+        timer = asyncio.get_running_loop().call_later(max(0.0, wait), self._urgent.set)
+        await self._urgent.wait()
+        timer.cancel()
 
     def _try_again(self) -> None:
         self._again = None
