@@ -132,7 +132,7 @@ async def _init(given: argparse.Namespace) -> int:
 
 
 _COLLECT_AFTER: Final = (20_000, 20, 20)
-"""A batch makes tens of thousands of objects and no cycles: looking for some every 700 takes a twentieth of its time."""
+"""A batch makes tens of thousands of objects and no cycles: looking for some every 700 costs a twentieth of it all."""
 
 
 async def _serve(given: argparse.Namespace) -> int:
