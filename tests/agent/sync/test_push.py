@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import re
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -429,6 +430,37 @@ async def test_the_channel_is_verified_bounded_and_asked_whether_it_lives(
     assert asked["autoping"] is False
     closed = till.said("push_closed")[0]
     assert (closed["code"], closed["reason"]) == ("unreachable", "the cable is out")
+
+
+async def test_only_the_scheme_of_the_address_changes_and_the_own_certificates_are_used(
+    till: Till, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    till.channel.address, till.channel.tls = "https://http.example", ssl.create_default_context()
+    asked = await attempt(till, monkeypatch, aiohttp.ClientError())
+    assert asked["url"] == "wss://http.example" + push_module.PATH
+    assert asked["ssl"] is till.channel.tls
+
+
+async def test_a_ping_is_answered_with_what_it_said_and_no_heartbeat_outlives_its_channel(
+    till: Till, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered: list[object] = []
+
+    async def pong(_socket: object, message: object = b"") -> None:
+        answered.append(message)
+
+    monkeypatch.setattr(aiohttp.ClientWebSocketResponse, "pong", pong)
+    till.start()
+    await till.hears("push_opened")
+    (socket,) = till.server._sockets
+    await till.server.push(1, offer_push(1))
+    await till.server.until(lambda server: server.receipts == [1])
+    assert [task.get_name() for task in asyncio.all_tasks()].count("heartbeat") == 1
+    await socket.ping(b"are you there")
+    await socket.close()
+    await till.hears("push_closed")
+    assert answered == [b"are you there"]
+    assert [task.get_name() for task in asyncio.all_tasks()].count("heartbeat") == 0
 
 
 async def test_an_error_of_the_channel_without_words_is_called_by_its_name(

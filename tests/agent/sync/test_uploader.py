@@ -20,12 +20,16 @@ from support.gateways import Gateway, gateway
 from support.tills import TestTill, TurnedClock
 from tillstream_agent.clock import Clock, SystemClock
 from tillstream_agent.journal import Journal
+from tillstream_agent.journal.reader import Lane, Slice
 from tillstream_agent.letters import Letters
 from tillstream_agent.sync import flow as flow_module
 from tillstream_agent.sync.link import Link
 from tillstream_agent.sync.transport import Transport
-from tillstream_agent.sync.upload import Uploader, UploadFlow
+from tillstream_agent.sync.upload import Uploader, UploadFlow, prepare
+from tillstream_protocol.codec import message_decoder
+from tillstream_protocol.framing import HEADER_SIZE
 from tillstream_protocol.limits import DEFAULT
+from tillstream_protocol.messages import Batch
 from tillstream_protocol.signing import SignKey
 
 YEAR_MS = 365 * 86_400_000
@@ -137,6 +141,12 @@ async def test_records_captured_while_it_rests_are_sent_at_once(till: Till) -> N
         await till.captures()
         await till.drains()
         assert till.server.seqs() == list(range(number + 1))
+
+
+@pytest.mark.parametrize(("lane", "told"), [("live", "live"), ("backlog", "backlog"), ("former", "backlog")])
+def test_a_batch_says_whether_it_is_live(lane: Lane, told: str) -> None:
+    body, _ = prepare(Slice(bytes(HEADER_SIZE), b"frames", bytes(16), 0, 0, lane, 1, 6), SignKey(bytes(32)), 0)
+    assert message_decoder(Batch, limit=1000)(body).lane == told
 
 
 async def test_a_lost_reply_makes_a_repeat_and_no_loss(till: Till) -> None:
