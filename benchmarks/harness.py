@@ -77,10 +77,12 @@ async def interleave(
     """Time each subject in turn on the same records, A B C A B C ….
 
     `prepare` makes a round's record and `between` is awaited after each round, both untimed: that gives background
-    work its turn, as a POS does between sales. Garbage is collected as in any program.
+    work its turn, as a POS does between sales. Garbage is collected as in any program; what was there before is left
+    out of that, as our own programs do once they have started.
     """
     taken = [Timings(subject, condition) for subject in subjects]
     gc.collect()
+    gc.freeze()
     for number in range(rounds.first, rounds.first + rounds.total):
         record = prepare(number)
         for timings in taken:
