@@ -9,6 +9,7 @@ Prefixes: ISO/IEC 7812 and the card schemes' published ranges.
 from __future__ import annotations
 
 import re
+import struct
 import unicodedata
 from typing import Final
 
@@ -22,6 +23,8 @@ _ISSUER: Final = re.compile(
     r"|(?:5018|5020|5038|5893|6304|6759|676[1-3])\d{9,15}|60\d{14}|220[0-4]\d{12,15}",
     re.ASCII,
 )
+_FIRST_DIGITS: Final = "23456"
+"""What a number of one of these issuers begins with."""
 _DOUBLED: Final = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
 SHORTEST: Final = 13
 LONGEST: Final = 19
@@ -79,55 +82,100 @@ def _ascii(digits: str) -> str:
     return digits if digits.isascii() else "".join(str(unicodedata.digit(digit)) for digit in digits)
 
 
+def digits_of(number: float) -> str:
+    """The digits of a whole number, without its sign; none for a fraction."""
+    return str(abs(int(number))) if isinstance(number, int) or number.is_integer() else ""
+
+
 def may_hold_card(encoded: bytes) -> bool:
-    """Whether msgpack may hold a card number in text or as an integer: a cheap look before a careful one.
+    """Whether msgpack may hold a card number in text or as a number: a cheap look before a careful one.
 
     It errs on the safe side. What stands between two texts in msgpack may look like a digit or a separator, so every
-    stretch of digits is tried, whole groups or not.
+    stretch of digits is tried, whole groups or not; and wherever a number may begin, one is read.
     """
+    return _in_text(encoded) or _in_numbers(encoded)
+
+
+def _in_numbers(encoded: bytes) -> bool:
+    for form, number in _NUMBERS.items():
+        at = encoded.find(form)
+        while 0 <= at < len(encoded) - number.size:
+            if is_card_number(digits_of(number.unpack_from(encoded, at + 1)[0])):
+                return True
+            at = encoded.find(form, at + 1)
+    return False
+
+
+def _in_text(encoded: bytes) -> bool:
+    if _has_other_script(encoded):
+        encoded = _OTHER_DIGIT.sub(lambda found: OTHER_DIGITS[found[0]], encoded)
     bare = encoded.translate(_BARE, _SEPARATOR_BYTES)
     shape = bare.translate(_SHAPE)
     start = shape.find(_ENOUGH)
     while start >= 0:
-        end = len(bare) - len(bare[start:].lstrip(_DIGITS))
-        if _may_be_card(bare[start:end], bare[end : end + 1]):
+        run = _DIGIT_RUN.match(bare, start)
+        assert run is not None
+        if _may_be_card(run[0], bare[run.end() : run.end() + 1]):
             return True
-        start = shape.find(_ENOUGH, end)
-    if _other_lead(encoded) and len(_OTHER_DIGITS.findall(encoded)) >= SHORTEST:
+        start = shape.find(_ENOUGH, run.end())
+    return False
+
+
+def _may_be_card(digits: bytes, following: bytes) -> bool:
+    if following in _AFTER_A_TRACK:
         return True
-    return _WIDE in encoded and any(
-        is_card_number(str(int.from_bytes(number))) for number in _WIDE_INTEGERS.findall(encoded)
-    )
+    text = digits.decode()
+    for start in range(len(text) - SHORTEST + 1):
+        if text[start] in _FIRST_DIGITS:
+            for size in range(SHORTEST, min(LONGEST, len(text) - start) + 1):
+                if is_card_number(text[start : start + size]):
+                    return True
+    return False
 
 
 _SEPARATOR_BYTES: Final = b" \t\r\n._/,:|*+-\xc2\xe2" + bytes(range(0x80, 0xC0))
 _DIGITS: Final = b"0123456789"
-_AFTER_A_TRACK: Final = b"=D^"
-"""What separates the number from the rest on a magnetic stripe."""
-_BARE: Final = bytes(value if value in _DIGITS + _AFTER_A_TRACK else ord(".") for value in range(256))
+_AFTER_A_TRACK: Final = (b"=", b"D", b"^")
+"""What follows the number on a magnetic stripe."""
+_BARE: Final = bytes(value if value in _DIGITS + b"=D^" else ord(".") for value in range(256))
 _SHAPE: Final = bytes(ord("0") if value in _DIGITS else ord(".") for value in range(256))
 _ENOUGH: Final = b"0" * 12
-_WIDE: Final = b"\xcf"
-_WIDE_INTEGERS: Final = re.compile(rb"\xcf(.{8})", re.DOTALL)
-_OTHER_DIGITS: Final = re.compile(rb"\xef\xbc[\x90-\x99]|\xd9[\xa0-\xa9]|\xdb[\xb0-\xb9]|\xe0\xa5[\xa6-\xaf]")
+_DIGIT_RUN: Final = re.compile(rb"[0-9]+")
+_NUMBERS: Final = {b"\xcb": struct.Struct(">d"), b"\xcf": struct.Struct(">Q"), b"\xd3": struct.Struct(">q")}
+"""How msgpack begins the numbers that are long enough for a card's, and how they go on."""
+
+_ZEROS: Final = (
+    0x660, 0x6F0, 0x7C0, 0x966, 0x9E6, 0xA66, 0xAE6, 0xB66, 0xBE6, 0xC66, 0xCE6, 0xD66, 0xDE6, 0xE50, 0xED0, 0xF20,
+    0x1040, 0x1090, 0x17E0, 0x1810, 0x1946, 0x19D0, 0x1A80, 0x1A90, 0x1B50, 0x1BB0, 0x1C40, 0x1C50, 0xA620, 0xA8D0,
+    0xA900, 0xA9D0, 0xA9F0, 0xAA50, 0xABF0, 0xFF10, 0x104A0, 0x10D30, 0x11066, 0x110F0, 0x11136, 0x111D0, 0x112F0,
+    0x11450, 0x114D0, 0x11650, 0x116C0, 0x11730, 0x118E0, 0x11950, 0x11C50, 0x11D50, 0x11DA0, 0x16A60, 0x16AC0,
+    0x16B50, 0x1D7CE, 0x1D7D8, 0x1D7E2, 0x1D7EC, 0x1D7F6, 0x1E140, 0x1E2F0, 0x1E950, 0x1FBF0,
+)  # fmt: skip
+"""The zeros of all other scripts (Unicode 14.0, category Nd). Nine more digits follow each."""
+OTHER_DIGITS: Final = {chr(zero + digit).encode(): b"%d" % digit for zero in _ZEROS for digit in range(10)}
+"""Other scripts' digits in UTF-8, and the ASCII digit that each stands for."""
+_GOING_ON: Final = frozenset(bytes([value]) for value in range(0x80, 0xC0))
+_OTHER_LEADS: Final = tuple({digit[:1] for digit in OTHER_DIGITS})
 
 
-def _other_lead(encoded: bytes) -> bool:
-    """Whether there is what the digits of the scripts that tills write begin with in UTF-8.
-
-    These are full-width, two Arabic forms and Devanagari.
-    """
-    if b"\xd9" in encoded or b"\xdb" in encoded:
-        return True
-    return (b"\xef" in encoded and b"\xef\xbc" in encoded) or (b"\xe0" in encoded and b"\xe0\xa5" in encoded)
-
-
-def _may_be_card(digits: bytes, following: bytes) -> bool:
-    if following and following in _AFTER_A_TRACK:
-        return True
-    text = digits.decode()
-    for start in range(len(text) - SHORTEST + 1):
-        for size in range(SHORTEST, min(LONGEST, len(text) - start) + 1):
-            if is_card_number(text[start : start + size]):
+def _has_other_script(encoded: bytes) -> bool:
+    """Whether a byte that such a digit may begin with goes on as UTF-8 does."""
+    for lead in _OTHER_LEADS:
+        at = encoded.find(lead)
+        while at >= 0:
+            if encoded[at + 1 : at + 2] in _GOING_ON:
                 return True
+            at = encoded.find(lead, at + 1)
     return False
+
+
+def _other_digit() -> re.Pattern[bytes]:
+    """One pattern for all of them, sorted by their first byte: text in those scripts is full of it."""
+    ways: dict[bytes, list[bytes]] = {}
+    for zero in (chr(point).encode() for point in _ZEROS):
+        last = re.escape(zero[-1:]) + b"-" + re.escape(bytes([zero[-1] + 9]))
+        ways.setdefault(re.escape(zero[:1]), []).append(re.escape(zero[1:-1]) + b"[" + last + b"]")
+    return re.compile(b"|".join(lead + b"(?:" + b"|".join(ends) + b")" for lead, ends in ways.items()))
+
+
+_OTHER_DIGIT: Final = _other_digit()

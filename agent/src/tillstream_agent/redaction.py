@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from tillstream_protocol.transaction import Identifier, Transaction
 
-from .cards import cut_numbers, drop_tracks, may_hold_card
+from .cards import cut_numbers, digits_of, drop_tracks, may_hold_card
 
 T = TypeVar("T", bound=Struct)
 
@@ -38,11 +38,12 @@ UNTOUCHED: Final = frozenset(
 )
 """Fields whose digits name something else."""
 
-_SECRET_KEY = re.compile(r"(?:cvv|cvc|cav|csc|cvn|track)[\s_-]?\d?(?:[\s_-]?data)?|pin[\s_-]?block", re.IGNORECASE)
+_SECRET_KEY = re.compile(r"(?ai:cvv|cvc|cav|csc|cvn|track)[\s_-]?\d?(?:[\s_-]?(?ai:data))?|(?ai:pin)[\s_-]?(?ai:block)")
 _EXT: Final = b"\xa3ext"
 _PERSONAL: Final = b"\xa8personal"
 """The names, in msgpack, of the fields whose keys a POS chooses."""
-_SECRET_WORDS: Final = (b"cvv", b"cvc", b"cav", b"csc", b"cvn", b"track", b"pin_block", b"pin block", b"pinblock")
+_SECRET_WORDS: Final = (b"cvv", b"cvc", b"cav", b"csc", b"cvn", b"track", b"block")
+"""One of these is in every key that the pattern above takes."""
 _OTHER_NUMBERS: Final = ("loyalty", "phone")
 """Schemes of identifiers whose numbers may look like a card's by chance, and are none."""
 
@@ -66,9 +67,16 @@ def cut_identifiers(identifiers: tuple[Identifier, ...]) -> tuple[tuple[Identifi
 
 def cut_bytes(data: bytes) -> tuple[bytes, int]:
     """A POS's own bytes with card numbers overwritten in place, so that every other byte stays where it was."""
-    text, tracks = drop_tracks(data.decode("latin-1"), "*")
-    text, numbers = cut_numbers(text)
-    return text.encode("latin-1"), tracks + numbers
+    try:
+        form, before = "utf-8", data.decode()
+    except UnicodeDecodeError:
+        form, before = "latin-1", data.decode("latin-1")
+    after, tracks = drop_tracks(before, "*")
+    after, numbers = cut_numbers(after)
+    if not tracks and not numbers:
+        return data, 0
+    kept = [a if a == b else "*" * len(b.encode(form)) for a, b in zip(after, before, strict=True)]
+    return "".join(kept).encode(form), tracks + numbers
 
 
 def _suspicious(encoded: bytes) -> bool:
@@ -123,7 +131,7 @@ class _Cutter:
         return text if tracks or numbers else value
 
     def _number(self, value: object) -> object:
-        text, count = cut_numbers(str(value))
+        text, count = cut_numbers(digits_of(cast("float", value)))
         self.count += count
         return text if count else value
 
@@ -145,7 +153,7 @@ class _Cutter:
         return after if after != before else value
 
     def _ext_value(self, item: object) -> object:
-        return self._number(item) if type(item) is int else self._value(item)
+        return self._number(item) if type(item) in (int, float) else self._value(item)
 
     _WALKS: Final[dict[type, Callable[[_Cutter, object], object]]] = {
         str: _text,

@@ -142,13 +142,24 @@ async def test_what_was_taken_answers_at_once_though_the_next_group_is_under_way
 async def test_whoever_asks_to_be_alone_is_taken_alone() -> None:
     desk = Desk()
     groups = Groups(desk.take, desk.fits)
+    desk.most = 2
     tasks = []
-    for name in "abcd":
+    for name in "abcde":
         tasks.append(asyncio.create_task(groups.take(name, alone=name == "c")))
         await asyncio.sleep(0)
     desk.opened.set()
-    assert await asyncio.gather(*tasks) == ["A", "B", "C", "D"]
-    assert desk.groups == ["a", "bd", "c"]
+    assert await asyncio.gather(*tasks) == ["A", "B", "C", "D", "E"]
+    assert desk.groups == ["a", "bd", "c", "e"]
+
+
+async def test_too_few_results_are_an_error_and_nobody_waits_for_ever() -> None:
+    async def take(group: Sequence[str]) -> list[str]:
+        await asyncio.sleep(0)
+        return [name.upper() for name in group][: len(group) // 2 or 1]
+
+    groups = Groups(take, lambda _group, _one: True)
+    async with asyncio.timeout(5):
+        assert await asyncio.gather(*(groups.take(name) for name in "abc")) == ["A", "B", "C"]
 
 
 async def test_one_who_is_cancelled_as_the_turn_comes_passes_it_on() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,6 +22,7 @@ from tillstream_server.pipeline.opening import OpenedBatch, Opener, Refused
 from tillstream_server.pipeline.outcome import Outcome
 from tillstream_server.pipeline.rebuild import rebuild
 from tillstream_server.pipeline.split import Split, split
+from tillstream_server.pipeline.taking import Arrived
 
 
 async def stored(server: Server) -> set[int]:
@@ -97,6 +101,26 @@ async def test_a_record_that_cannot_even_be_set_aside_is_refused_and_stays_at_th
     with pytest.raises(LedgerFault):
         await server.take(sale("0"))
     assert await server.rows("SELECT count(*) FROM received") == [(0,)]
+
+
+async def test_the_parts_of_a_batch_that_failed_keep_to_themselves(server: Server) -> None:
+    server.listener.error, server.listener.poison = KeyError("planted"), "3"
+    groups: list[list[tuple[str, int]]] = []
+    real = server.pipeline._groups._take
+
+    async def watched(group: Sequence[Arrived]) -> Sequence[Outcome]:
+        groups.append([(one.device.till, len(one.opened.items)) for one in group])
+        return await real(group)
+
+    server.pipeline._groups._take = watched
+    others = [server.take(sale(f"{till}-{n}"), till=str(till)) for n in range(3) for till in range(2, 6)]
+    poisoned = server.take(*(sale(str(number)) for number in range(8)), till="1")
+    outcome, *_ = await asyncio.gather(poisoned, *others)
+    assert [letter.seq for letter in outcome.dead] == [3]
+    parts = [group for group in groups if any(till == "1" and size < 8 for till, size in group)]
+    assert len(parts) > 3
+    assert all(len(group) == 1 for group in parts)
+    assert max(map(len, groups)) > 1
 
 
 class Books:

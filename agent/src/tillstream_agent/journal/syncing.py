@@ -41,7 +41,7 @@ MAX_BURDEN: Final = 32 * 1024 * 1024
 
 
 class Syncer:
-    """Syncs within `sync_interval` of a write, and not more often. Runs on the loop that opened the journal."""
+    """Syncs within `sync_interval` of a write. Runs on the loop that opened the journal."""
 
     def __init__(
         self,

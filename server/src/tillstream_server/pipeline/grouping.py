@@ -74,14 +74,14 @@ class Groups(Generic[T, R]):
         """Take a group, and tell its members what became of them."""
         group = self._group_of(leader)
         try:
-            results = await self._take([one.what for one in group])
+            taken = list(zip(group, await self._take([one.what for one in group]), strict=True))
         except Exception as error:  # noqa: BLE001 - it is raised again by whom it concerns
             for one in group:
                 one.alone = True
                 if len(group) == 1 or machine_failed(error):
                     one.error = error
         else:
-            for one, result in zip(group, results, strict=True):
+            for one, result in taken:
                 one.result = result
         for one in group:
             if one.done:
