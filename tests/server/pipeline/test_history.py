@@ -210,6 +210,22 @@ async def test_a_power_cut_never_explains_what_was_received_already(server: Serv
     assert [(a.about.kind, a.settled_ms) for a in await kept(server, till)] == [("restored_image", None)]
 
 
+@pytest.mark.parametrize("first", ["header", "statement"])
+@pytest.mark.parametrize(("begins_at", "last", "told"), [(9, 9, []), (7, 9, []), (9, None, [9]), (7, 7, [7])])
+async def test_a_torn_tail_explains_the_records_that_it_names(
+    server: Server, first: str, begins_at: int, last: int | None, told: list[int]
+) -> None:
+    """A last frame that was damaged after it was sent looks like one that was never written whole."""
+    till = server.till()
+    await begins(server, till, A, NO_EPOCH, 0, sales=10)
+    till.follows(B, A, begins_at)
+    statement = RecordsLost(A, begins_at, 1, "torn_tail", last)
+    batches = [till.batch(sale("x")), till.batch(statement)]
+    for batch in batches if first == "header" else [till.batch(statement, sale("y"))]:
+        await server.pipeline.process(till.device, batch)
+    assert [a.about.first for a in await kept(server, till) if a.settled_ms is None] == told
+
+
 async def test_a_power_cut_explains_a_lost_tail(server: Server) -> None:
     till = server.till()
     await begins(server, till, A, NO_EPOCH, 0, sales=3)

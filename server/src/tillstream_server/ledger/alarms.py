@@ -24,6 +24,7 @@ from typing import Final, Literal
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tillstream_protocol.errors import TillstreamError
+from tillstream_protocol.events import RecordsLost
 from tillstream_protocol.framing import MAX_SEQ
 from tillstream_protocol.messages import Range
 
@@ -32,7 +33,15 @@ Kind = Literal["forked", "restored_image", "tail_lost", "journal_missing", "miss
 ABSENT: Final = ("tail_lost", "missing")
 """The kinds whose range is of records that are not here."""
 DAMAGE: Final = frozenset({"damaged_frame", "damaged_header", "missing_chunk"})
-"""The losses that may take what was on the disk already; a power cut or a torn tail never does."""
+"""The losses that may take what was on the disk already; a power cut never does."""
+
+
+def takes_what_was_there(reason: str, last: int | None) -> bool:
+    """Whether a loss that a till states may have taken what was on the disk already, and was sent.
+
+    A torn tail may, as far as it says what it held: a last frame that was damaged later looks like one.
+    """
+    return reason in DAMAGE or (reason == "torn_tail" and last is not None)
 
 
 class UnknownAlarm(TillstreamError):
@@ -161,16 +170,19 @@ async def settle(conn: AsyncConnection, till_id: bytes, alarm_id: int, note: str
     return alarm
 
 
-async def settle_declared(
-    conn: AsyncConnection, till_id: bytes, epoch: bytes, lost: Range, reason: str, now_ms: int
-) -> None:
+async def settle_declared(conn: AsyncConnection, till_id: bytes, one: RecordsLost, now_ms: int) -> None:
     """Settle what a till's own statement of a loss explains."""
-    note = f"the till says that it lost these records: {reason}"
+    note = f"the till says that it lost these records: {one.reason}"
+    lost = Range(one.first, MAX_SEQ if one.last is None else one.last)
     for alarm in await of_till(conn, till_id):
         about = alarm.about
-        explained = about.kind in ABSENT or (reason in DAMAGE and about.kind in ("forked", "restored_image"))
+        explained = (
+            about.kind in ABSENT
+            or (about.kind == "forked" and one.reason in DAMAGE)
+            or (about.kind == "restored_image" and takes_what_was_there(one.reason, one.last))
+        )
         within = about.kind == "forked" or (lost.first <= about.range.first and about.range.last <= lost.last)
-        if alarm.settled_ms is None and explained and about.other == epoch and within:
+        if alarm.settled_ms is None and explained and about.other == one.epoch and within:
             await settle(conn, till_id, alarm.id, note, now_ms)
 
 

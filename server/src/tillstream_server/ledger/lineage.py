@@ -8,7 +8,7 @@ Epochs may come to be known in any order, since live records are sent before a b
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from tillstream_protocol.framing import MAX_SEQ, NO_EPOCH, ChunkHeader
 
 from . import alarms
-from .alarms import DAMAGE, Suspicion
+from .alarms import Suspicion, takes_what_was_there
 from .database import execute
 from .lookup import rows_of
 
@@ -77,7 +77,7 @@ async def _cut_short(conn: AsyncConnection, header: ChunkHeader) -> list[Suspici
     signed = (await conn.exec_driver_sql(_SIGNED_END, place)).scalar() or 0
     if signed > begins:
         tail = Suspicion(header.till, "tail_lost", header.epoch, header.parent, begins, signed - 1)
-        return [] if await _declared(conn, tail, None) else [tail]
+        return [] if await _declared(conn, tail) else [tail]
     return []
 
 
@@ -95,15 +95,14 @@ def _restored(till_id: bytes, epoch: bytes, parent: bytes, begins: int, end: int
 
 async def _unless_damaged(conn: AsyncConnection, one: Suspicion) -> list[Suspicion]:
     """Nothing if the till has said that a damage took what it does not know of."""
-    return [] if await _declared(conn, one, DAMAGE) else [one]
+    said = await _declared(conn, one)
+    return [] if any(takes_what_was_there(reason, last) for reason, last in said) else [one]
 
 
-async def _declared(conn: AsyncConnection, one: Suspicion, reasons: Collection[str] | None) -> bool:
-    rows = await conn.exec_driver_sql(
-        "SELECT reason FROM lost WHERE till_id = ? AND epoch = ? AND first_seq <= ? AND COALESCE(last_seq, ?) >= ?",
-        (one.till_id, one.other, one.first, MAX_SEQ, one.range.last),
-    )
-    return any(reasons is None or reason in reasons for reason in rows.scalars())
+async def _declared(conn: AsyncConnection, one: Suspicion) -> list[tuple[str, int | None]]:
+    """The losses that the till has stated of everything that is suspected: reason, and last seq where it is known."""
+    rows = await rows_of(conn, _STATED, one.till_id, one.other, one.first, MAX_SEQ, one.range.last)
+    return [(reason, last) for reason, last in rows]
 
 
 async def _second_beginnings(conn: AsyncConnection, header: ChunkHeader) -> list[Suspicion]:
@@ -169,5 +168,10 @@ SELECT last_seq FROM received WHERE till_id = ? AND epoch = ? ORDER BY first_seq
 _SIGNED_END: Final = "SELECT position FROM high_water WHERE till_id = ? AND epoch = ?"
 
 _OUTRUN: Final = "SELECT epoch, parent_position FROM epoch WHERE till_id = ? AND parent = ? AND parent_position < ?"
+
+_STATED: Final = """
+SELECT reason, last_seq FROM lost
+WHERE till_id = ? AND epoch = ? AND first_seq <= ? AND COALESCE(last_seq, ?) >= ?
+"""
 
 _EPOCHS: Final = "SELECT epoch, parent, device_key_id FROM epoch WHERE till_id = ? ORDER BY rowid"

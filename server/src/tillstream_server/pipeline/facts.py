@@ -9,8 +9,7 @@ from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tillstream_protocol.events import RecordsLost
-from tillstream_protocol.framing import MAX_SEQ, ChunkHeader
-from tillstream_protocol.messages import Range
+from tillstream_protocol.framing import ChunkHeader
 from tillstream_protocol.transaction import Transaction
 
 from ..devices import Device
@@ -122,8 +121,7 @@ async def write_lost(conn: AsyncConnection, device: Device, placed: Iterable[Pla
     rows = [(id_, device.till_id, one.epoch, one.first, one.last, one.chunk, one.reason) for id_, one in lost]
     await execute_all(conn, [(_KEEP_LOST, rows)])
     for _, one in lost:
-        gone = Range(one.first, MAX_SEQ if one.last is None else one.last)
-        await alarms.settle_declared(conn, device.till_id, one.epoch, gone, one.reason, now_ms)
+        await alarms.settle_declared(conn, device.till_id, one, now_ms)
     return tuple(one.reason for _, one in lost)
 
 
