@@ -16,10 +16,14 @@ from .base import Notes, Setting, decimal, list_at, object_at, plain
 
 _EXT_LEVELS: Final = 3
 """Lists and maps inside each other that a field of `ext` may hold."""
+_ITEMS: Final = list[msgspec.Raw]
+_FIELDS: Final = dict[str, msgspec.Raw]
 _ROOM: Final = 40
 """Fields of `ext` that are left for what an adapter adds."""
 _INTEGERS: Final = range(-(2**63), 2**63)
 _PLAIN_ADJUSTED: Final = 18
+Path = list[str | int]
+"""Steps from the outside of a JSON value to a place inside: names of fields, numbers of items."""
 
 
 class Fields:
@@ -161,3 +165,20 @@ def option(setting: Setting, name: str) -> Mapping[str, str]:
     if not isinstance(value, Mapping) or not all(isinstance(x, str) for pair in value.items() for x in pair):
         raise InvalidInput("is no map from text to text", field=f"options.{name}")
     return value
+
+
+def originals(data: bytes, path: Path, count: int) -> list[bytes]:
+    """The bytes of each item of the list at a path, as they stand in the payload; a lone one has the whole payload.
+
+    Raises `InvalidInput` where the payload is no JSON of UTF-8.
+    """
+    if count < 2:
+        return [data] * count
+    raw = msgspec.Raw(data.removeprefix(b"\xef\xbb\xbf"))
+    try:
+        for step in path:
+            parts: Any = msgspec.json.decode(raw, type=_ITEMS if isinstance(step, int) else _FIELDS)
+            raw = parts[step]
+        return [bytes(part) for part in msgspec.json.decode(raw, type=_ITEMS)]
+    except msgspec.DecodeError as error:
+        raise InvalidInput("this is no valid JSON", field="body") from error

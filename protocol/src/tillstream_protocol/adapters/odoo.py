@@ -26,8 +26,6 @@ from dataclasses import dataclass, field
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, Final
 
-import msgspec
-
 from ..errors import InvalidInput
 from ..limits import MAX_SHORT
 from ..transaction import Customer, Discount, Identifier, Kind, Line, Moment, Tender, Totals, Transaction
@@ -45,7 +43,7 @@ from .base import (
     object_at,
     plain,
 )
-from .fields import Fields, local_date, option
+from .fields import Fields, Path, local_date, option, originals
 
 _METHODS: Final = ("create_from_ui", "sync_from_ui")
 _CREATE, _UPDATE, _DELETE, _UNLINK, _LINK, _CLEAR, _SET = range(7)
@@ -73,15 +71,15 @@ def read(data: bytes, setting: Setting) -> list[Reading]:
     """The orders of one call, in its order. Raises `InvalidInput`."""
     payload = load_json(data, what="a call of Odoo's Point of Sale")
     path, orders, draft = _orders(payload)
-    originals = _originals(data, path, len(orders))
+    parts = originals(data, path, len(orders))
     where = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).lstrip(".") or "orders"
     return [
         Reading(_transaction(_order(value, f"{where}[{index}]", draft, setting)), original)
-        for index, (value, original) in enumerate(zip(orders, originals, strict=True))
+        for index, (value, original) in enumerate(zip(orders, parts, strict=True))
     ]
 
 
-def _orders(payload: object) -> tuple[list[str | int], list[Any], bool]:
+def _orders(payload: object) -> tuple[Path, list[Any], bool]:
     """Where in the payload the list of orders is, the list, and whether they are drafts."""
     if isinstance(payload, list):
         return [], payload, False
@@ -97,20 +95,6 @@ def _orders(payload: object) -> tuple[list[str | int], list[Any], bool]:
     if "orders" not in named:
         raise InvalidInput("is missing", field="params.args")
     return ["params", "kwargs", "orders"], list_at(named["orders"], "params.kwargs.orders"), bool(draft)
-
-
-def _originals(data: bytes, path: list[str | int], count: int) -> list[bytes]:
-    """The bytes of each order as they stand in the payload; a lone order has the whole payload."""
-    if count < 2:
-        return [data] * count
-    raw = msgspec.Raw(data.removeprefix(b"\xef\xbb\xbf"))
-    try:
-        for step in path:
-            parts: Any = msgspec.json.decode(raw, type=list[msgspec.Raw] if step == 0 else dict[str, msgspec.Raw])
-            raw = parts[step]
-        return [bytes(part) for part in msgspec.json.decode(raw, type=list[msgspec.Raw])]
-    except msgspec.DecodeError as error:
-        raise InvalidInput("this is no valid JSON", field="body") from error
 
 
 def _order(value: object, where: str, draft: bool, setting: Setting) -> _Order:
