@@ -16,7 +16,20 @@ from tillstream_protocol.codec import encode
 from tillstream_protocol.errors import InvalidInput
 
 DATA = Path(__file__).parents[1] / "data"
-WRONG: tuple[Any, ...] = (None, "", [], {}, -1, 10**40, 1e300, True, "x" * 5_000, "\ud800", [[[]]], {"a": {"b": []}})
+WRONG: tuple[Any, ...] = (
+    None,
+    "",
+    [],
+    {},
+    -1,
+    10**40,
+    1e300,
+    True,
+    "x" * 5_000,
+    "\ud800",
+    [[[[10**40]]]],
+    {"a": {"b": {"c": {"d": 1}}}},
+)
 
 
 def sample(path: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
@@ -102,15 +103,6 @@ class Fields:
             raise InvalidInput("is missing", field=self.place(name))
         return found
 
-    def integer(self, name: str) -> int | None:
-        """A field's whole number of 64 bits. Raises `InvalidInput`."""
-        number = self.number(name)
-        if number is None:
-            return None
-        if number != number.to_integral_value() or int(number) not in _INTEGERS:
-            raise InvalidInput("is no whole number", field=self.place(name))
-        return int(number)
-
     def items(self, name: str) -> list[Any]:
         """A field's list. Raises `InvalidInput`."""
         return list_at(self.get(name), self.place(name))
@@ -129,7 +121,7 @@ def extra(value: object, levels: int = _EXT_LEVELS) -> Any:
     if not isinstance(value, (dict, list, tuple)):
         return _scalar(value)
     if levels == 0:
-        return msgspec.json.encode(value).decode()
+        return json.dumps(value, default=str, ensure_ascii=False)
     if isinstance(value, dict):
         return {name: extra(one, levels - 1) for name, one in value.items()}
     return [extra(one, levels - 1) for one in value]
@@ -139,7 +131,7 @@ def _scalar(value: object) -> Any:
     if isinstance(value, Decimal):
         return plain(value) if abs(value.adjusted()) < _PLAIN_ADJUSTED else str(value)
     if isinstance(value, int) and value not in _INTEGERS:
-        return f"{Decimal(value):E}"
+        return str(value)
     return value
 
 
