@@ -103,7 +103,8 @@ _PAYMENTS: Final[Mapping[str, str]] = {
     "": "cash cash",
 }
 _TAXES: Final = ("unknown", "normal", "discounted-1", "special-1", "special-2", "not taxable", "zero", "unknown")
-_LAST_TAXED: Final = 0x8F
+_NOT_TAXED: Final = frozenset({0x49, 0x59, 0x60, 0x68, *range(0x90, 0xA3)})
+"""Germany's cases without tax whose lowest bits do not say so."""
 _GERMAN_LINES: Final[tuple[tuple[int, LineType], ...]] = (
     (0x1F, "item"),
     (0x2F, "deposit"),
@@ -137,5 +138,7 @@ def line(case: Case) -> LineType:
 
 
 def tax(case: Case) -> str:
-    """The name of a charge item's tax, as the country's table has it; `vat` where that names none."""
-    return _TAXES[case.base & 7] if case.country == "DE" and case.base <= _LAST_TAXED else "vat"
+    """The name of a charge item's tax, as Germany's table has it; `vat` in other countries."""
+    if case.country != "DE":
+        return "vat"
+    return "not taxable" if case.base in _NOT_TAXED else _TAXES[case.base & 7]
