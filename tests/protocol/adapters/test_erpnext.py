@@ -55,6 +55,11 @@ def test_a_document_keeps_its_name_while_its_status_grows(status: int, kind: str
     assert idempotency_key(read) == idempotency_key(invoice())
 
 
+@pytest.mark.parametrize(("payload", "field"), [(b"0", "body"), (b'{"data": 0}', "data"), (b"[0]", "invoices[0]")])
+def test_what_is_no_document_is_refused(payload: bytes, field: str) -> None:
+    assert refusal(lambda: erpnext.ADAPTER.read(payload, SETTING)).field == field
+
+
 def test_a_site_that_does_not_round_has_its_grand_total() -> None:
     read = invoice(rounded_total=0, rounding_adjustment=0)
     assert (read.total, reconcile(read)) == (4668, True)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from support.mangling import golden, read_or_refused, refusal, sample, told
 from tillstream_protocol.adapters import Reading, Setting, escpos
-from tillstream_protocol.adapters.base import MAX_PAYLOAD
+from tillstream_protocol.adapters.printer_bytes import MAX_LINES
 from tillstream_protocol.transaction import reconcile
 
 SETTING = Setting("EUR", ZoneInfo("Europe/Berlin"))
@@ -200,7 +200,8 @@ def test_own_patterns_may_lack_what_is_optional() -> None:
 
 
 def test_jobs_are_bounded() -> None:
-    assert refusal(lambda: escpos.ADAPTER.read(b"x" * (MAX_PAYLOAD + 1), SETTING)).field == "body"
+    assert refusal(lambda: escpos.ADAPTER.read(b"x" * (escpos.MAX_JOB + 1), SETTING)).code == "too_large"
+    assert refusal(lambda: escpos.ADAPTER.read(b"x\n" * (MAX_LINES + 1), SETTING)).code == "too_large"
 
 
 WORDS = [

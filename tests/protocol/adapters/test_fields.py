@@ -76,12 +76,11 @@ def test_a_date_is_that_of_the_stores_zone() -> None:
     assert refusal(lambda: local_date(last, setting, notes, "date")).field == "date"
 
 
-def test_options_are_maps_from_text_to_text() -> None:
+@pytest.mark.parametrize("wrong", [[], {"1": 2}, {1: "A"}], ids=repr)
+def test_options_are_maps_from_text_to_text(wrong: object) -> None:
     assert option(Setting(), "products") == {}
     assert option(Setting(options={"products": {"1": "A"}}), "products") == {"1": "A"}
-    for wrong in ([], {"1": 2}, {1: "A"}):
-        broken = Setting(options={"products": wrong})
-        assert refusal(lambda setting=broken: option(setting, "products")).field == "options.products"  # type: ignore[misc]
+    assert refusal(lambda: option(Setting(options={"products": wrong}), "products")).field == "options.products"
 
 
 def test_items_have_the_bytes_that_they_were_read_from() -> None:

@@ -20,12 +20,12 @@ from datetime import date
 from hashlib import sha256
 from typing import Any, Final
 
-from ..errors import InvalidInput
+from ..errors import InvalidInput, TooLarge
 from ..limits import MAX_SHORT, MAX_TENDERS, MAX_TEXT
 from ..transaction import Customer, Identifier, Line, Moment, Tender, Totals, Transaction, reconcile
-from .base import Adapter, Notes, Reading, Setting, check_size, checked, exponent_of, moment
+from .base import Adapter, Notes, Reading, Setting, checked, exponent_of, moment
 from .fields import local_date
-from .printer_bytes import Slip, known_codec, printed
+from .printer_bytes import MAX_LINES, Slip, known_codec, printed
 from .receipt_patterns import Patterns, at, money, number
 
 _SYMBOLS: Final[Mapping[str, str]] = {"€": "EUR", "£": "GBP"}
@@ -33,6 +33,8 @@ _CODES: Final = re.compile(
     r"\b(?:AED|AUD|BRL|CAD|CHF|CNY|CZK|DKK|EUR|GBP|HKD|HUF|INR|JPY|KRW|KWD|MXN|NOK|NZD|PLN|RON|SAR|SEK|SGD|THB|TRY|USD"
     r"|ZAR)\b"
 )
+MAX_JOB: Final = 1024 * 1024
+"""Bytes of a print job that is looked at."""
 _MOST_UNREAD: Final = 500
 _SURE: Final[Mapping[str, float]] = {
     "total": 0.3,
@@ -68,7 +70,8 @@ class _Receipt:
 
 def read(data: bytes, setting: Setting) -> list[Reading]:
     """The receipts of one print job, in its order. Raises `InvalidInput` for a setting that cannot be used."""
-    check_size(data)
+    if len(data) > MAX_JOB:
+        raise TooLarge(f"{len(data)} bytes", field="body", limit=f"{MAX_JOB} bytes")
     options = setting.options
     pages = _pages(options)
     job = printed(
@@ -78,6 +81,8 @@ def read(data: bytes, setting: Setting) -> list[Reading]:
         dialect=_dialect(options),
         double=_codec(options, "double_byte"),
     )
+    if job.lines > MAX_LINES:
+        raise TooLarge(f"{job.lines} lines in one print job", field="body", limit=f"{MAX_LINES} lines")
     start, parts = 0, []
     for slip in job.slips:
         parts.append((slip, data[start : slip.end]))

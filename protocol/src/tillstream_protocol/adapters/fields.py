@@ -35,7 +35,7 @@ class Fields:
     """
 
     def __init__(self, value: object, where: str, *, false_is_empty: bool = False) -> None:
-        self._values = object_at(value, where)
+        self._values = object_at(value, where or "body")
         self._empty: tuple[object, ...] = (None, False) if false_is_empty else (None,)
         self._read: set[str] = set()
         self._whole: dict[str, str] = {}

@@ -11,6 +11,7 @@ encoder libraries (python-escpos, receipt-printer-encoder) write for both.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,11 +19,14 @@ from typing import Final
 
 ESC, GS, FS, DLE, RS, NUL, LF, CR, FF, HT = 0x1B, 0x1D, 0x1C, 0x10, 0x1E, 0, 0x0A, 0x0D, 0x0C, 0x09
 _SPACE: Final = 0x20
+_TEXT: Final = re.compile(rb"[\x20-\xff]+")
 _GAP: Final = "  "
 """What a move of the print position stands for: columns stay apart."""
-MAX_LINE: Final = 256
-MAX_LINES: Final = 5_000
-_MAX_CODES: Final = 50
+MAX_LINE: Final = 128
+"""Characters of a line that are kept; receipt paper has room for some 40 to 64."""
+MAX_LINES: Final = 2_000
+MAX_CODES: Final = 500
+"""Codes of one job that are kept."""
 
 
 def _numbered(names: str, first: int = 0) -> dict[int, str]:
@@ -60,11 +64,15 @@ class Slip:
 
 @dataclass(slots=True)
 class Printed:
-    """A whole job: its slips in order, its dialect, and commands and code pages that are not known."""
+    """A whole job: its slips in order, its dialect, and commands and code pages that are not known.
+
+    Blank lines are left out. `lines` counts all others; those beyond `MAX_LINES` are in no slip.
+    """
 
     slips: list[Slip]
     dialect: str
     unknown: set[str] = field(default_factory=set)
+    lines: int = 0
 
 
 def printed(data: bytes, pages: Mapping[int, str], *, first: str = "", dialect: str = "", double: str = "") -> Printed:
@@ -95,18 +103,19 @@ class _Printer:
         self._double, self._in_double = double, False
         self._national = _ASCII
         self._run, self._line = bytearray(), ""
-        self._slip = Slip()
+        self._slip, self._codes = Slip(), 0
         self.result = Printed([], dialect)
 
     def run(self) -> Printed:
         data = self._data
         while self._at < len(data):
-            byte = data[self._at]
-            self._at += 1
-            if byte >= _SPACE:
-                self._run.append(byte)
+            text = _TEXT.match(data, self._at)
+            if text is not None:
+                self._run += text[0]
+                self._at = text.end()
             else:
-                self._control(byte)
+                self._at += 1
+                self._control(data[self._at - 1])
         self._end_slip()
         return self.result
 
@@ -160,23 +169,27 @@ class _Printer:
         return text if self._national is _ASCII else text.translate(str.maketrans(_ASCII, self._national))
 
     def _flush(self, gap: str = "") -> None:
-        if self._run:
+        if self._run and len(self._line) <= MAX_LINE:
             self._line += self._decoded(bytes(self._run))
-            self._run.clear()
-        if gap and self._line:
+        self._run.clear()
+        if gap and self._line and len(self._line) <= MAX_LINE:
             self._line += gap
 
     def _end_line(self) -> None:
+        if not self._run and not self._line:
+            return
         self._flush()
-        if len(self._slip.lines) < MAX_LINES:
-            self._slip.lines.append("".join(c for c in self._line if c.isprintable()).rstrip()[:MAX_LINE])
+        text = "".join(c for c in self._line[:MAX_LINE] if c.isprintable()).rstrip()
+        if text:
+            self.result.lines += 1
+            if self.result.lines <= MAX_LINES:
+                self._slip.lines.append(text)
         self._line = ""
 
     def _end_slip(self) -> None:
-        if self._run or self._line:
-            self._end_line()
+        self._end_line()
         self._slip.end = min(self._at, len(self._data))
-        if any(self._slip.lines) or self._slip.codes:
+        if self._slip.lines or self._slip.codes:
             self.result.slips.append(self._slip)
             self._slip = Slip()
         elif self.result.slips:
@@ -184,7 +197,8 @@ class _Printer:
 
     def _code(self, kind: str, raw: bytes) -> None:
         text = "".join(c for c in raw.decode("utf-8", "replace") if c.isprintable())
-        if text and len(self._slip.codes) < _MAX_CODES:
+        self._codes += 1
+        if text and self._codes <= MAX_CODES:
             self._slip.codes.append((kind, text))
 
     # Commands: each reads its own arguments.
@@ -216,8 +230,7 @@ class _Printer:
 
     def feed(self, arguments: int) -> None:
         self._take(arguments)
-        if self._run or self._line:
-            self._end_line()
+        self._end_line()
 
     def cut(self, arguments: int) -> None:
         self._take(arguments)
