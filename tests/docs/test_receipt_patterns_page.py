@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from tillstream_protocol.adapters import Setting, escpos
+from tillstream_protocol.adapters.printer_bytes import MAX_LINES
 from tillstream_protocol.adapters.receipt_patterns import PATTERNS
 from tillstream_protocol.transaction import reconcile
 
@@ -53,3 +54,7 @@ def test_every_pattern_is_listed() -> None:
 
 def test_what_adds_to_the_confidence_is_listed() -> None:
     assert dict(zip(column("found", 0), map(float, column("found", 1)), strict=True)) == escpos._SURE
+
+
+def test_the_limits_are_those_of_the_code() -> None:
+    assert f"{escpos.MAX_JOB // 2**20} MiB and {MAX_LINES:,} lines" in PAGE
