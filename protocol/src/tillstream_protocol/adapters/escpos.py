@@ -33,6 +33,8 @@ _CODES: Final = re.compile(
     r"\b(?:AED|AUD|BRL|CAD|CHF|CNY|CZK|DKK|EUR|GBP|HKD|HUF|INR|JPY|KRW|KWD|MXN|NOK|NZD|PLN|RON|SAR|SEK|SGD|THB|TRY|USD"
     r"|ZAR)\b"
 )
+_SPACES: Final = re.compile(r"\s{3,}")
+"""Gaps between columns: patterns see two spaces, so that none of them takes long over many."""
 MAX_JOB: Final = 1024 * 1024
 """Bytes of a print job that is looked at."""
 _MOST_UNREAD: Final = 500
@@ -149,9 +151,12 @@ def _currency_in(slip: Slip) -> str | None:
 def _found(slip: Slip, patterns: Patterns, exponent: int) -> _Receipt:
     found = _Receipt(exponent)
     for line in slip.lines:
-        known = _about(found, patterns, line)
-        if not (_sums(found, patterns, line) or known) and line.strip():
+        squeezed, before = _SPACES.sub("  ", line), found.total
+        known = _about(found, patterns, squeezed)
+        if not (_sums(found, patterns, squeezed) or known):
             found.unread.append(line)
+        if before is None and found.total is not None:
+            found.total_line = line
     for _, text in slip.codes:
         _when(found, patterns, text[:MAX_TEXT])
     return found
@@ -162,7 +167,7 @@ def _sums(found: _Receipt, patterns: Patterns, line: str) -> bool:
     if found.total is None:
         total = patterns.find("total", line)
         if total is not None:
-            found.total, found.total_line = money(total), line
+            found.total = money(total)
             return True
         return patterns.find("ignore", line) is None and _item(found, patterns, line)
     change = patterns.find("change", line)
