@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
-from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
 from typing import Any, Final
 
 import msgspec
@@ -21,6 +21,7 @@ MAX_DEPTH: Final = 32
 """Objects and lists inside each other in a JSON payload."""
 _MOST_DIGITS: Final = 18
 _MOST_PLACES: Final = 12
+_WIDE: Final = Context(prec=_MOST_DIGITS + _MOST_PLACES + 1)
 _NOISE: Final = Decimal("0.000001")
 """What a sum of binary fractions may be off, in units of the currency."""
 
@@ -73,7 +74,7 @@ class Notes:
     assumed: list[str] = field(default_factory=list)
     rounded: list[str] = field(default_factory=list)
 
-    def ext(self, **more: Any) -> dict[str, Any] | None:
+    def ext(self, /, **more: Any) -> dict[str, Any] | None:
         """As `ext` tells it, beside what else has no field; None where there is nothing to tell."""
         told = {name: value for name, value in more.items() if value not in (None, "", [], {}, ())}
         if self.assumed:
@@ -136,7 +137,7 @@ def plain(number: Decimal) -> str:
     """A decimal as the canonical transaction writes it: as it was sent, but no more than twelve places."""
     exponent = number.as_tuple().exponent
     if isinstance(exponent, int) and exponent < -_MOST_PLACES:
-        number = number.quantize(Decimal(1).scaleb(-_MOST_PLACES)).normalize()
+        number = number.quantize(Decimal(1).scaleb(-_MOST_PLACES), context=_WIDE).normalize(_WIDE)
     return f"{number:f}"
 
 
@@ -166,7 +167,9 @@ def load_json(data: bytes, *, what: str) -> Any:
     """A payload's JSON, its numbers exact (`int` or `Decimal`). Raises `InvalidInput` or `TooLarge`."""
     check_size(data)
     try:
-        value = json.loads(data, parse_float=Decimal, parse_constant=_no_constant)
+        value = json.loads(data.decode("utf-8-sig"), parse_float=Decimal, parse_constant=_no_constant)
+        if b"\\u" in data:
+            json.dumps(value, default=str, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except (ValueError, RecursionError) as error:
         raise InvalidInput(f"this is not {what}: no valid JSON", field="body") from error
     _check_depth(value)
