@@ -56,7 +56,14 @@ def test_what_is_no_number_is_refused_by_its_place(value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sent", "written"), [("1.500", "1.500"), ("10.649999999999999", "10.65"), ("1E+2", "100"), ("-0.5", "-0.5")]
+    ("sent", "written"),
+    [
+        ("1.500", "1.500"),
+        ("10.649999999999999", "10.65"),
+        ("1E+2", "100"),
+        ("-0.5", "-0.5"),
+        ("9" * 18 + "." + "1" * 13, "9" * 18 + "." + "1" * 12),
+    ],
 )
 def test_decimals_are_written_as_sent_without_noise(sent: str, written: str) -> None:
     assert plain(Decimal(sent)) == written

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
-from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
 from typing import Any, Final
 
 import msgspec
@@ -21,6 +21,7 @@ MAX_DEPTH: Final = 32
 """Objects and lists inside each other in a JSON payload."""
 _MOST_DIGITS: Final = 18
 _MOST_PLACES: Final = 12
+_WIDE: Final = Context(prec=_MOST_DIGITS + _MOST_PLACES)
 _NOISE: Final = Decimal("0.000001")
 """What a sum of binary fractions may be off, in units of the currency."""
 
@@ -136,7 +137,7 @@ def plain(number: Decimal) -> str:
     """A decimal as the canonical transaction writes it: as it was sent, but no more than twelve places."""
     exponent = number.as_tuple().exponent
     if isinstance(exponent, int) and exponent < -_MOST_PLACES:
-        number = number.quantize(Decimal(1).scaleb(-_MOST_PLACES)).normalize()
+        number = number.quantize(Decimal(1).scaleb(-_MOST_PLACES), context=_WIDE).normalize(_WIDE)
     return f"{number:f}"
 
 
