@@ -93,6 +93,22 @@ def test_a_receipt_abroad_says_itself_whether_amounts_hold_the_tax() -> None:
     assert receipt(said).taxes[0].included
 
 
+def test_a_receipt_without_a_number_is_named_by_what_is_printed_on_it() -> None:
+    unnumbered = SALE.replace(b"<nam:SequenceNumber>123789798712300</nam:SequenceNumber>", b"")
+    assert receipt(unnumbered).pos_id == "02890093672714"
+    nameless = unnumbered.replace(b">02890093672714<", b"><").replace(b">1281111260543493<", b"><")
+    refused(ADAPTER, nameless, SETTING, "DigitalReceipt/Transaction/SequenceNumber")
+
+
+def test_a_control_unit_keeps_its_other_lines() -> None:
+    unit = b'<se:ControlUnit><se:Text Name="Modell">M1</se:Text><se:Text Name="tillverkningsnummer">N1</se:Text>'
+    fiscal = receipt(SALE.replace(b"</nam:DigitalReceipt>", unit + b"</se:ControlUnit></nam:DigitalReceipt>")).fiscal
+    assert fiscal is not None
+    assert (fiscal.device, (fiscal.ext or {})["rest"]) == (
+        "N1", {"se:Text[1]": "M1", "se:Text[1]@Name": "Modell", "se:Text[2]@Name": "tillverkningsnummer"},
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("old", "new", "place"),
     [

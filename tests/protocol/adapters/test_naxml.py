@@ -60,6 +60,16 @@ def test_a_journal_without_a_namespace_and_a_test_ping_are_read() -> None:
     assert ADAPTER.read(b"<NAXML-POSJournal/>", SETTING) == []
 
 
+def test_what_has_no_field_stays_with_its_event() -> None:
+    odd = JOURNAL.replace(b"LoyaltyInfo>", b"WashInfo>").replace(b'direction="Collected"', b'direction="Refunded"')
+    sale = ADAPTER.read(odd, SETTING)[0].transaction
+    rest = (sale.ext or {})["rest"]
+    assert isinstance(rest, dict)
+    assert rest["TransactionDetailGroup/TransactionLine[4]/WashInfo/LoyaltyID"] == "6001234"
+    assert rest["TransactionSummary/TransactionTotalGrandAmount@direction"] == "Refunded"
+    assert (sale.total, sale.customer) == (2400, None)
+
+
 def test_another_detail_is_refused_unless_the_setting_passes_over_it() -> None:
     odd = JOURNAL.replace(b"SafeDropDetail", b"PumpTestDetail")
     refused(ADAPTER, odd, SETTING, f"{REPORT}/FinancialEvent")

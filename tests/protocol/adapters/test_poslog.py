@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -130,6 +132,93 @@ def test_lines_and_links_of_one_transaction_are_bounded() -> None:
     assert len(transaction(links[: links.rindex("<TransactionLink>")] * 2).links) == 50
     with pytest.raises(TooLarge):
         transaction(links)
+
+
+def test_a_price_modifier_without_an_amount_stays_in_ext() -> None:
+    modifier = "<RetailPriceModifier><NewPrice>1.00</NewPrice></RetailPriceModifier>"
+    made = transaction(f"<LineItem><Sale><ExtendedAmount>1.00</ExtendedAmount>{modifier}</Sale></LineItem>", "1.00")
+    assert (made.lines[0].discounts, made.lines[0].ext) == (
+        (), {"rest": {"Sale/RetailPriceModifier/NewPrice": "1.00"}},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("inside", "tender"),
+    [
+        ("<Amount>5.00</Amount>", {"type": "other", "amount": 500}),
+        ("<TenderID>1</TenderID><Amount>5.00</Amount>", {"type": "1", "amount": 500}),
+        (
+            "<TenderID>1</TenderID><Amount>5</Amount><AmountAppliedToBill>4</AmountAppliedToBill>"
+            "<TenderChange><Amount>1</Amount></TenderChange>",
+            {"type": "1", "amount": 400, "tendered": 500, "change": 100},
+        ),
+        (
+            "<TenderID>1</TenderID><Amount>-1</Amount><TenderChange><Amount>-1</Amount></TenderChange>",
+            {"type": "1", "amount": -100, "change": 100},
+        ),
+        (
+            "<TenderID>1</TenderID><Amount>5</Amount><ForeignCurrency><CurrencyCode>JPY</CurrencyCode>"
+            "<OriginalFaceAmount>800</OriginalFaceAmount></ForeignCurrency>",
+            {"type": "1", "amount": 500, "foreign_currency": "JPY", "foreign_amount": 800},
+        ),
+        (
+            "<TenderID>1</TenderID><Amount>5</Amount><ForeignCurrency><CurrencyCode>JPY</CurrencyCode>"
+            "</ForeignCurrency>",
+            {"type": "1", "amount": 500, "foreign_currency": "JPY"},
+        ),
+    ],
+)
+def test_tenders_are_told_as_they_settled(inside: str, tender: dict[str, Any]) -> None:
+    made = transaction(f"<LineItem><Tender>{inside}</Tender></LineItem>")
+    assert msgspec.to_builtins(made.tenders[0]) == tender
+
+
+@pytest.mark.parametrize(
+    ("number", "card"),
+    [("411111******1111", "411111******1111"), ("NDExMQ==", "4111"), ("bm90IGEgY2FyZA==", None), ("é", None)],
+)
+def test_a_card_is_read_masked_or_in_base64_and_else_left_alone(number: str, card: str | None) -> None:
+    debit = f"<CreditDebit><PrimaryAccountNumber>{number}</PrimaryAccountNumber></CreditDebit>"
+    tender = f'<LineItem><Tender TenderType="Card"><Amount>1</Amount>{debit}</Tender></LineItem>'
+    made = transaction(tender).tenders[0]
+    left = None if card else {"rest": {"Tender/CreditDebit/PrimaryAccountNumber": number}}
+    assert (made.card, made.ext) == (card, left)
+
+
+def test_more_that_is_personal_than_fits_stands_together() -> None:
+    customer = "".join(f"<Note>{n}</Note>" for n in range(60))
+    made = transaction(f"<Customer>{customer}</Customer>").customer
+    assert made is not None
+    assert made.personal is not None
+    assert (len(made.personal), made.personal["…"].count("\n")) == (50, 10)
+
+
+def test_a_customer_of_too_many_names_is_refused() -> None:
+    accounts = "".join(f"<LoyaltyAccount><LoyaltyID>{n}</LoyaltyID></LoyaltyAccount>" for n in range(17))
+    with pytest.raises(TooLarge):
+        transaction(accounts)
+
+
+@pytest.mark.parametrize(
+    ("tax", "code"), [("<TaxGroupID>G1</TaxGroupID>", "G1"), ("<TaxRuleID>7</TaxRuleID>", "7"), ("", "tax")]
+)
+def test_a_tax_is_named_as_the_till_names_it(tax: str, code: str) -> None:
+    made = transaction(f"<LineItem><Tax>{tax}<Amount>1</Amount></Tax></LineItem>")
+    assert [one.code for one in made.taxes] == [code]
+
+
+def test_a_second_number_of_the_same_kind_stays_in_ext() -> None:
+    identity = "<POSIdentity><POSItemID>{}</POSItemID></POSIdentity>"
+    sale = identity.format("1") + identity.format("2") + "<ItemID>3</ItemID><ExtendedAmount>1</ExtendedAmount>"
+    line = transaction(f"<LineItem><Sale>{sale}</Sale></LineItem>").lines[0]
+    assert (line.sku, line.scan, line.ext) == ("3", "1", {"rest": {"Sale/POSIdentity[2]/POSItemID": "2"}})
+
+
+def test_money_paid_in_has_its_tenders() -> None:
+    paid = b'<PaidIn><Amount>12.00</Amount><Tender TenderType="Cash"><Amount>12.00</Amount></Tender></PaidIn>'
+    start, end = KINDS.index(b"<PaidOut>"), KINDS.index(b"</PaidOut>") + len(b"</PaidOut>")
+    made = ADAPTER.read(KINDS[:start] + paid + KINDS[end:], GERMAN)[7].transaction
+    assert (made.kind, made.total, [one.amount for one in made.tenders]) == ("paid_in", 1200, [1200])
 
 
 def test_track_data_is_dropped() -> None:

@@ -60,7 +60,7 @@ def test_an_attribute_may_be_kept_after_all() -> None:
 
 
 def test_the_rest_is_bounded_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(xml, "MAX_REST", 2)
+    monkeypatch.setattr(xml, "MAX_REST", 10)
     monkeypatch.setattr(xml, "MAX_LONG_TEXT", 4)
     assert read("<a><b>12345</b><c>1234</c><d/><e/></a>").rest() == {"b": "123…", "c": "1234", "…": 2}
 
@@ -78,6 +78,17 @@ def test_an_element_is_cut_out_exactly_in_any_encoding(encoding: str) -> None:
     assert [cut(data, child).decode(inner) for child in root.children] == parts
     assert cut(data, root).decode(inner).startswith("<a>")
     assert root.all("b")[3].text == "é"
+
+
+@pytest.mark.parametrize(
+    "encoding",
+    [
+        *("UTF-8", "us-ascii", "ascii", "latin-1", *(f"windows-125{n}" for n in range(9))),
+        *("cp437", "cp850", "cp852", "cp858", *(f"ISO-8859-{n}" for n in (*range(1, 11), 13, 14, 15, 16))),
+    ],
+)
+def test_every_encoding_that_is_allowed_is_known(encoding: str) -> None:
+    assert read(f'<?xml version="1.0" encoding="{encoding}"?><a>text</a>').text == "text"
 
 
 def test_an_element_far_into_a_large_document_is_cut_out_exactly() -> None:

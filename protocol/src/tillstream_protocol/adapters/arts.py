@@ -62,6 +62,7 @@ _WITH_MONEY: Final = (
 )
 """Lines of other kinds than goods that count into the total."""
 _SECRET: Final = frozenset(("Track1Data", "Track2Data", "Track3Data", "Track4Data", "CVV", "CVV2", "CVC2"))
+_CARD: Final = re.compile(r"[0-9*xX -]{4,}")
 _FLAGS: Final = ("VoidFlag", "CancelFlag", "DeleteFlag")
 _TRUE: Final = frozenset(("true", "1"))
 _MOST_DISCOUNTS: Final = 100
@@ -513,13 +514,13 @@ def _card(tender: Element) -> str | None:
     found = tender.at("CreditDebit/PrimaryAccountNumber") or tender.at("CreditDebit/AccountNumber")
     if found is None or not found.text:
         return None
-    if re.fullmatch(r"[0-9*xX -]{4,}", found.text) and not re.fullmatch(r"[A-Za-z0-9+/]+={1,2}", found.text):
+    if _CARD.fullmatch(found.text):
         return found.take()
     try:
         number = binascii.a2b_base64(found.text, strict_mode=True).decode("ascii")
     except ValueError:
         return None
-    if not re.fullmatch(r"[0-9*xX -]{4,}", number):
+    if not _CARD.fullmatch(number):
         return None
     found.take()
     return number

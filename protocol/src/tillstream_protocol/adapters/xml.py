@@ -17,7 +17,7 @@ from typing import Any, Final
 from xml.parsers import expat
 
 from ..errors import InvalidInput, shown
-from ..limits import MAX_LONG_TEXT
+from ..limits import KIB, MAX_LONG_TEXT
 from ..transaction import Transaction
 from .base import MAX_DEPTH, check_size, checked
 
@@ -25,8 +25,8 @@ MAX_ELEMENTS: Final = 500_000
 """Elements in one document."""
 MAX_NAME: Final = 128
 """Characters of an element's or attribute's name, with its namespace taken off."""
-MAX_REST: Final = 5_000
-"""Values that `rest` gives of one element."""
+MAX_REST: Final = 256 * KIB
+"""Characters that `rest` gives of one element: with its original a sale has to fit into a record."""
 _ENCODINGS: Final = re.compile(
     r"utf-8|utf-16|us-ascii|ascii|latin-1|windows-125[0-8]|cp(?:437|850|852|858)|iso-8859-(?:[1-9]|10|13|14|15|16)",
     re.IGNORECASE,
@@ -133,14 +133,19 @@ class Element:
 
         Children named as `but` says are left out. Its own text is not part of it.
 
-        A text over `MAX_LONG_TEXT` characters is cut, and a path `…` says how many values beyond `MAX_REST` there are:
-        the original has them.
+        A text over `MAX_LONG_TEXT` characters is cut, and a path `…` says how many values found no room in `MAX_REST`
+        characters: the original has them.
         """
         found: list[tuple[str, str]] = []
         _collect(self, "", found, but)
-        rest: dict[str, Any] = {path: _cut(text) for path, text in found[:MAX_REST]}
-        if len(found) > MAX_REST:
-            rest["…"] = len(found) - MAX_REST
+        rest: dict[str, Any] = {}
+        room = MAX_REST
+        for index, (path, whole) in enumerate(found):
+            text = _cut(whole)
+            room -= len(path) + len(text)
+            if room < 0:
+                return {**rest, "…": len(found) - index}
+            rest[path] = text
         return rest
 
 
@@ -173,8 +178,6 @@ def parse(data: bytes, *, what: str, home: str, known: Mapping[str, str] | None 
         raise InvalidInput(
             f"this is not {what}: no valid XML, {reason}", field=f"line {error.lineno}, column {error.offset + 1}"
         ) from None
-    except (LookupError, ValueError):
-        raise InvalidInput(f"this is not {what}: its encoding is not known", field="line 1") from None
     assert reader.root is not None
     return reader.root
 
@@ -251,7 +254,10 @@ class _Reader:
         element.end = self._end_of(element, self.parser.CurrentByteIndex, empty=not (text or element.children))
 
     def _end_of(self, element: Element, at: int, *, empty: bool) -> int:
-        """Where an element ends. Of `<a/>` expat gives the end itself, else where the closing tag begins."""
+        """Where an element ends. Of `<a/>` expat gives the end itself, else where the closing tag begins.
+
+        No character that a name may have looks like `>` in UTF-16, not even across two of them.
+        """
         data = self._data
         wide = 2 if b"\x00" in data[element.start : element.start + 2] else 1
         slash, close = (b"/>", b">") if wide == 1 else (b"/\x00>\x00", b">\x00")
@@ -259,10 +265,7 @@ class _Reader:
             slash, close = b"\x00/\x00>", b"\x00>"
         if empty and data[element.start : at].endswith(slash):
             return at
-        found = data.find(close, at)
-        while found >= 0 and (found - at) % wide:
-            found = data.find(close, found + 1)
-        return found + wide if found >= 0 else len(data)
+        return data.index(close, at) + wide
 
     def _name(self, name: str) -> str:
         known = self._names.get(name)
