@@ -458,14 +458,16 @@ class Basket:
 
     def read_links(self, *owners: Element) -> None:
         """Other transactions that these name, each once. Raises `InvalidInput` for a link that names none."""
-        for one in (link for owner in owners for link in owner.all("TransactionLink")):
-            link = self._link(one)
-            if link not in self.links:
-                self.links.append(link)
-            if len(self.links) > _MOST_LINKS:
-                raise TooLarge("too many links", field=one.place, limit=f"{_MOST_LINKS} links")
+        for owner in owners:
+            receipt = owner.first("se:ReceiptCodeLink")
+            for one in owner.all("TransactionLink"):
+                link = self._link(one, receipt)
+                if link not in self.links:
+                    self.links.append(link)
+                if len(self.links) > _MOST_LINKS:
+                    raise TooLarge("too many links", field=one.place, limit=f"{_MOST_LINKS} links")
 
-    def _link(self, link: Element) -> Link:
+    def _link(self, link: Element, receipt: Element | None) -> Link:
         reason = link.attributes.get("ReasonCode", "")
         if reason in LINKS:
             link.attribute("ReasonCode")
@@ -478,7 +480,7 @@ class Basket:
             business_date=date_of(link.value("BusinessDayDate")),
             store=link.value("RetailStoreID", "BusinessUnit/UnitID") or None,
             till=link.value("WorkstationID") or None,
-            receipt=(link.parent.value("se:ReceiptCodeLink") if link.parent is not None else "") or None,
+            receipt=receipt.take() or None if receipt is not None else None,
         )
 
 
