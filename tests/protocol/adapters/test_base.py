@@ -63,6 +63,7 @@ def test_what_is_no_number_is_refused_by_its_place(value: object) -> None:
         ("1E+2", "100"),
         ("-0.5", "-0.5"),
         ("9" * 18 + ".0000000000004", "9" * 18),
+        ("9" * 18 + "." + "1" * 13, "9" * 18 + "." + "1" * 12),
     ],
 )
 def test_decimals_are_written_as_sent_without_noise(sent: str, written: str) -> None:
