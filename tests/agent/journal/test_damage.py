@@ -369,6 +369,10 @@ async def test_a_missing_chunk_is_named_by_what_stands_round_it(till: TestTill) 
     journal = await till.start()
     assert losses(journal) == [(1, 3, 4, "missing_chunk")]
     journal.reported(journal.damage[0])
+    await settle(journal)
+    till.drain(journal)
+    till.clock.turn(DEFAULT.retain_age + 1)
+    assert journal.sweep().chunks == (1, 3), "what is here has nothing to answer for"
     await journal.close()
     quiet = await till.start(acked={epoch: (Range(3, 4),)})
     assert losses(quiet) == []
@@ -424,6 +428,19 @@ async def test_a_chunk_without_a_header_loses_its_records_and_they_are_named(
     again = await till.start()
     assert losses(again) == []
     await again.close()
+
+
+async def test_each_chunk_without_a_header_is_put_away_when_its_own_loss_was_reported(till: TestTill) -> None:
+    await fill(till, 3, 2, 4, 1)
+    for number in (1, 3):
+        change(file(till, number), zero_headers)
+    journal = await till.start()
+    first, second = journal.damage
+    journal.reported(first)
+    assert (file(till, 1).exists(), file(till, 3).exists()) == (False, True)
+    journal.reported(second)
+    assert not file(till, 3).exists()
+    await journal.close()
 
 
 async def test_a_headless_chunk_between_two_epochs_belongs_to_the_one_that_was_followed(till: TestTill) -> None:
@@ -487,6 +504,7 @@ async def test_what_cannot_be_renamed_is_told_and_tried_at_the_next_start(tmp_pa
     journal = await till.start()
     assert "set aside 0000000002.chunk: it could not be renamed: planted" in till.diary.lines
     journal.reported(journal.damage[0])
+    assert "set aside 0000000001.chunk: it could not be put away: planted" in till.diary.lines
     assert file(till).exists()
     await journal.close()
     disk.trouble.rename = None
@@ -526,6 +544,8 @@ async def test_a_damaged_chunk_is_not_put_away_before_its_loss_was_reported(till
     assert journal.sweep().chunks == ()
     journal.reported(second)
     assert journal.sweep().chunks == (1,)
+    await settle_somehow(journal)
+    assert not list(till.folder.glob("*.torn")), "nothing behind its frames is torn"
     journal.discard(journal.sweep())
     assert (till.folder / "0000000001.damaged").exists()
     await journal.close()

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from support.disks import BROKEN, FULL, TroubledFile
-from support.stories import LEASE, QUICK, Story, all_is_safe, begun, tag
-from tillstream_agent.journal import JournalError, syncing
+from support.stories import LEASE, QUICK, Story, all_is_safe, begun, doubts, tag
+from tillstream_agent.journal import JournalError, Sweep, syncing
 from tillstream_agent.journal.chunks import OpenChunk
 from tillstream_agent.journal.writer import ChunkWriter
-from tillstream_protocol.framing import Spend
+from tillstream_protocol.framing import FRAMES_START, Frame, Spend, read_footer, scan
 from tillstream_protocol.messages import Range
 
 
@@ -107,6 +107,7 @@ async def test_of_a_file_that_was_left_the_synced_records_are_found_by_their_tag
         journal.append(b"more", kind=1, tag=tag(i))
     found = [journal.find(tag(i + 1)) for i in range(4)]
     assert [seen.name if seen else None for seen in found] == names
+    assert [seen.check if seen else 0 for seen in found] == [None] * 4, "their files are asked, nothing is remembered"
     await journal.close()
 
 
@@ -240,6 +241,8 @@ async def test_a_home_whose_write_fails_is_cut_back_or_left(
     monkeypatch.setattr(ChunkWriter, "write", fails_once)
     story.trouble.sync_fails_of = "0000000001.chunk"
     await story.passes(journal)
+    home = (story.folder / "0000000002.chunk").read_bytes()
+    assert home.endswith(b"half a frame") == (cut is not None), "nothing follows an end that is not known"
     story.trouble.cut = None
     await story.passes(journal, 3)
     assert all_is_safe(journal)
@@ -308,5 +311,37 @@ async def test_what_was_safe_before_a_folder_failed_is_safe_after_it(story: Stor
     await story.passes(journal, 2)
     assert "0000000001.chunk" in story.chunks(), "only what was begun since is written anew"
     assert "0000000002.chunk" not in story.chunks()
+    assert doubts(story) == []
     assert story.till.drain(journal) == [b"a", b"b"]
+    await journal.close()
+
+
+async def test_a_home_that_nothing_can_follow_is_finished_at_once(story: Story) -> None:
+    """So that it need not be searched at the next start, though the till captures nothing more and is killed."""
+    journal = await begun(story)
+    journal.append(b"0", kind=1)
+    journal.roll()
+    journal.append(b"1", kind=1)
+    story.trouble.sync_fails_of = "0000000001.chunk"
+    await story.passes(journal)
+    data = (story.folder / "0000000003.chunk").read_bytes()
+    (frame,) = (part for part in scan(data, FRAMES_START) if isinstance(part, Frame))
+    footer = read_footer(data[frame.end :])
+    assert footer is not None
+    assert (footer.first_seq, len(footer.entries)) == (0, 1)
+    await journal.close()
+
+
+async def test_a_file_is_not_swept_while_what_it_did_not_sync_has_no_other(story: Story) -> None:
+    journal = await begun(story)
+    journal.append(b"a", kind=1)
+    journal.roll()
+    journal.append(b"b", kind=1)
+    story.trouble.sync_fails_of, story.trouble.create = "0000000001.chunk", FULL
+    await story.passes(journal)
+    assert journal._syncer.homeless == 1
+    assert journal.sweep() == Sweep((), {})
+    story.trouble.sync_fails_of = story.trouble.create = None
+    await story.passes(journal, 2)
+    assert sorted(story.till.drain(journal)) == [b"a", b"b"]
     await journal.close()

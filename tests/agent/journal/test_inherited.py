@@ -416,11 +416,11 @@ async def test_a_doubtful_file_is_tried_again_by_itself(story: Story, monkeypatc
     monkeypatch.setattr(syncing, "RENEW_AFTER_S", 0.01)
     killed = await begun(story)
     name = killed.append(b"a", kind=1)
-    story.trouble.sync = BROKEN
+    story.trouble.sync_fails_of, story.trouble.rename = "0000000001.chunk", BROKEN
     journal = await story.till.start()
     with pytest.raises(JournalError):
         await journal.synced(name)
-    story.trouble.sync = None
+    story.trouble.sync_fails_of = story.trouble.rename = None
     story.till.clock.turn(2)
     async with asyncio.timeout(5):
         while not inherited_is_safe(journal):
@@ -443,3 +443,13 @@ async def test_a_file_that_cannot_be_written_anew_holds_up_no_other(story: Story
     await journal.synced(names[1])
     assert not inherited_is_safe(journal)
     await journal.close()
+
+
+async def test_the_name_of_a_file_is_not_safe_before_its_folder_was_synced(story: Story) -> None:
+    killed = await begun(story)
+    killed.append(b"a", kind=1)
+    journal = await begun(story)
+    story.trouble.sync_folder = BROKEN
+    await story.passes(journal)
+    assert not inherited_is_safe(journal)
+    await crash(journal)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from support.disks import BROKEN, FULL, TroubledDisk
 from support.tills import TestTill, crash
-from tillstream_agent.journal import JournalError, JournalFull, Name
+from tillstream_agent.journal import JournalError, JournalFull, Name, Seen
 from tillstream_protocol.errors import TooLarge
 from tillstream_protocol.framing import FRAMES_START, NO_EPOCH, ChunkHeader, Spend
 from tillstream_protocol.limits import DEFAULT
@@ -182,6 +182,34 @@ async def test_tags_and_spends_are_read_back_from_footers_and_from_scans_alike(t
     assert all(s is not None and s.check is None for s in seen)
     assert journal.find(tag(3)) is None
     assert journal.spent == {LEASE: 5}
+    await journal.close()
+
+
+async def test_a_late_record_is_found_with_the_check_it_was_captured_with(till: TestTill) -> None:
+    journal = await till.start()
+    a, b = journal.append(b"a", kind=1, tag=tag(1), check=7), journal.append(b"b", kind=1, tag=tag(2))
+    assert (journal.find(tag(1)), journal.find(tag(2))) == (Seen(a, 7), Seen(b, 0))
+    await journal.close()
+
+
+async def test_spends_add_up_lease_by_lease_as_they_are_captured(till: TestTill) -> None:
+    journal = await till.start()
+    journal.append(b"a", kind=1, spends=[Spend(LEASE, 3)])
+    assert journal.spent == {LEASE: 3}
+    journal.append(b"b", kind=1, spends=[Spend(LEASE, 5), Spend(bytes(16), 2)])
+    assert journal.spent == {LEASE: 8, bytes(16): 2}
+    await journal.close()
+
+
+async def test_spends_that_were_kept_count_once_their_chunk_is_gone(till: TestTill) -> None:
+    first = await till.start()
+    first.append(b"a", kind=1, spends=[Spend(LEASE, 3)])
+    first.roll()
+    first.append(b"b", kind=1, spends=[Spend(LEASE, 5)])
+    await first.close()
+    kept = {(1, LEASE): 3, (77, LEASE): 10, (77, bytes(16)): 20, (78, bytes(16)): 1}
+    journal = await till.start(settled=kept)
+    assert journal.spent == {LEASE: 18, bytes(16): 21}
     await journal.close()
 
 

@@ -12,6 +12,7 @@ from support.tills import TestTill
 from tillstream_agent.journal import Journal
 from tillstream_agent.journal.chunks import Chunk
 from tillstream_agent.journal.retention import choose, lived, oldest_ms
+from tillstream_protocol.framing import ChunkHeader
 from tillstream_protocol.limits import DEFAULT
 from tillstream_protocol.messages import Range
 
@@ -161,6 +162,9 @@ async def test_a_clock_before_1970_still_opens_chunks(till: TestTill) -> None:
     till.clock.jump(-1_800_000_000_000)
     journal = await till.start()
     await journal.synced(journal.append(b"x", kind=1))
+    piece = journal.next_slice("live", 4096)
+    assert piece is not None
+    assert ChunkHeader.decode(piece.header).created == 0
     assert till.drain(journal) == [b"x"]
     await journal.close()
 
@@ -223,4 +227,16 @@ async def test_a_file_that_was_closed_empty_goes_at_once(till: TestTill) -> None
     journal = await till.start()
     assert journal.queue().records == 0
     assert journal.sweep().chunks == (1,)
+    await journal.close()
+
+
+async def test_what_is_asked_for_again_after_it_was_swept_is_not_discarded(till: TestTill) -> None:
+    journal = await till.start()
+    await sent(journal, till)
+    till.clock.turn(KEEP.retain_age + 1)
+    swept = journal.sweep()
+    assert swept.chunks == (1,)
+    assert journal.unacknowledge(journal.position.epoch, [Range(0, 0)]) == 1
+    journal.discard(swept)
+    assert till.drain(journal) == [b"x"]
     await journal.close()

@@ -78,9 +78,20 @@ async def test_while_it_is_full_the_disk_is_asked_four_times_a_second_at_most(st
             journal.append(b"refused", kind=1)
     assert story.trouble.times_asked == asked
     story.till.clock.turn(0.25)
-    with pytest.raises(JournalFull):
-        journal.append(b"refused", kind=1)
+    for _ in range(100):
+        with pytest.raises(JournalFull):
+            journal.append(b"refused", kind=1)
     assert story.trouble.times_asked == asked + 1
+    await journal.close()
+
+
+async def test_while_there_is_room_to_the_byte_the_disk_is_not_asked(story: Story) -> None:
+    story.trouble.free = RESERVE
+    journal = await story.begin()
+    asked = story.trouble.times_asked
+    story.till.clock.turn(1)
+    journal.append(b"taken", kind=1)
+    assert story.trouble.times_asked == asked
     await journal.close()
 
 

@@ -346,3 +346,14 @@ async def test_the_queue_is_as_large_as_the_frames_that_wait(till: TestTill) -> 
     journal.acknowledge(epoch, [Range(piece.first, piece.last)])
     assert journal.queue().bytes == all_of_it - len(piece.frames)
     await journal.close()
+
+
+async def test_a_record_that_is_here_has_the_lane_of_its_chunk(till: TestTill) -> None:
+    journal, epoch = await filled(till, 2)
+    journal.roll()
+    name = await append(journal, 1)
+    assert [journal.lane_of(epoch, seq) for seq in (0, 1, 2, 3)] == ["backlog", "backlog", "live", None]
+    assert journal.lane_of(bytes(16), 0) is None
+    till.drain(journal)
+    assert journal.lane_of(name.epoch, name.seq) == "live", "also once it was acknowledged"
+    await journal.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -334,3 +335,29 @@ def test_the_systems_errors_are_told_as_ours() -> None:
     assert broken.hint == "see tillstream-agent doctor"
     assert "it could not be done: odd" in str(translate(OSError("odd"), "it could not be done"))
     assert type(translate(OSError(FULL, "planted"), "it could not be done")) is JournalFull
+
+
+async def test_a_record_waits_for_company_as_long_as_an_interval_from_the_last_pass_lasts(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    story.till.limits = replace(QUICK, sync_interval=0.5)
+    journal = await story.till.start()
+    call_later = loop.call_later
+    waits: list[float] = []
+
+    def at_once(delay: float, callback: Callable[..., None], *args: object) -> asyncio.TimerHandle:
+        if callback == journal._syncer._urgent.set:
+            waits.append(delay)
+            delay = 0.0
+        return call_later(delay, callback, *args)
+
+    monkeypatch.setattr(loop, "call_later", at_once)
+    for since in (0.0, 0.125, 0.25, 0.5, 7.0):
+        story.till.clock.turn(since)
+        journal.append(b"a", kind=1)
+        async with asyncio.timeout(5):
+            while not all_is_safe(journal):
+                await asyncio.sleep(0.001)
+    assert waits == [0.0, 0.375, 0.25, 0.0, 0.0]
+    await journal.close()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -94,3 +97,72 @@ async def test_a_copy_that_can_neither_be_synced_nor_removed_is_told_as_what_fai
     monkeypatch.setattr(disk, "unlink", fails_too)
     with pytest.raises(OSError, match="first"):
         await disk.copy("from", 0, 1, "to")
+
+
+def test_what_the_system_writes_in_parts_is_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, parts, write = bytes(range(100)), [40, 30, 1, 29], os.write
+    file = FolderDisk(tmp_path).create("file")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda fd, rest: write(fd, rest[: parts.pop(0)]))
+        file.write(data)
+    file.close()
+    assert (tmp_path / "file").read_bytes() == data
+    assert parts == []
+
+
+class Syncs:
+    """Which files and folders the system was asked to sync, and how."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: list[tuple[str, int]] = []
+        for how in ("fsync", "fdatasync"):
+            monkeypatch.setattr(os, how, partial(self._note, how), raising=False)
+
+    def _note(self, how: str, fd: int) -> None:
+        self.asked.append((how, os.fstat(fd).st_ino))
+
+
+@pytest.mark.parametrize("how", ["fdatasync", "fsync"])
+async def test_of_a_file_the_data_is_synced_and_all_of_it_where_the_system_knows_no_less(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    syncs = Syncs(monkeypatch)
+    if how == "fsync":
+        monkeypatch.delattr(os, "fdatasync")
+    file = FolderDisk(tmp_path).create("file")
+    await file.sync()
+    file.close()
+    assert syncs.asked == [(how, (tmp_path / "file").stat().st_ino)]
+
+
+@pytest.mark.parametrize("platform", ["linux", "win32"])
+async def test_a_folder_is_synced_where_the_system_can_do_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, platform: str
+) -> None:
+    syncs = Syncs(monkeypatch)
+    monkeypatch.setattr("tillstream_agent.journal.disk.sys", SimpleNamespace(platform=platform))
+    await FolderDisk(tmp_path).sync_folder()
+    assert syncs.asked == ([("fsync", tmp_path.stat().st_ino)] if platform == "linux" else [])
+
+
+async def test_what_took_the_place_of_the_folder_is_not_synced_for_it(tmp_path: Path) -> None:
+    disk = FolderDisk(tmp_path / "journal")
+    (tmp_path / "journal").rmdir()
+    (tmp_path / "journal").touch()
+    with pytest.raises(NotADirectoryError):
+        await disk.sync_folder()
+
+
+def test_a_folder_that_somebody_else_makes_meanwhile_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_dir, folder = Path.is_dir, tmp_path / "journal"
+
+    def is_dir_soon(path: Path) -> bool:
+        if is_dir(path):
+            return True
+        path.mkdir()
+        return False
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "is_dir", is_dir_soon)
+        disk = FolderDisk(folder)
+    assert disk.names() == []
