@@ -56,7 +56,14 @@ def test_what_is_no_number_is_refused_by_its_place(value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sent", "written"), [("1.500", "1.500"), ("10.649999999999999", "10.65"), ("1E+2", "100"), ("-0.5", "-0.5")]
+    ("sent", "written"),
+    [
+        ("1.500", "1.500"),
+        ("10.649999999999999", "10.65"),
+        ("1E+2", "100"),
+        ("-0.5", "-0.5"),
+        ("123456789012345678.1234567890123", "123456789012345678.123456789012"),
+    ],
 )
 def test_decimals_are_written_as_sent_without_noise(sent: str, written: str) -> None:
     assert plain(Decimal(sent)) == written
@@ -103,7 +110,18 @@ def test_json_numbers_are_exact() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"{", b"\xff", b'{"a": NaN}', b"[" * 100_000, b"[" * 40 + b"]" * 40], ids=range(6)
+    "data",
+    [
+        b"",
+        b"{",
+        b"\xff",
+        b'{"a": NaN}',
+        b"[" * 100_000,
+        b"[" * 40 + b"]" * 40,
+        b'{"a": "\\ud800"}',
+        b"[1e99999999999999999999]",
+    ],
+    ids=range(8),
 )
 def test_what_is_no_json_is_refused(data: bytes) -> None:
     with pytest.raises(InvalidInput) as caught:

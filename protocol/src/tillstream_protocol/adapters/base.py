@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
-from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
 from typing import Any, Final
 
 import msgspec
@@ -21,8 +22,10 @@ MAX_DEPTH: Final = 32
 """Objects and lists inside each other in a JSON payload."""
 _MOST_DIGITS: Final = 18
 _MOST_PLACES: Final = 12
+_ROOMY: Final = Context(prec=_MOST_DIGITS + _MOST_PLACES + 1)
 _NOISE: Final = Decimal("0.000001")
 """What a sum of binary fractions may be off, in units of the currency."""
+_SURROGATE: Final = re.compile(rb"\\u[dD]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +139,7 @@ def plain(number: Decimal) -> str:
     """A decimal as the canonical transaction writes it: as it was sent, but no more than twelve places."""
     exponent = number.as_tuple().exponent
     if isinstance(exponent, int) and exponent < -_MOST_PLACES:
-        number = number.quantize(Decimal(1).scaleb(-_MOST_PLACES)).normalize()
+        number = number.quantize(Decimal(1).scaleb(-_MOST_PLACES), context=_ROOMY).normalize(_ROOMY)
     return f"{number:f}"
 
 
@@ -167,7 +170,9 @@ def load_json(data: bytes, *, what: str) -> Any:
     check_size(data)
     try:
         value = json.loads(data, parse_float=Decimal, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
+        if _SURROGATE.search(data):  # half a character can be parsed, but never be written again
+            json.dumps(value, ensure_ascii=False, default=str).encode()
+    except (ValueError, ArithmeticError, RecursionError) as error:
         raise InvalidInput(f"this is not {what}: no valid JSON", field="body") from error
     _check_depth(value)
     return value
