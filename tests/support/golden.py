@@ -10,6 +10,7 @@ import msgspec
 
 from tillstream_protocol.adapters import Adapter, Reading, Setting
 from tillstream_protocol.errors import InvalidInput
+from tillstream_protocol.transaction import Transaction
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -38,3 +39,8 @@ def read_or_refused(adapter: Adapter, data: bytes, setting: Setting) -> bool:
     except InvalidInput as refused:
         return bool(refused.field)
     return all(msgspec.msgpack.encode(reading.transaction) for reading in found)
+
+
+def ext_of(transaction: Transaction) -> Any:
+    """The `ext` of a transaction, for tests that look into it."""
+    return msgspec.to_builtins(transaction.ext)

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
 from ..errors import InvalidInput, shown
-from ..limits import MAX_EXT_FIELDS, MAX_MINOR, MAX_SHORT, MAX_TEXT
-from ..transaction import Moment
+from ..limits import MAX_EXT_FIELDS, MAX_LONG_TEXT, MAX_MINOR, MAX_SHORT, MAX_TEXT
+from ..transaction import Identifier, Moment
 from .base import Notes, Setting, decimal, list_at, load_json, moment, object_at, text_at
+
+Scheme = Literal["loyalty", "phone", "email", "card", "device", "cookie", "account", "other"]
 
 MAX_POS_ID: Final = 128
 _EXT_LEVELS: Final = 3
 """Lists and maps inside each other in one field of `ext`."""
 _EXT_ROOM: Final = MAX_EXT_FIELDS - 20
+_OURS: Final = frozenset({"assumed", "rounded", "more"})
+"""What `ext` tells of itself: a payload's field of the same name is told with `_said` behind it."""
+_MOST_PERSONAL: Final = 50
 _MOST_INTEGER: Final = 2**63 - 1
 _MOST_OFFSET: Final = 1080
 _FINE: Final = 5 * 24 * 3600
@@ -104,6 +109,13 @@ class Part:
         value = self.take(name)
         return None if value is None or value == "" else possible(moment(value, setting, self.at(name)), self.at(name))
 
+    def need_moment(self, name: str, setting: Setting) -> Moment:
+        """A time that has to be there."""
+        read = self.moment(name, setting)
+        if read is None:
+            raise InvalidInput("is missing", field=self.at(name))
+        return read
+
     def part(self, name: str) -> Part:
         """An inner object; an empty one where it is missing."""
         value = self.take(name)
@@ -125,22 +137,42 @@ class Part:
             self._lists[name] = found
         return found
 
-    def rest(self) -> dict[str, Any]:
-        """What was not read, as `ext` can hold it. What says nothing (null, "", [], {}) is left out."""
+    def rest(self, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """What was not read, and more, as `ext` can hold it. What says nothing (null, "", [], {}) is left out."""
         left = {name: value for name, value in self.fields.items() if name not in self._known}
         left.update({name: inner.rest() for name, inner in self._inner.items()})
         for name, parts in self._lists.items():
             rests = [part.rest() for part in parts]
             left[name] = rests if any(rests) else []
-        return bounded(left)
+        return bounded({**left, **(more or {})})
+
+
+def personal(*parts: Part) -> dict[str, str] | None:
+    """The texts and numbers of addresses and their like, each under its part's last name: `billing_address.city`."""
+    told = {}
+    for part in parts:
+        label = part.where.rpartition(".")[2]
+        for name, value in list(part.fields.items())[: _MOST_PERSONAL // len(parts)]:
+            spelled = str(value) if isinstance(value, (str, int, Decimal)) and not isinstance(value, bool) else ""
+            if 0 < len(spelled) <= MAX_LONG_TEXT:
+                told[f"{label}.{name}"] = spelled
+                part.take(name)
+    return told or None
+
+
+def identifiers(*named: tuple[Scheme, str | None]) -> tuple[Identifier, ...]:
+    """The names of a customer that are said, each once."""
+    said = dict.fromkeys((scheme, value) for scheme, value in named if value)
+    return tuple(Identifier(scheme, value) for scheme, value in said)
 
 
 def bounded(left: dict[str, Any]) -> dict[str, Any]:
     """A map as `ext` can hold it: what nests deeper is told as JSON text, and so is what there is no room for."""
-    told = {name: _told(value, _EXT_LEVELS) for name, value in left.items() if value not in (None, "", [], {})}
-    for taken in ("assumed", "rounded", "more"):
-        if taken in told:
-            told[f"{taken}_said"] = told.pop(taken)
+    told = {
+        f"{name}_said" if name in _OURS else name: _told(value, _EXT_LEVELS)
+        for name, value in left.items()
+        if value not in (None, "", [], {})
+    }
     if len(told) > _EXT_ROOM:
         names = list(told)[_EXT_ROOM:]
         told["more"] = _as_text({name: told.pop(name) for name in names})
@@ -212,7 +244,7 @@ def documents(data: bytes, *, what: str, one: str, many: str) -> Iterator[tuple[
     if isinstance(value, dict) and many not in value:
         inner = one in value
         where = one if inner else ""
-        yield Part(object_at(value[one] if inner else value, where), where), data
+        yield Part(object_at(value[one] if inner else value, where or "body"), where), data
         return
     place = many if isinstance(value, dict) else ""
     items = list_at(value[many] if isinstance(value, dict) else value, place or "body")

@@ -132,9 +132,7 @@ def _transaction(part: Part, setting: Setting) -> Transaction:
 
 def _times(part: Part, setting: Setting) -> tuple[Moment, Moment]:
     """When it was created and when it was closed, or else last changed."""
-    begin = part.moment("created_at", setting)
-    if begin is None:
-        raise InvalidInput("is missing", field=part.at("created_at"))
+    begin = part.need_moment("created_at", setting)
     return begin, part.moment("closed_at", setting) or part.moment("updated_at", setting) or begin
 
 
