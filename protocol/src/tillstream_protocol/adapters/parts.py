@@ -248,16 +248,17 @@ def documents(data: bytes, *, what: str, one: str, many: str) -> Iterator[tuple[
         return
     place = many if isinstance(value, dict) else ""
     items = list_at(value[many] if isinstance(value, dict) else value, place or "body")
-    for index, (item, original) in enumerate(zip(items, _pieces(data, many if place else None), strict=True)):
+    for index, (item, original) in enumerate(zip(items, pieces(data, *([many] if place else [])), strict=True)):
         where = f"{place}[{index}]"
         yield Part(object_at(item, where), where), original
 
 
-def _pieces(data: bytes, many: str | None) -> list[bytes]:
-    """The items of a JSON list as they were written."""
+def pieces(data: bytes, *path: str) -> list[bytes]:
+    """The items of a JSON list, at a path into objects, as they were written. Raises `InvalidInput`."""
     try:
-        if many is not None:
-            data = bytes(msgspec.json.decode(data, type=dict[str, msgspec.Raw])[many])
+        for name in path:
+            data = bytes(msgspec.json.decode(data, type=dict[str, msgspec.Raw])[name])
         return [bytes(raw) for raw in msgspec.json.decode(data, type=list[msgspec.Raw] | None) or []]
     except (msgspec.DecodeError, ValueError) as error:
-        raise InvalidInput("the JSON's list cannot be taken apart", field=many or "body", limit="UTF-8") from error
+        where = ".".join(path) or "body"
+        raise InvalidInput("the JSON's list cannot be taken apart", field=where, limit="UTF-8") from error
