@@ -119,6 +119,8 @@ def test_a_mapping_may_be_given_as_its_own_type() -> None:
         ({**LINES, "tenders": [{"type": "=cash", "amount": "Cash"}]}, "mapping.tenders[0].amount"),
         ({**LINES, "line": None}, "mapping.line"),
         ({**LINES, "time": "%Q"}, "mapping.time"),
+        ({**LINES, "time": "%d%d"}, "mapping.time"),
+        ({**LINES, "version": "\ud800"}, "mapping"),
         ({**LINES, "date": "unix"}, "mapping.date"),
         ({**LINES, "grouping": "."}, "mapping.grouping"),
         ({**LINES, "sale": {**SALE, "kind": "Sku"}}, "mapping.kinds"),

@@ -88,3 +88,17 @@ def test_what_is_no_document_is_refused(data: bytes) -> None:
     with pytest.raises(InvalidInput) as caught:
         list(documents(data, what="x", one="order", many="orders"))
     assert caught.value.field
+
+
+def test_errors_do_not_quote_what_may_name_a_person() -> None:
+    part = Part({"who": "Jo Example", "mail": ["jo@example.org"], "agreed": "Jo", "lines": "Jo"})
+    for read in (
+        lambda: part.part("who"),
+        lambda: part.text("mail"),
+        lambda: part.flag("agreed"),
+        lambda: part.parts("lines", 5),
+    ):
+        with pytest.raises(InvalidInput) as caught:
+            read()
+        assert "Jo" not in caught.value.message
+        assert "jo@" not in caught.value.message

@@ -24,7 +24,7 @@ from typing import Any, Final
 
 import msgspec
 
-from ..errors import InvalidInput, shown
+from ..errors import InvalidInput
 from ..limits import MAX_LONG_TEXT, MAX_SHORT, MAX_TEXT
 from ..transaction import Customer, Discount, Identifier, Line, Link, Moment, Source, Tax, Tender, Totals, Transaction
 from .base import Adapter, Notes, Reading, Setting, check_size, checked, decimal, exponent_of, load_json, moment, plain
@@ -126,7 +126,7 @@ def _json_sales(data: bytes, mapping: Mapping) -> Iterator[_Sale]:
 
 def _json_sale(value: Any, where: str, original: bytes, mapping: Mapping) -> _Sale:
     if not isinstance(value, dict):
-        raise InvalidInput(f"{shown(value)} is not an object", field=where)
+        raise InvalidInput("is not an object", field=where)
     header = _Row(value, where, ".")
     if not mapping.lines:
         return _Sale(header, [], original)
@@ -315,7 +315,10 @@ class _Reader:
                 raise InvalidInput("is not a number with a decimal comma", field=row.place(source))
             value = value.replace(self.mapping.grouping, "") if self.mapping.grouping else value
             value = value.replace(self.mapping.decimal, ".")
-        return decimal(value, row.place(source))
+        try:
+            return decimal(value, row.place(source))
+        except InvalidInput as error:  # without the value: a wrong column may name a person
+            raise InvalidInput("is not a number", field=error.field, limit=error.limit) from None
 
     def plain(self, row: _Row, source: str | None) -> str | None:
         """A decimal as canonical text."""
@@ -356,7 +359,7 @@ class _Reader:
         said = self.need(row, source)
         if said not in meanings:
             hint = f"add it to {where}"
-            raise InvalidInput(f"{shown(said)} is not in {where}", field=row.place(source), hint=hint)
+            raise InvalidInput(f"the value is not in {where}", field=row.place(source), hint=hint)
         return meanings[said]
 
     def texts(self, row: _Row, said: object, *names: str) -> dict[str, Any]:
@@ -386,11 +389,14 @@ class _Reader:
         if not text:
             return None
         where, form = row.place(sources[0]), self.mapping.time
-        if form == "iso":
-            return possible(moment(text, self.setting, where), where)
-        if form in ("unix", "unix_ms"):
-            at = decimal(text, where) * (1000 if form == "unix" else 1)
-            return possible(Moment(int(at), 0, "explicit", text), where)
+        try:
+            if form == "iso":
+                return possible(moment(text, self.setting, where), where)
+            if form in ("unix", "unix_ms"):
+                at = decimal(text, where) * (1000 if form == "unix" else 1)
+                return possible(Moment(int(at), 0, "explicit", text), where)
+        except InvalidInput:
+            raise InvalidInput("is not a time", field=where, limit=form) from None
         read = self.parsed(text, form, where)
         return possible(msgspec.structs.replace(moment(read.isoformat(), self.setting, where), text=text), where)
 
@@ -399,7 +405,7 @@ class _Reader:
         try:
             return datetime.strptime(text, form)  # noqa: DTZ007 -- the zone is the setting's
         except ValueError:
-            raise InvalidInput(f"{shown(text)} is not a time", field=where, limit=form) from None
+            raise InvalidInput("is not a time", field=where, limit=form) from None
 
     def business_date(self, row: _Row, end: Moment) -> str:
         """As it is said, or the local date of the end."""

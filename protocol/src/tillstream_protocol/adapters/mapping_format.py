@@ -7,6 +7,7 @@ an example.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping as Map
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
@@ -167,8 +168,11 @@ def mapping_of(options: Map[str, Any]) -> Mapping:
     if given is None:
         raise InvalidInput("no mapping is set", field="mapping", hint="see docs/reference/mapping.md")
     try:
+        msgspec.json.encode(given)  # what cannot be written would fail late, inside a transaction
         mapping = msgspec.convert(given, Mapping)
-    except msgspec.ValidationError as error:
+    except (ValueError, TypeError, RecursionError) as error:
+        if not isinstance(error, msgspec.ValidationError):
+            raise InvalidInput("this cannot be written as JSON", field="mapping") from error
         found = invalid(error)
         place = "mapping" if found.field in (None, "body") else f"mapping.{found.field}"
         raise InvalidInput(found.message, field=place, limit=found.limit) from error
@@ -200,7 +204,5 @@ def _require_form(form: str, where: str) -> None:
     day = datetime(2001, 2, 3, 4, 5, 6)  # noqa: DTZ001 -- only the form is tried
     try:
         datetime.strptime(day.strftime(form), form)  # noqa: DTZ007
-    except ValueError as error:
-        raise InvalidInput(
-            f"{form!r} is no form of a time", field=where, limit="iso, or directives of strptime"
-        ) from error
+    except (ValueError, re.error) as error:
+        raise InvalidInput("is no form of a time", field=where, limit="iso, or as strptime has it") from error

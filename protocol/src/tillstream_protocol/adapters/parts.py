@@ -11,10 +11,10 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from ..errors import InvalidInput, shown
+from ..errors import InvalidInput
 from ..limits import MAX_EXT_FIELDS, MAX_LONG_TEXT, MAX_MINOR, MAX_SHORT, MAX_TEXT
 from ..transaction import Identifier, Moment
-from .base import Notes, Setting, decimal, list_at, load_json, moment, object_at, text_at
+from .base import Notes, Setting, decimal, list_at, load_json, moment
 
 Scheme = Literal["loyalty", "phone", "email", "card", "device", "cookie", "account", "other"]
 
@@ -61,7 +61,7 @@ class Part:
         value = self.take(name)
         if value is None or value == "":
             return None
-        told = text_at(str(value) if isinstance(value, Decimal) else value, self.at(name))
+        told = said(value, self.at(name))
         if len(told) > most:
             self._known.discard(name)
         return told[:most]
@@ -73,7 +73,7 @@ class Part:
 
     def need(self, name: str, most: int = MAX_POS_ID) -> str:
         """Text or a number that has to be there, whole."""
-        told = text_at(self.take(name), self.at(name))
+        told = said(self.take(name), self.at(name))
         if len(told) > most:
             raise InvalidInput(f"{len(told)} characters", field=self.at(name), limit=f"{most} characters")
         return told
@@ -82,7 +82,7 @@ class Part:
         """A truth; missing is false."""
         value = self.take(name)
         if value is not None and not isinstance(value, bool):
-            raise InvalidInput(f"{shown(value)} is neither true nor false", field=self.at(name))
+            raise InvalidInput("is neither true nor false", field=self.at(name))
         return bool(value)
 
     def number(self, name: str) -> Decimal | None:
@@ -120,19 +120,22 @@ class Part:
         """An inner object; an empty one where it is missing."""
         value = self.take(name)
         if name not in self._inner:
-            fields = {} if value is None else object_at(value, self.at(name))
+            fields = {} if value is None else inner_object(value, self.at(name))
             self._inner[name] = Part(fields, self.at(name), self.notes, self.exponent)
         return self._inner[name]
 
     def parts(self, name: str, most: int, *, kept: bool = True) -> list[Part]:
         """A list of objects, at most so many; where their rests are not `kept` here, they are the caller's to keep."""
-        values = list_at(self.take(name), self.at(name))
+        values = self.take(name)
+        if not isinstance(values, list | None):
+            raise InvalidInput("is not a list", field=self.at(name))
+        values = values or []
         if len(values) > most:
             raise InvalidInput(f"{len(values)} of them", field=self.at(name), limit=f"{most}")
         found = []
         for index, value in enumerate(values):
             place = f"{self.at(name)}[{index}]"
-            found.append(Part(object_at(value, place), place, self.notes, self.exponent))
+            found.append(Part(inner_object(value, place), place, self.notes, self.exponent))
         if kept:
             self._lists[name] = found
         return found
@@ -145,6 +148,20 @@ class Part:
             rests = [part.rest() for part in parts]
             left[name] = rests if any(rests) else []
         return bounded({**left, **(more or {})})
+
+
+def said(value: object, where: str) -> str:
+    """What has to be text or a number, as text. The error does not quote it: it may name a person."""
+    if isinstance(value, bool) or not isinstance(value, (str, int, Decimal)) or value == "":
+        raise InvalidInput("is missing" if value in (None, "") else "is no text", field=where)
+    return str(value)
+
+
+def inner_object(value: object, where: str) -> dict[str, Any]:
+    """What has to be an object. The error does not quote it: it may name a person."""
+    if not isinstance(value, dict):
+        raise InvalidInput("is not an object", field=where)
+    return value
 
 
 def personal(*parts: Part) -> dict[str, str] | None:
@@ -244,13 +261,13 @@ def documents(data: bytes, *, what: str, one: str, many: str) -> Iterator[tuple[
     if isinstance(value, dict) and many not in value:
         inner = one in value
         where = one if inner else ""
-        yield Part(object_at(value[one] if inner else value, where or "body"), where), data
+        yield Part(inner_object(value[one] if inner else value, where or "body"), where), data
         return
     place = many if isinstance(value, dict) else ""
     items = list_at(value[many] if isinstance(value, dict) else value, place or "body")
     for index, (item, original) in enumerate(zip(items, pieces(data, *([many] if place else [])), strict=True)):
         where = f"{place}[{index}]"
-        yield Part(object_at(item, where), where), original
+        yield Part(inner_object(item, where), where), original
 
 
 def pieces(data: bytes, *path: str) -> list[bytes]:
