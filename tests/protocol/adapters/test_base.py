@@ -64,6 +64,7 @@ def test_what_is_no_number_is_refused_by_its_place(value: object) -> None:
         ("-0.5", "-0.5"),
         ("9" * 18 + ".0000000000004", "9" * 18),
         ("9" * 18 + "." + "1" * 13, "9" * 18 + "." + "1" * 12),
+        ("123456789012345678.1234567890123", "123456789012345678.123456789012"),
     ],
 )
 def test_decimals_are_written_as_sent_without_noise(sent: str, written: str) -> None:
@@ -112,8 +113,18 @@ def test_json_numbers_are_exact() -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"{", b"\xff", b'{"a": NaN}', b"[" * 100_000, b"[" * 40 + b"]" * 40, rb'["\ud800"]', b'["\xed\xa0\x80"]'],
-    ids=range(8),
+    [
+        b"",
+        b"{",
+        b"\xff",
+        b'{"a": NaN}',
+        b"[" * 100_000,
+        b"[" * 40 + b"]" * 40,
+        rb'["\ud800"]',
+        b'["\xed\xa0\x80"]',
+        b"[1e99999999999999999999]",
+    ],
+    ids=range(9),
 )
 def test_what_is_no_json_is_refused(data: bytes) -> None:
     with pytest.raises(InvalidInput) as caught:

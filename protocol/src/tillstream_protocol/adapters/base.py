@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
@@ -24,6 +25,7 @@ _MOST_PLACES: Final = 12
 _WIDE: Final = Context(prec=_MOST_DIGITS + _MOST_PLACES + 1)
 _NOISE: Final = Decimal("0.000001")
 """What a sum of binary fractions may be off, in units of the currency."""
+_SURROGATE: Final = re.compile(rb"\\u[dD]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,9 +170,9 @@ def load_json(data: bytes, *, what: str) -> Any:
     check_size(data)
     try:
         value = json.loads(data.decode("utf-8-sig"), parse_float=Decimal, parse_constant=_no_constant)
-        if b"\\u" in data:
-            json.dumps(value, default=str, ensure_ascii=False).encode()  # half a surrogate pair is no text
-    except (ValueError, RecursionError) as error:
+        if _SURROGATE.search(data):  # half a character can be parsed, but never be written again
+            json.dumps(value, default=str, ensure_ascii=False).encode()
+    except (ValueError, ArithmeticError, RecursionError) as error:
         raise InvalidInput(f"this is not {what}: no valid JSON", field="body") from error
     _check_depth(value)
     return value
