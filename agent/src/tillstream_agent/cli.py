@@ -1,4 +1,4 @@
-"""`tillstream-agent`: enroll, run, status, doctor, queue, display.
+"""`tillstream-agent`: enroll, run, status, doctor, queue, display, adapt.
 
 stdout is data, stderr is talk. Exit codes: 0 ok, 1 error, 2 usage, 3 not enrolled, 4 unreachable, 5 degraded,
 6 doctor found problems.
@@ -93,7 +93,21 @@ def _parser() -> argparse.ArgumentParser:
         _command(commands, name, command, text).add_argument("--json", action="store_true", help="print JSON")
     _command(commands, "display", _display, "print the link that opens the cashier's page")
     _queue_commands(commands)
+    _adapt_command(commands)
     return parser
+
+
+def _adapt_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "show what an adapter makes of a POS's file; nothing is captured"
+    trying = commands.add_parser("adapt", help=text, description=text)
+    trying.set_defaults(command=_adapt)
+    trying.add_argument("name", nargs="?", metavar="NAME", help="the adapter")
+    trying.add_argument("file", nargs="?", type=Path, metavar="FILE", help="what the POS wrote")
+    trying.add_argument("--list", action="store_true", help="list the adapters, and what each was tried on")
+    trying.add_argument("--currency", metavar="CODE", help="where the file says none, such as EUR")
+    trying.add_argument("--zone", default="UTC", metavar="ZONE", help="of times without an offset (UTC)")
+    trying.add_argument("--options", type=Path, metavar="FILE", help="the adapter's own settings, as a JSON object")
+    trying.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _queue_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -293,6 +307,20 @@ def _queue_export(given: argparse.Namespace) -> int:
             )
 
     return _drive(write())
+
+
+def _adapt(given: argparse.Namespace) -> int:
+    from . import adapting  # a dozen formats that no other command needs
+
+    if given.list:
+        _print_json({"adapters": adapting.listed()}) if given.json else print(adapting.list_in_words())
+        return OK
+    if given.name is None or given.file is None:
+        raise InvalidInput("say which adapter and which file, or --list", field="adapt")
+    setting = adapting.setting_of(given.currency, given.zone, given.options)
+    readings = adapting.adapt(given.name, given.file, setting)
+    _print_json({"transactions": adapting.facts(readings)}) if given.json else print(adapting.in_words(readings))
+    return OK
 
 
 def _list_in_words(page: Page, now_ms: int) -> str:

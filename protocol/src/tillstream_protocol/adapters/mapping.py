@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 import csv
-import io
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -32,6 +32,8 @@ from .mapping_format import DiscountFields, LineFields, Mapping, TaxFields, Tend
 from .parts import MAX_POS_ID, bounded, ext_of, local_date, pieces, possible, within
 
 _MOST_REVISION: Final = 1_000_000
+_LINES: Final = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
+"""Lines with their ends, as CSV has them: what else Unicode calls a line's end is text."""
 
 
 def read(data: bytes, setting: Setting) -> list[Reading]:
@@ -150,7 +152,7 @@ def _csv_sales(data: bytes, mapping: Mapping) -> Iterator[_Sale]:
         text = data.decode(mapping.encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise InvalidInput(f"this is not {mapping.encoding}", field="body") from error
-    lines = list(io.StringIO(text, newline=""))
+    lines = _LINES.findall(text)
     found = _csv_rows(lines, mapping)
     _, start, names = next(found, (0, 0, []))
     if len(set(names)) != len(names) or not names:
