@@ -208,12 +208,19 @@ def kinds(server: Gateway) -> list[int]:
     return [part.header.kind for part in parts if isinstance(part, Frame)]
 
 
+async def runs_of(folder: Folder) -> dict[bytes, str]:
+    """The runs that have not ended well so far, by epoch."""
+    state = await State.open(folder.database)
+    try:
+        return await state.load_runs()
+    finally:
+        await state.close()
+
+
 async def test_a_power_cut_is_reported_to_the_server_and_a_good_end_is_not(server: Gateway, folder: Folder) -> None:
     async with running_agent(folder, boot="monday") as (port, _):
         _, reply = await post(folder, port, "/v1/transactions?ack=disk", sale("1"))
-        state = await State.open(folder.database)
-        cut_short = await state.load_runs()
-        await state.close()
+        cut_short = await runs_of(folder)
     assert cut_short == {bytes.fromhex(reply["epoch"]): "monday"}
     async with running_agent(folder, boot="tuesday") as (port, _):
         await post(folder, port, "/v1/transactions?ack=disk", sale("2"))
@@ -225,10 +232,11 @@ async def test_a_power_cut_is_reported_to_the_server_and_a_good_end_is_not(serve
     async with running_agent(folder, boot="tuesday") as (_, log):
         await server.until(lambda server: KIND_NUMBERS[RecordsLost] in kinds(server))
         await drained(folder)
+        async with asyncio.timeout(10):
+            while bytes.fromhex(reply["epoch"]) in await runs_of(folder):
+                await asyncio.sleep(0.005)
     assert '"power_cut"' in log.getvalue()
-    state = await State.open(folder.database)
-    assert await state.load_runs() == {}
-    await state.close()
+    assert await runs_of(folder) == {}
 
 
 async def test_damage_that_is_found_when_a_record_is_to_be_sent_is_reported_at_once(
