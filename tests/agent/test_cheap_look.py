@@ -134,5 +134,16 @@ def test_original_bytes_are_read_as_utf_8_and_keep_their_places(written: str, ke
     assert len(data) == len(written.encode())
 
 
-def test_original_bytes_that_are_no_utf_8_are_read_byte_by_byte() -> None:
+def test_bytes_that_are_no_utf_8_hide_nothing_among_original_ones() -> None:
     assert cut_bytes(b"\xe9 4111111111111111") == (b"\xe9 411111******1111", 1)
+    spaced = "4111\u00a01111\u00a01111\u00a01111".encode()
+    assert cut_bytes(b"\xe9" + spaced) == (
+        b"\xe9" + spaced.replace(b"1111", b"11**", 1).replace(b"1111", b"****", 1),
+        1,
+    )
+
+
+@pytest.mark.parametrize("text", ["4" * 60_000, "4 " * 30_000, "42 " * 20_000, "000000000000a" * 5_000])
+def test_a_body_full_of_digits_is_looked_through(text: str) -> None:
+    sale = msgspec.structs.replace(SALE, ext={"a": text, "n": [1e300] * 1_000})
+    assert cut_cards(sale, encode(sale))[1] == walked(sale)

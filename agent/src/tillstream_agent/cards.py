@@ -25,17 +25,21 @@ _ISSUER: Final = re.compile(
 )
 _FIRST_DIGITS: Final = "23456"
 """What a number of one of these issuers begins with."""
-_DOUBLED: Final = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
+_VALUES: Final = bytes(max(0, value - ord("0")) for value in range(256))
+_DOUBLED: Final = bytes((0, 2, 4, 6, 8, 1, 3, 5, 7, 9)) + bytes(246)
 SHORTEST: Final = 13
 LONGEST: Final = 19
+_TOO_LONG: Final = 10**LONGEST
+_LONG_RUN: Final = 200
+"""Digits in a row, whatever parts them, of which a careful look costs less than trying every stretch."""
 
 
 def is_card_number(digits: str) -> bool:
     """Whether ASCII digits alone have an issuer's prefix and a valid Luhn digit (ISO/IEC 7812-1, annex B)."""
     if _ISSUER.fullmatch(digits) is None:
         return False
-    total = sum(_DOUBLED[int(digit)] if place % 2 else int(digit) for place, digit in enumerate(reversed(digits)))
-    return total % 10 == 0
+    backwards = digits[::-1].encode().translate(_VALUES)
+    return (sum(backwards[::2]) + sum(backwards[1::2].translate(_DOUBLED))) % 10 == 0
 
 
 def drop_tracks(text: str, replacement: str = "") -> tuple[str, int]:
@@ -66,14 +70,16 @@ def _digits_to_star(run: str) -> list[list[int]]:
     """For each card number in a run of groups, the places of the digits that must go."""
     groups = [(found.start(), _ascii(found[0])) for found in _GROUP.finditer(run)]
     found: list[list[int]] = []
-    for first in range(len(groups)):
-        digits, places = "", list[int]()
-        for start, group in groups[first:]:
-            digits += group
-            places.extend(range(start, start + len(group)))
+    for first, (_, begins) in enumerate(groups):
+        if begins[0] not in _FIRST_DIGITS:
+            continue
+        digits = ""
+        for last in range(first, min(first + LONGEST, len(groups))):
+            digits += groups[last][1]
             if len(digits) > LONGEST:
                 break
             if len(digits) >= SHORTEST and is_card_number(digits):
+                places = [start + n for start, group in groups[first : last + 1] for n in range(len(group))]
                 found.append(places[6:-4])
     return found
 
@@ -83,8 +89,9 @@ def _ascii(digits: str) -> str:
 
 
 def digits_of(number: float) -> str:
-    """The digits of a whole number, without its sign; none for a fraction."""
-    return str(abs(int(number))) if isinstance(number, int) or number.is_integer() else ""
+    """The digits of a whole number, without its sign; none for a fraction, and for what is longer than any card's."""
+    whole = isinstance(number, int) or number.is_integer()
+    return str(abs(int(number))) if whole and abs(number) < _TOO_LONG else ""
 
 
 def may_hold_card(encoded: bytes) -> bool:
@@ -122,7 +129,7 @@ def _in_text(encoded: bytes) -> bool:
 
 
 def _may_be_card(digits: bytes, following: bytes) -> bool:
-    if following in _AFTER_A_TRACK:
+    if following in _AFTER_A_TRACK or len(digits) > _LONG_RUN:
         return True
     text = digits.decode()
     for start in range(len(text) - SHORTEST + 1):
@@ -150,8 +157,9 @@ _ZEROS: Final = (
     0xA900, 0xA9D0, 0xA9F0, 0xAA50, 0xABF0, 0xFF10, 0x104A0, 0x10D30, 0x11066, 0x110F0, 0x11136, 0x111D0, 0x112F0,
     0x11450, 0x114D0, 0x11650, 0x116C0, 0x11730, 0x118E0, 0x11950, 0x11C50, 0x11D50, 0x11DA0, 0x16A60, 0x16AC0,
     0x16B50, 0x1D7CE, 0x1D7D8, 0x1D7E2, 0x1D7EC, 0x1D7F6, 0x1E140, 0x1E2F0, 0x1E950, 0x1FBF0,
+    0x11F50, 0x1E4F0, 0x10D40, 0x116D0, 0x116DA, 0x11BF0, 0x16D70, 0x1CCF0, 0x1E5F1,
 )  # fmt: skip
-"""The zeros of all other scripts (Unicode 14.0, category Nd). Nine more digits follow each."""
+"""The zeros of all other scripts (category Nd up to Unicode 16.0). Nine more digits follow each."""
 OTHER_DIGITS: Final = {chr(zero + digit).encode(): b"%d" % digit for zero in _ZEROS for digit in range(10)}
 """Other scripts' digits in UTF-8, and the ASCII digit that each stands for."""
 _GOING_ON: Final = frozenset(bytes([value]) for value in range(0x80, 0xC0))

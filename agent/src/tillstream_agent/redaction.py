@@ -67,16 +67,13 @@ def cut_identifiers(identifiers: tuple[Identifier, ...]) -> tuple[tuple[Identifi
 
 def cut_bytes(data: bytes) -> tuple[bytes, int]:
     """A POS's own bytes with card numbers overwritten in place, so that every other byte stays where it was."""
-    try:
-        form, before = "utf-8", data.decode()
-    except UnicodeDecodeError:
-        form, before = "latin-1", data.decode("latin-1")
+    before = data.decode(errors="surrogateescape")
     after, tracks = drop_tracks(before, "*")
     after, numbers = cut_numbers(after)
     if not tracks and not numbers:
         return data, 0
-    kept = [a if a == b else "*" * len(b.encode(form)) for a, b in zip(after, before, strict=True)]
-    return "".join(kept).encode(form), tracks + numbers
+    kept = [a if a == b else "*" * len(b.encode()) for a, b in zip(after, before, strict=True)]
+    return "".join(kept).encode(errors="surrogateescape"), tracks + numbers
 
 
 def _suspicious(encoded: bytes) -> bool:

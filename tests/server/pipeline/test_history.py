@@ -8,7 +8,7 @@ import time
 import pytest
 
 from support.pipelining import Server, Till, sale
-from tillstream_protocol.events import RecordsLost
+from tillstream_protocol.events import Reason, RecordsLost
 from tillstream_protocol.framing import NO_EPOCH
 from tillstream_server.ledger import alarms, lineage
 from tillstream_server.ledger.alarms import Alarm, Suspicion
@@ -224,6 +224,55 @@ async def test_a_torn_tail_explains_the_records_that_it_names(
     for batch in batches if first == "header" else [till.batch(statement, sale("y"))]:
         await server.pipeline.process(till.device, batch)
     assert [a.about.first for a in await kept(server, till) if a.settled_ms is None] == told
+
+
+async def states(server: Server, till: Till, statement: RecordsLost) -> None:
+    await server.pipeline.process(till.device, till.batch(statement))
+
+
+@pytest.mark.parametrize("reason", ["torn_tail", "damaged_frame"])
+@pytest.mark.parametrize("order", ["statement first", "statement last", "begun again"])
+async def test_a_statement_of_a_copy_explains_nothing_once_the_original_goes_on(
+    server: Server, reason: Reason, order: str
+) -> None:
+    """An image taken in the middle of a write loses that record; the machine that it was taken of does not."""
+    till, copy = server.till(), Till(server.keys, "1")
+    copy.key, copy.device = till.key, till.device
+    await begins(server, till, A, NO_EPOCH, 0, sales=10)
+    await begins(server, copy, B, A, 9)
+    if order == "statement last":
+        await writes(server, till, sales=20)
+    await states(server, copy, RecordsLost(A, 9, 1, reason, 9))
+    if order == "statement first":
+        assert kinds(await writes(server, till, sales=20)) == [("restored_image", A, 9, 29)]
+        assert (await writes(server, till)).alarms == ()
+    if order == "begun again":
+        assert kinds(await begins(server, till, C, A, 10)) == [("forked", B, 10, None)]
+    assert [a.about.kind for a in await kept(server, till) if a.settled_ms is None] == [
+        "forked" if order == "begun again" else "restored_image"
+    ]
+
+
+async def test_what_a_person_settled_stays_settled(server: Server) -> None:
+    till, copy = server.till(), Till(server.keys, "1")
+    copy.key, copy.device = till.key, till.device
+    await begins(server, till, A, NO_EPOCH, 0, sales=10)
+    await begins(server, copy, B, A, 9)
+    (alarm,) = await kept(server, till)
+    async with server.database.write() as conn:
+        await alarms.settle(conn, till.till_id, alarm.id, "the copy is gone", LATER)
+    assert (await writes(server, till, sales=20)).alarms == ()
+
+
+async def test_behind_a_torn_tail_what_was_signed_for_is_still_missed(server: Server) -> None:
+    till = server.till()
+    await begins(server, till, A, NO_EPOCH, 0, sales=10)
+    await hears(server, till, A, 15)
+    till.follows(B, A, 9)
+    outcome = await server.pipeline.process(till.device, till.batch(RecordsLost(A, 9, 1, "torn_tail", 9)))
+    await writes(server, till)
+    told = [(a.about.kind, a.about.first, a.about.last) for a in await kept(server, till) if a.settled_ms is None]
+    assert ("tail_lost", 10, 14) in told, outcome
 
 
 async def test_a_power_cut_explains_a_lost_tail(server: Server) -> None:

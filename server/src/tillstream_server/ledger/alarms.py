@@ -36,6 +36,10 @@ DAMAGE: Final = frozenset({"damaged_frame", "damaged_header", "missing_chunk"})
 """The losses that may take what was on the disk already; a power cut never does."""
 
 
+SAID: Final = "the till says that it lost these records: "
+"""How the note begins of an alarm that a till's own statement settled."""
+
+
 def takes_what_was_there(reason: str, last: int | None) -> bool:
     """Whether a loss that a till states may have taken what was on the disk already, and was sent.
 
@@ -111,11 +115,14 @@ HINTS: Final[dict[Kind, str]] = {
 
 
 async def sound(conn: AsyncConnection, suspicions: Iterable[Suspicion], now_ms: int) -> list[Suspicion]:
-    """Keep alarms; those that are new."""
+    """Keep alarms; those that are new.
+
+    One that a till's own statement had settled is new again when more is found than the statement explains.
+    """
     new = []
     for one in suspicions:
         kept = await conn.exec_driver_sql(
-            _KEEP, (one.till_id, one.kind, one.epoch, one.other, one.first, one.last, now_ms)
+            _KEEP, (one.till_id, one.kind, one.epoch, one.other, one.first, one.last, now_ms, SAID)
         )
         if kept.rowcount == 1:
             new.append(one)
@@ -172,18 +179,21 @@ async def settle(conn: AsyncConnection, till_id: bytes, alarm_id: int, note: str
 
 async def settle_declared(conn: AsyncConnection, till_id: bytes, one: RecordsLost, now_ms: int) -> None:
     """Settle what a till's own statement of a loss explains."""
-    note = f"the till says that it lost these records: {one.reason}"
     lost = Range(one.first, MAX_SEQ if one.last is None else one.last)
     for alarm in await of_till(conn, till_id):
         about = alarm.about
-        explained = (
-            about.kind in ABSENT
-            or (about.kind == "forked" and one.reason in DAMAGE)
-            or (about.kind == "restored_image" and takes_what_was_there(one.reason, one.last))
-        )
-        within = about.kind == "forked" or (lost.first <= about.range.first and about.range.last <= lost.last)
-        if alarm.settled_ms is None and explained and about.other == one.epoch and within:
-            await settle(conn, till_id, alarm.id, note, now_ms)
+        if alarm.settled_ms is None and about.other == one.epoch and await _explains(conn, one, lost, about):
+            await settle(conn, till_id, alarm.id, SAID + one.reason, now_ms)
+
+
+async def _explains(conn: AsyncConnection, one: RecordsLost, lost: Range, about: Suspicion) -> bool:
+    if about.kind == "forked":
+        return one.reason in DAMAGE
+    within = lost.first <= about.range.first and about.range.last <= lost.last
+    if about.kind == "restored_image":
+        held = (await conn.exec_driver_sql(_HELD, (about.till_id, about.other))).scalar()
+        return within and takes_what_was_there(one.reason, one.last) and (held is None or held <= lost.last)
+    return within and about.kind in ABSENT
 
 
 def _alarm(  # one parameter a column
@@ -206,8 +216,13 @@ _READ: Final = "SELECT id, till_id, kind, epoch, other, first_seq, last_seq, fir
 _KEEP: Final = """
 INSERT INTO alarm (till_id, kind, epoch, other, first_seq, last_seq, first_seen_ms)
 VALUES (?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT DO NOTHING
+ON CONFLICT (till_id, kind, epoch, other, first_seq) DO UPDATE SET
+    last_seq = excluded.last_seq, settled_ms = NULL, note = NULL
+WHERE alarm.kind = 'restored_image' AND alarm.settled_ms IS NOT NULL AND excluded.last_seq > alarm.last_seq
+    AND instr(alarm.note, ?) = 1
 """
+
+_HELD: Final = "SELECT MAX(last_seq) FROM received WHERE till_id = ? AND epoch = ?"
 
 _LIST: Final = """
 SELECT t.retailer, t.store, t.till, a.id, a.till_id, a.kind, a.epoch, a.other, a.first_seq, a.last_seq,

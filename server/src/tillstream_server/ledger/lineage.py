@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from tillstream_protocol.framing import MAX_SEQ, NO_EPOCH, ChunkHeader
 
 from . import alarms
-from .alarms import Suspicion, takes_what_was_there
+from .alarms import SAID, Suspicion, takes_what_was_there
 from .database import execute
 from .lookup import rows_of
 
@@ -64,7 +64,7 @@ async def _raise(conn: AsyncConnection, mark: Mark, now_ms: int) -> bool:
 
 
 async def _sibling(conn: AsyncConnection, header: ChunkHeader) -> list[Suspicion]:
-    rows = await conn.exec_driver_sql(_SIBLING, (header.till, header.parent, header.epoch))
+    rows = await conn.exec_driver_sql(_SIBLING, (header.till, header.parent, header.epoch, SAID))
     return [Suspicion(header.till, "forked", header.epoch, row[0], header.parent_position) for row in rows.all()]
 
 
@@ -73,7 +73,10 @@ async def _cut_short(conn: AsyncConnection, header: ChunkHeader) -> list[Suspici
     place, begins = (header.till, header.parent), header.parent_position
     last = (await conn.exec_driver_sql(_LAST_RECEIVED, place)).scalar()
     if last is not None and last >= begins:
-        return await _unless_damaged(conn, _restored(header.till, header.epoch, header.parent, begins, last + 1))
+        found = await _unless_damaged(conn, _restored(header.till, header.epoch, header.parent, begins, last + 1))
+        if found:
+            return found
+        begins = last + 1
     signed = (await conn.exec_driver_sql(_SIGNED_END, place)).scalar() or 0
     if signed > begins:
         tail = Suspicion(header.till, "tail_lost", header.epoch, header.parent, begins, signed - 1)
@@ -155,11 +158,11 @@ WHERE excluded.position > high_water.position
 _SIBLING: Final = """
 SELECT epoch FROM epoch e WHERE till_id = ? AND parent = ? AND epoch <> ? AND NOT EXISTS (
     SELECT 1 FROM alarm a WHERE a.till_id = e.till_id AND a.kind = 'restored_image' AND a.epoch = e.epoch
-    AND a.other = e.parent
+    AND a.other = e.parent AND (a.settled_ms IS NULL OR instr(a.note, ?) <> 1)
 ) ORDER BY first_seen_ms, rowid LIMIT 1
 """
 """The first other follower of an epoch that has set off no alarm yet: once a copy was told of, the till that goes on
-from its own end is no second one."""
+from its own end is no second one. An alarm that the till's own statement settled told of none."""
 
 _LAST_RECEIVED: Final = """
 SELECT last_seq FROM received WHERE till_id = ? AND epoch = ? ORDER BY first_seq DESC LIMIT 1
