@@ -68,3 +68,12 @@ def test_what_cannot_be_shown_is_said(arguments: list[str], said: str, capsys: p
     told = capsys.readouterr()
     assert said in told.err
     assert told.out == ""
+
+
+def test_a_file_over_the_limit_is_called_too_large(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tillstream_agent.adapting._MAX_OPTIONS", 4)
+    (tmp_path / "options.json").write_text('{"a": 1}')
+    assert main(["adapt", "square", str(RECEIPT), "--options", str(tmp_path / "options.json")]) == USAGE
+    assert "options.json is too large" in capsys.readouterr().err

@@ -143,6 +143,11 @@ def test_bytes_that_are_no_utf_8_hide_nothing_among_original_ones() -> None:
     )
 
 
+def test_a_name_on_a_track_in_another_encoding_goes_with_it() -> None:
+    track = b"%B4111111111111111^DO\xc9/JOS\xe9^2512101?"
+    assert cut_bytes(b"\xe9 " + track + b" kept") == (b"\xe9 " + b"*" * len(track) + b" kept", 1)
+
+
 @pytest.mark.parametrize("text", ["4" * 60_000, "4 " * 30_000, "42 " * 20_000, "000000000000a" * 5_000])
 def test_a_body_full_of_digits_is_looked_through(text: str) -> None:
     sale = msgspec.structs.replace(SALE, ext={"a": text, "n": [1e300] * 1_000})

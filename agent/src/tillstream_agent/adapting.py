@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
@@ -11,10 +12,10 @@ import msgspec
 from tillstream_protocol.adapters import Reading, Setting
 from tillstream_protocol.adapters.base import MAX_PAYLOAD
 from tillstream_protocol.adapters.registry import ADAPTERS
-from tillstream_protocol.errors import InvalidInput
+from tillstream_protocol.errors import InvalidInput, TooLarge
 from tillstream_protocol.transaction import reconcile
 
-_MAX_OPTIONS = 1024 * 1024
+_MAX_OPTIONS: Final = 1024 * 1024
 
 
 def adapt(name: str, file: Path, setting: Setting) -> list[Reading]:
@@ -95,4 +96,6 @@ def _bytes_of(file: Path, most: int) -> bytes:
             data = opened.read(most + 1)
     except OSError as error:
         raise InvalidInput(f"{file} cannot be read: {error.strerror or error}", field="FILE") from error
+    if len(data) > most:
+        raise TooLarge(f"{file} is too large", field="FILE", limit=f"{most} bytes")
     return data

@@ -44,9 +44,8 @@ REMEMBERED: Final = 1_000
 """How many recent records' decisions are kept, for POS systems that ask twice."""
 DISK_DEADLINE: Final = 2.0
 """Seconds after which a caller that waits for the disk is told that it has to do without."""
-
-
 _GOODS: Final = attrgetter("seq", "type", "sku", "gtin", "quantity", "amount", "void")
+"""What of a line names nobody."""
 
 
 class NotOnDisk(JournalError):

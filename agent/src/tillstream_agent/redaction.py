@@ -72,8 +72,12 @@ def cut_bytes(data: bytes) -> tuple[bytes, int]:
     after, numbers = cut_numbers(after)
     if not tracks and not numbers:
         return data, 0
-    kept = [a if a == b else "*" * len(b.encode()) for a, b in zip(after, before, strict=True)]
-    return "".join(kept).encode(errors="surrogateescape"), tracks + numbers
+    kept = [a if a == b else "*" * len(_bytes(b)) for a, b in zip(after, before, strict=True)]
+    return _bytes("".join(kept)), tracks + numbers
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="surrogateescape")
 
 
 def _suspicious(encoded: bytes) -> bool:

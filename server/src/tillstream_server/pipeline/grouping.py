@@ -21,7 +21,10 @@ R = TypeVar("R")
 
 @dataclass(slots=True, eq=False)
 class _Member(Generic[T, R]):
-    """What waits to be taken, and what became of it; `woken` when it was taken, or is to lead."""
+    """What waits to be taken, and what became of it; `woken` when it was taken, or is to lead.
+
+    `alone` where its caller said so, or once a group with it has failed.
+    """
 
     what: T
     alone: bool
