@@ -234,6 +234,31 @@ async def test_a_power_cut_that_also_took_the_state_is_told_of(stand: Stand) -> 
     await run.ends()
 
 
+async def test_a_power_cut_that_also_took_the_state_is_told_of_by_the_run_that_has_the_time(stand: Stand) -> None:
+    first = await stand.starts("monday")
+    await first.sells("1")
+    await first.is_killed()
+    stand.folder.database.unlink()
+    await (await stand.starts("tuesday")).is_killed()
+    third = await stand.starts("tuesday")
+    await third.aftermath.round()
+    assert [lost.epoch for lost in third.losses()] == [first.journal.position.epoch]
+    await third.ends()
+
+
+async def test_a_run_that_ended_well_is_no_power_cut_behind_one_that_captured_nothing(stand: Stand) -> None:
+    first = await stand.starts("monday")
+    await first.sells("1")
+    await first.ends()
+    await (await stand.starts("monday")).is_killed()
+    stand.folder.database.unlink()
+    third = await stand.starts("tuesday")
+    await third.aftermath.round()
+    assert third.journal.parent.epoch == first.journal.position.epoch
+    assert third.losses() == []
+    await third.ends()
+
+
 async def test_a_killed_run_whose_state_was_lost_is_remembered_until_all_it_wrote_is_on_the_disk(stand: Stand) -> None:
     first = await stand.starts("monday")
     await first.sells("1")

@@ -34,6 +34,9 @@ MARK: Final = "last-run"
 EVERY_S: Final = 60.0
 """Seconds between tries of what could not be done at once, on a full disk for example."""
 
+_UNKNOWN_BOOT: Final = ""
+"""The boot of a run that is only known to have been another one's: no boot is called so."""
+
 
 @dataclass(slots=True)
 class Runs:
@@ -70,11 +73,12 @@ class Runs:
 
     async def _look_beside(self, epoch: bytes) -> None:
         """An epoch ended badly, and the state knows nothing of it."""
-        if self._marked() != self._line(epoch):
+        if self._marked() == self._line(epoch):
+            self._earlier.add(epoch)
+            await self.state.begin_run(epoch, self.boot or "")
+        else:
             self.cut.add(epoch)
-            return
-        self._earlier.add(epoch)
-        await self.state.begin_run(epoch, self.boot or "")
+            await self.state.begin_run(epoch, _UNKNOWN_BOOT)
 
     def _line(self, epoch: bytes) -> bytes:
         return f"{epoch.hex()} {self.boot}\n".encode()
