@@ -323,7 +323,7 @@ async def test_a_home_that_nothing_can_follow_is_finished_at_once(story: Story) 
     journal.roll()
     journal.append(b"1", kind=1)
     story.trouble.sync_fails_of = "0000000001.chunk"
-    await story.passes(journal)
+    await story.passes(journal, 2)
     data = (story.folder / "0000000003.chunk").read_bytes()
     (frame,) = (part for part in scan(data, FRAMES_START) if isinstance(part, Frame))
     footer = read_footer(data[frame.end :])

@@ -169,10 +169,10 @@ async def test_a_copy_that_can_neither_be_synced_nor_removed_stops_nothing(tmp_p
     till.diary = Reasons()
     journal = await till.start()
     await crash(journal)
-    disk.trouble.sync = disk.trouble.unlink = BROKEN
+    disk.trouble.sync_fails_of, disk.trouble.unlink = "0000000001.torn", BROKEN
     await journal._syncer.sync_all()
     assert "set aside 0000000001.chunk: it could not be finished: planted" in till.diary.lines
-    disk.trouble.sync = disk.trouble.unlink = None
+    disk.trouble.sync_fails_of = disk.trouble.unlink = None
     await journal.close()
 
 

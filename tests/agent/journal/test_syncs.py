@@ -13,6 +13,7 @@ from model.disk.rig import Rig
 from support.simdisk import Judge, Operation, Verdict
 from tillstream_agent.journal import Name
 from tillstream_agent.journal.doubts import Doubts
+from tillstream_agent.journal.inherited import RENEW_AFTER_S
 
 Pretence = Callable[[Rig], Judge]
 """Which syncs the disk only pretends to do."""
@@ -37,6 +38,18 @@ def naming(name: str, before: str | None = None) -> Pretence:
 def syncing(name: str) -> Pretence:
     """A file's own sync."""
     return lambda _rig: lambda operation, asked, _index: "lie" if (operation, asked) == ("sync", name) else None
+
+
+def syncing_its_footer(name: str) -> Pretence:
+    """A file's own sync, once it has its footer."""
+
+    def pretence(rig: Rig) -> Judge:
+        def judge(operation: Operation, asked: str, _index: int) -> Verdict:
+            return "lie" if (operation, asked) == ("sync", name) and b"TSFT" in rig.disk.image()[name] else None
+
+        return judge
+
+    return pretence
 
 
 ONE, TWO, TORN, COPY = "0000000001.chunk", "0000000002.chunk", "0000000001.torn", "0000000001.new"
@@ -125,6 +138,35 @@ def what_was_written_anew_after_a_failed_sync_is_safe_when_it_is_said_so(rig: Ri
     loses_power(rig)
 
 
+def what_was_written_anew_late_is_safe_when_it_is_said_so(rig: Rig) -> None:
+    fact = captured(rig)
+    killed_and_started(rig)
+    fails_a_sync(rig, 2)
+    rig.wait(1)
+    rig.wait(RENEW_AFTER_S)
+    says_safe(rig, fact)
+    loses_power(rig)
+
+
+def a_chunk_that_was_finished_ended_well(rig: Rig) -> None:
+    captured(rig)
+    rig.stop()
+    rig.cut_power("dropped")
+    rig.start()
+    if not rig.running.clean_end:
+        raise Broken("its end has to be looked at again")
+
+
+def a_chunk_that_was_finished_later_ended_well(rig: Rig) -> None:
+    captured(rig)
+    killed_and_started(rig)
+    rig.wait(1)
+    rig.cut_power("dropped")
+    rig.start()
+    if not rig.running.clean_end:
+        raise Broken("its end has to be looked at again")
+
+
 def a_torn_tail_is_kept(rig: Rig) -> None:
     captured(rig)
     rig.kill()
@@ -139,14 +181,14 @@ def a_torn_tail_is_kept(rig: Rig) -> None:
         raise Broken("the torn tail is gone")
 
 
-def fails_a_sync(rig: Rig) -> None:
-    """The next sync fails; then the disk goes on pretending as before."""
-    pretends, failed = rig.disk.judge, False
+def fails_a_sync(rig: Rig, times: int = 1) -> None:
+    """The next sync fails, or the next two; then the disk goes on pretending as before."""
+    pretends, failed = rig.disk.judge, 0
 
     def judge(operation: Operation, name: str, index: int) -> Verdict:
         nonlocal failed
-        if operation == "sync" and not failed:
-            failed = True
+        if operation == "sync" and failed < times:
+            failed += 1
             return errno.EIO
         return pretends(operation, name, index) if pretends is not None else None
 
@@ -190,7 +232,11 @@ NEEDED = {
         naming(TWO), what_moved_after_a_failed_sync_is_safe_when_it_is_said_so
     ),
     "the copy that takes the place of a chunk of an earlier run whose sync failed": Needed(
-        syncing(COPY), what_was_written_anew_after_a_failed_sync_is_safe_when_it_is_said_so
+        syncing(COPY), what_was_written_anew_late_is_safe_when_it_is_said_so
+    ),
+    "the footer, at the end of a run": Needed(syncing_its_footer(ONE), a_chunk_that_was_finished_ended_well),
+    "the footer that an earlier run had no time for": Needed(
+        syncing_its_footer(ONE), a_chunk_that_was_finished_later_ended_well
     ),
     "the folder, once that copy took its place": Needed(
         naming(ONE, before=COPY), what_was_written_anew_after_a_failed_sync_is_safe_when_it_is_said_so

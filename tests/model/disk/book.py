@@ -33,6 +33,8 @@ class Contents:
     tags: Mapping[bytes, Name]
     spent: Mapping[bytes, int]
     damage: tuple[Damage, ...]
+    told: Mapping[bytes, Name]
+    """What it would have told a POS that asked again before anything was sent, by tag."""
 
     def says_lost(self, name: Name) -> bool:
         """Whether the journal says that this record may be lost."""

@@ -72,7 +72,7 @@ class PowerCuts:
     def _look(self, rig: Rig, taken: Sequence[_Taken]) -> None:
         for where, disk, promised in taken:
             try:
-                _check(rig, disk, promised)
+                check_cut(rig, disk, promised)
             except Broken as error:
                 raise Broken(f"seed {self.seed}, power cut {where}: {error}") from error
 
@@ -240,6 +240,17 @@ def _check(rig: Rig, disk: SimDisk, promised: Collection[Name]) -> None:
     """What is on a disk keeps what was promised, and a second start finds the same."""
     found = rig.reader.look(disk)
     rig.book.check(found, promised)
+
+
+def check_cut(rig: Rig, disk: SimDisk, promised: Collection[Name]) -> None:
+    """What a power cut left keeps what was promised, and the till knows of nothing that it cannot send: a POS that
+    asks again would be told that it is captured.
+    """
+    found = rig.reader.look(disk)
+    rig.book.check(found, promised)
+    unfounded = set(found.told.values()) - found.records.keys()
+    if unfounded:
+        raise Broken(f"{sorted(unfounded)} are known, and cannot be sent")
 
 
 def _check_nothing_deleted(name: str, before: bytes, files: Mapping[str, bytes]) -> None:

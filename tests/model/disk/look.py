@@ -85,6 +85,8 @@ class Reader:
 
     async def _read(self, journal: Journal) -> Contents:
         spent = dict(journal.spent)
+        attempts = [fact for facts in self.book.attempts.values() for fact in facts]
+        told = {fact.tag: seen.name for fact in attempts if (seen := journal.find(fact.tag)) is not None}
         await asyncio.sleep(1)
         records: dict[Name, bytes] = {}
         for name, plain in self._drained(journal):
@@ -92,9 +94,8 @@ class Reader:
                 raise Broken(f"{name} is there twice, with two contents")
         if journal.queue().records:
             raise Broken(f"{journal.queue().records} records are queued, but cannot be sent")
-        attempts = [fact for facts in self.book.attempts.values() for fact in facts]
         tags = {fact.tag: seen.name for fact in attempts if (seen := journal.find(fact.tag)) is not None}
-        return Contents(records, tags, spent, journal.damage)
+        return Contents(records, tags, spent, journal.damage, told)
 
     def _drained(self, journal: Journal) -> Iterable[tuple[Name, bytes]]:
         for lane in LANES:

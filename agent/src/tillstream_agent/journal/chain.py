@@ -65,10 +65,10 @@ class Chain:
         return opened
 
     def close(self) -> None:
-        """Write no more to the open chunk, and give it its footer."""
+        """Write no more to the open chunk; it gets its footer once it is synced."""
         target = self.open
         if target is not None:
-            self.writer.close(target)
+            target.wants_footer = True
             self.give_up(target)
 
     def give_up(self, target: OpenChunk) -> None:

@@ -161,3 +161,5 @@ class OpenChunk:
     directory_entry: int = 0
     entries: list[Entry] = field(default_factory=list)
     unsynced: list[Unsynced] = field(default_factory=list)
+    wants_footer: bool = False
+    """It was closed whole, and gets its footer once its frames are on the disk."""

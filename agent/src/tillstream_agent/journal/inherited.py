@@ -123,8 +123,8 @@ class Inherited:
                 waiter.cancel()
 
     async def _settle(self, chunk: Chunk) -> None:
-        if self._shelf.get(chunk.number) is not None:
-            await self._finish(chunk)
+        """Sync it, and then finish it: a footer is believed about the frames before it."""
+        safe: bool | None = True
         if not chunk.done:
             safe = await self._sync(chunk)
             if safe is None:
@@ -133,6 +133,8 @@ class Inherited:
                 self._doubtful[chunk.number] = chunk
                 self._renew_at = self._clock.monotonic() + RENEW_AFTER_S
             chunk.synced_end = chunk.frames_end
+        if safe and self._shelf.get(chunk.number) is not None:
+            await self._finish(chunk)
         self._pending.pop(chunk.number, None)
         self._release(chunk)
 

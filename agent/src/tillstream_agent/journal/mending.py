@@ -24,7 +24,8 @@ def quarantine(disk: Disk, name: str) -> None:
 async def finish(disk: Disk, directory: Directory, found: Look) -> None:
     """Cut off what follows the last frame, and give the chunk the footer that its writer had no time for.
 
-    Only for a chunk that has lost nothing at its end. Does not sync it. Raises `OSError`; the next start tries again.
+    Only for a chunk that has lost nothing at its end, and whose frames are on the disk. Raises `OSError`; the next
+    start tries again.
     """
     chunk = found.chunk
     await keep_torn(disk, directory, chunk)
@@ -42,6 +43,8 @@ async def finish(disk: Disk, directory: Directory, found: Look) -> None:
     except OSError:
         file.cut(chunk.frames_end)
         raise
+    else:
+        await file.sync()
     finally:
         file.close()
 

@@ -208,9 +208,22 @@ class Syncer:
             del target.unsynced[:pending]
             self._shelf.note_synced(last)
             self._observer.synced(pending, self._clock.monotonic() - started)
-        if target.chunk.closed and not target.unsynced:
-            self._tags.settle(target.chunk.number)
         self._synced_before = self._first_unsynced()
+        if target.chunk.closed and not target.unsynced:
+            await self._finish(target)
+            self._tags.settle(target.chunk.number)
+
+    async def _finish(self, target: OpenChunk) -> None:
+        """Give a chunk whose frames are on the disk its footer. Where that fails, the next start scans the frames."""
+        if not target.wants_footer:
+            return
+        target.wants_footer = False
+        self._chain.writer.finish(target)
+        try:
+            with self._patience():
+                await target.file.sync()
+        except OSError as error:
+            self._observer.sync_failed(target.chunk.number, str(error))
 
     def _first_unsynced(self) -> int:
         """Every seq of this epoch before this one survives a power cut."""

@@ -115,8 +115,12 @@ class ChunkWriter:
         target.unsynced.append(Unsynced(seq, kind, entry, plain))
         return len(frame)
 
-    def close(self, target: OpenChunk) -> None:
-        """Append the footer, as far as there is room: a chunk without one is scanned at the next start."""
+    def finish(self, target: OpenChunk) -> None:
+        """Append the footer, as far as there is room: a chunk without one is scanned at the next start.
+
+        Only once all frames are on the disk. A power cut may keep a later write and take an earlier one, and a footer
+        is believed about the frames before it.
+        """
         chunk = target.chunk
         footer = Footer(chunk.header.first_seq, tuple(target.entries)).encode()
         try:
