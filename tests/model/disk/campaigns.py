@@ -250,7 +250,7 @@ def check_cut(rig: Rig, disk: SimDisk, promised: Collection[Name]) -> None:
     rig.book.check(found, promised)
     unfounded = set(found.told.values()) - found.records.keys()
     if unfounded:
-        raise Broken(f"{sorted(unfounded)} are known, and cannot be sent")
+        raise Broken(f"{unfounded} are known, and cannot be sent")
 
 
 def _check_nothing_deleted(name: str, before: bytes, files: Mapping[str, bytes]) -> None:
