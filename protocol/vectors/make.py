@@ -16,7 +16,18 @@ from nacl.public import PrivateKey
 from tillstream_protocol.codec import encode
 from tillstream_protocol.decisions import Budget, Campaign, Decision, offer_id
 from tillstream_protocol.effects import Discount
-from tillstream_protocol.events import MemberIdentified, OfferAnswered, OfferShown, Original, Record, RecordsLost
+from tillstream_protocol.events import (
+    BasketChanged,
+    MemberIdentified,
+    Observation,
+    OfferAnswered,
+    OfferShown,
+    Original,
+    Record,
+    RecordsLost,
+    SurveyAnswer,
+    WishListEntry,
+)
 from tillstream_protocol.facts import identification_occasion_key, sale_occasion_key
 from tillstream_protocol.framing import ChunkHeader, ClearHeader, Entry, Footer, Place, Spend
 from tillstream_protocol.messages import (
@@ -109,7 +120,8 @@ SALE = Transaction(
     tenders=(Tender(type="cash", amount=1234),),
     customer=Customer(identifiers=(Identifier(scheme="loyalty", value="4711"),)),
 )
-IDENTIFIED = MemberIdentified(identifiers=(Identifier(scheme="loyalty", value="4711"),), event_id="e-1", basket="b-1")
+PERSON = (Identifier(scheme="loyalty", value="4711"),)
+IDENTIFIED = MemberIdentified(identifiers=PERSON, event_id="e-1", basket="b-1")
 OFFER = offer_id(CAMPAIGN, sale_occasion_key(SALE), OFFER_KEY)
 DECISION = Decision(
     offer_id=OFFER,
@@ -122,6 +134,13 @@ DECISION = Decision(
     lease=LEASE,
     effects=CAMPAIGN.effects,
 )
+
+
+def of_basket(body: BasketChanged | Observation | SurveyAnswer | WishListEntry, captured_at: int) -> Record:
+    """A record of version 2."""
+    return Record(body=body, captured_at=captured_at, version=2, basket=fixed("basket", 16))
+
+
 RECORDS = {
     "transaction": Record(body=SALE, captured_at=WHEN, decisions=(DECISION,), pack=7, reconciles=True),
     "member_identified": Record(body=IDENTIFIED, captured_at=WHEN + 1),
@@ -137,6 +156,10 @@ RECORDS = {
         body=RecordsLost(epoch=fixed("parent", 16), first=39, last=40, chunk=2, reason="damaged_frame"),
         captured_at=WHEN + 4,
     ),
+    "basket_changed": of_basket(BasketChanged("b-1", "suspended", 2, 1234, "EUR", PERSON), WHEN + 5),
+    "observation": of_basket(Observation("other_bags", "two of them", "e-2", "b-1", PERSON, WHEN), WHEN + 6),
+    "survey_answer": of_basket(SurveyAnswer("nps", "9", "", OFFER, "e-3", "b-1"), WHEN + 7),
+    "wish_list_entry": of_basket(WishListEntry("A2", "in blue", "e-4", "b-1", PERSON), WHEN + 8),
 }
 
 
@@ -165,7 +188,8 @@ def chunk() -> dict[str, object]:
     )
     seal, place, previous = RecordSeal(data_key, limit=1 << 20), Place(TILL, EPOCH, 3), bytes(16)
     frames, entries, whole = [], [], header.encode(DEVICE) * 2
-    for index, (kind, record) in enumerate(RECORDS.items()):
+    first_version = [(kind, record) for kind, record in RECORDS.items() if record.version == 1]
+    for index, (kind, record) in enumerate(first_version):
         spends = (Spend(LEASE, 1),) if kind == "transaction" else ()
         tag = fixed(f"tag {index}", 16) if index < 2 else bytes(16)
         packed, nonce = stored(encode(record)), fixed(f"nonce {index}", 24)

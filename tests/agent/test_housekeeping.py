@@ -48,7 +48,9 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     letters = Letters(till.clock)
     answered: list[bytes] = []
     acknowledged = asyncio.Event()
-    keeping = Housekeeping(journal, state, till.clock.now_ms, telling.events, acknowledged, lambda: answered, letters)
+    keeping = Housekeeping(
+        journal, state, till.clock.now_ms, telling.events, acknowledged, lambda: answered, letters, lambda: None
+    )
     yield House(till, journal, state, telling, keeping, letters, answered, acknowledged)
     await journal.close()
     await state.close()

@@ -16,12 +16,14 @@ from prometheus_client import CollectorRegistry
 from support.gateways import Gateway
 from support.tills import TestTill, TurnedClock
 from tillstream_agent.app import World, run
+from tillstream_agent.baskets import Baskets
 from tillstream_agent.capture import Capture, Enrolment
 from tillstream_agent.clock import Clock, SystemClock
 from tillstream_agent.config import Config
 from tillstream_agent.display.board import Board, Card
 from tillstream_agent.events import Events, json_logger
 from tillstream_agent.folder import Folder, Identity
+from tillstream_agent.hooks.counter import Counter as BasketCounter
 from tillstream_agent.hooks.requests import Desk
 from tillstream_agent.journal import Disk, Journal
 from tillstream_agent.letters import Letters
@@ -38,7 +40,7 @@ from tillstream_protocol.effects import CustomerMessage
 from tillstream_protocol.events import MemberIdentified
 from tillstream_protocol.limits import DEFAULT
 from tillstream_protocol.messages import OfferPush, Token
-from tillstream_protocol.pack import Pack, sign_pack
+from tillstream_protocol.pack import Lease, Pack, sign_pack
 from tillstream_protocol.signing import SignKey
 from tillstream_protocol.transaction import Identifier, Line, Moment, Source, Transaction
 
@@ -119,12 +121,14 @@ class Counter:
     """What stands behind the doors: real journal, edge, capture and board."""
 
     telling: Telling
+    till: TestTill
     clock: TurnedClock
     journal: Journal
     edge: Edge
     board: Board
     link: Link
     desk: Desk
+    baskets: BasketCounter
     reporter: Reporter
     shown: list[Card]
     letters: Letters
@@ -133,7 +137,9 @@ class Counter:
 
 
 @asynccontextmanager
-async def counter(folder: Path, *campaigns: Campaign, disk: Disk | None = None) -> AsyncIterator[Counter]:
+async def counter(
+    folder: Path, *campaigns: Campaign, disk: Disk | None = None, leases: tuple[Lease, ...] = ()
+) -> AsyncIterator[Counter]:
     """The parts behind the doors, on a journal in `folder`."""
     till = TestTill(folder / "journal", FAST, disk)
     telling = Telling()
@@ -141,7 +147,7 @@ async def counter(folder: Path, *campaigns: Campaign, disk: Disk | None = None) 
     till_id = till.keys.till_id
     edge = Edge(server_public_key=SERVER.public, till_id=till_id, clock=till.clock)
     sealed_to = (till.keys.identity().server_public, till.keys.identity().escrow_public)
-    pack = Pack(1, "acme", "north", till_id, NOW_MS, NOW_MS + HOUR_MS, campaigns, (), bytes(32), *sealed_to)
+    pack = Pack(1, "acme", "north", till_id, NOW_MS, NOW_MS + HOUR_MS, campaigns, leases, bytes(32), *sealed_to)
     edge.accept(sign_pack(pack, SERVER))
     capture = Capture(
         journal,
@@ -165,11 +171,14 @@ async def counter(folder: Path, *campaigns: Campaign, disk: Disk | None = None) 
     reporter = Reporter(
         who, "1.0", folder, journal, edge, link, telling.events, telling.latency, till.clock, 8710, letters, 0
     )
-    desk = Desk(capture, board, telling.events, till_id=till_id, reports=reporter)
+    baskets = BasketCounter(capture, Baskets(till.clock, os.urandom), board, telling.events, till.clock)
+    desk = Desk(capture, baskets, board, telling.events, till_id=till_id, reports=reporter)
     flow = UploadFlow(journal, telling.events, link, lambda: 0.5, FAST, letters)
     queue = QueueDesk(flow, journal, letters, telling.events, lambda: None)
     try:
-        yield Counter(telling, till.clock, journal, edge, board, link, desk, reporter, shown, letters, flow, queue)
+        yield Counter(
+            telling, till, till.clock, journal, edge, board, link, desk, baskets, reporter, shown, letters, flow, queue
+        )
     finally:
         await journal.close()
 

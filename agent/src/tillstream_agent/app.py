@@ -7,6 +7,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TextIO
 
 from prometheus_client import CollectorRegistry
@@ -18,6 +19,7 @@ from tillstream_protocol.signing import SignKey
 
 from . import __version__
 from .aftermath import MARK, Aftermath, Runs
+from .baskets import Baskets
 from .boot import boot_id
 from .capture import Capture, Enrolment
 from .clock import Clock, CorrectedClock
@@ -26,6 +28,7 @@ from .display.board import Board, Card
 from .display.stream import Display
 from .events import Events, JournalEvents, json_logger
 from .folder import Folder, Identity, write_private
+from .hooks.counter import Counter
 from .hooks.http import HttpDoor
 from .hooks.requests import Desk
 from .hooks.socket import SocketDoor
@@ -97,6 +100,7 @@ class _Core:
     board: Board
     link: Link
     reporter: Reporter
+    counter: Counter
     desk: Desk
     letters: Letters
     aftermath: Aftermath
@@ -150,7 +154,8 @@ async def _core(stack: AsyncExitStack, folder: Folder, identity: Identity, confi
         letters,
         config.journal_reserve_bytes,
     )
-    desk = Desk(capture, board, events, till_id=identity.till_id, reports=reporter)
+    counter = Counter(capture, Baskets(world.clock, world.randomness), board, events, world.clock)
+    desk = Desk(capture, counter, board, events, till_id=identity.till_id, reports=reporter)
     return _Core(
         folder,
         identity,
@@ -165,6 +170,7 @@ async def _core(stack: AsyncExitStack, folder: Folder, identity: Identity, confi
         board,
         link,
         reporter,
+        counter,
         desk,
         letters,
         Aftermath(journal, capture, runs, folder, events, found),
@@ -295,6 +301,7 @@ async def _sync(stack: AsyncExitStack, core: _Core) -> _Sync:
         uploader.acknowledged,
         core.desk.take_answered,
         core.letters,
+        partial(core.counter.abandon, core.config.baskets_abandon_s),
     )
     stack.push_async_callback(housekeeping.finish)
     queue = QueueDesk(flow, core.journal, core.letters, core.events, acknowledgements_changed)

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from operator import attrgetter
 from typing import Final
@@ -18,15 +18,23 @@ from tillstream_protocol.decisions import Decision
 from tillstream_protocol.errors import InvalidInput
 from tillstream_protocol.events import (
     KIND_NUMBERS,
+    BasketChanged,
     MemberIdentified,
     OfferAnswered,
     OfferShown,
     Original,
     Record,
     RecordsLost,
+    Remark,
+    SurveyAnswer,
+    WishListEntry,
+    version_of,
 )
 from tillstream_protocol.facts import (
+    Goods,
     LazyFacts,
+    basket_facts,
+    basket_occasion_key,
     identification_facts,
     identification_occasion_key,
     sale_facts,
@@ -66,6 +74,14 @@ class Enrolment:
 
 
 @dataclass(frozen=True, slots=True)
+class Closing:
+    """The basket that a sale closes: its key, and the offers that were shown on it and not declined."""
+
+    key: bytes
+    offers: frozenset[bytes]
+
+
+@dataclass(frozen=True, slots=True)
 class Captured:
     """A record's name, whether it was captured before, and what the till decided on it."""
 
@@ -97,10 +113,13 @@ class Capture:
         self._clock = clock
         self._recent: OrderedDict[bytes, tuple[Decision, ...]] = OrderedDict()
 
-    def transaction(self, given: Transaction, original: Original | None = None) -> Captured:
+    def transaction(
+        self, given: Transaction, original: Original | None = None, closes: Closing | None = None
+    ) -> Captured:
         """Capture a transaction. Empty retailer, store, till and currency become this till's.
 
-        Raises `InvalidInput` naming the field, `TooLarge`, or `JournalError`; then nothing was written.
+        What was offered on the basket that it `closes` is settled with it. Raises `InvalidInput` naming the field,
+        `TooLarge`, or `JournalError`; then nothing was written.
         """
         placed = self._place(given)
         check(placed)
@@ -116,23 +135,26 @@ class Capture:
         if original is not None:
             original, more = _cut_original(original)
             redactions += more
+        basket = closes.key if closes is not None else None
         return self._append(
             Record(
                 body=cut,
                 captured_at=self._clock.now_ms(),
+                version=version_of(cut, basket),
                 clock_trusted=self._edge.clock_trusted,
-                decisions=self._decide(cut),
+                decisions=self._decide(cut, closes),
                 pack=self._edge.pack_version,
                 redactions=redactions,
                 reconciles=reconcile(cut),
                 original=original,
+                basket=basket,
             ),
             tag,
             self._checksum(content),
         )
 
-    def member_identified(self, given: MemberIdentified) -> Captured:
-        """Capture that somebody was identified. With an event id, a repeat is answered as one.
+    def member_identified(self, given: MemberIdentified, basket: bytes | None = None) -> Captured:
+        """Capture that somebody was identified. With an event id, a repeat is answered as one. `basket` is a key.
 
         Raises as `transaction` does; `InvalidInput` also when card numbers were all that was given.
         """
@@ -154,12 +176,57 @@ class Capture:
         record = Record(
             body=event,
             captured_at=now,
+            version=version_of(event, basket),
             clock_trusted=self._edge.clock_trusted,
             decisions=tuple(self._edge.decide("member_identified", store, facts, key, self._journal)),
             pack=self._edge.pack_version,
             redactions=redactions,
+            basket=basket,
         )
         return self._append(record, tag, self._checksum(content))
+
+    def remark(self, given: Remark, basket: bytes | None = None) -> Captured:
+        """Capture what somebody said or noticed. With an event id, a repeat is answered as one. `basket` is a key.
+
+        Raises `InvalidInput`, `TooLarge` or `JournalError`; then nothing was written.
+        """
+        _check_remark(given)
+        now = self._clock.now_ms()
+        content = encode(given)
+        cut, redactions = cut_cards(given, content)
+        named = not given.event_id or _names_one_of(given.event_id, given.identifiers)
+        kind = str(type(given).__struct_config__.tag).encode()
+        tag, seen = self._find(NO_TAG if named else self._tag(kind, given.event_id.encode()), content)
+        if seen is not None:
+            return Captured(seen.name, True, ())
+        event_id = self._random(16).hex() if named else given.event_id
+        body = msgspec.structs.replace(cut, event_id=event_id, at=now if given.at is None else given.at)
+        return self._append(self._told(body, now, basket, redactions), tag, self._checksum(content))
+
+    def basket(self, change: BasketChanged, basket: bytes) -> Captured:
+        """Capture what became of a basket that ended in no sale, or not yet. Raises `TooLarge` or `JournalError`."""
+        now = self._clock.now_ms()
+        cut, redactions = cut_cards(change, encode(change))
+        return self._append(self._told(msgspec.structs.replace(cut, at=now), now, basket, redactions), NO_TAG, 0)
+
+    def weigh(self, goods: Goods, basket: bytes, *, offset_minutes: int, made: int) -> list[Decision]:
+        """What would be offered on an open basket by its key: nothing is captured, and no lease is drawn on.
+
+        `made` is how many offers it has already.
+        """
+        where = self._where
+        if not goods.currency:
+            goods = replace(goods, currency=where.currency)
+        make = partial(
+            basket_facts,
+            goods,
+            retailer=where.retailer,
+            store=where.store,
+            at_ms=self._clock.now_ms(),
+            offset_minutes=offset_minutes,
+        )
+        key = basket_occasion_key(where.till_id, basket)
+        return self._edge.decide("basket", where.store, LazyFacts(make), key, self._journal, made=made)
 
     def event(self, body: OfferShown | OfferAnswered) -> Captured:
         """Capture what became of an offer. Raises `TooLarge` or `JournalError`."""
@@ -189,16 +256,30 @@ class Capture:
                 "captured, but the disk has not confirmed it", limit=f"{deadline} s", hint="ask again with the same id"
             ) from error
 
-    def _decide(self, sale: Transaction) -> tuple[Decision, ...]:
+    def _decide(self, sale: Transaction, closes: Closing | None) -> tuple[Decision, ...]:
         """The till's own decisions on a sale; one that is only training makes no offers."""
         if sale.training or sale.test:
             return ()
-        key = sale_occasion_key(sale)
         facts = LazyFacts(partial(sale_facts, sale))
-        return tuple(self._edge.decide("transaction", sale.store, facts, key, self._journal))
+        decide = partial(self._edge.decide, store=sale.store, facts=facts, journal=self._journal)
+        settled: list[Decision] = []
+        if closes is not None and closes.offers:
+            settled = decide("basket", key=basket_occasion_key(self._where.till_id, closes.key), among=closes.offers)
+        made = sum(decision.outcome == "offered" for decision in settled)
+        return (*settled, *decide("transaction", key=sale_occasion_key(sale), made=made))
 
     def _bare(self, body: OfferShown | OfferAnswered | RecordsLost) -> Record:
         return Record(body=body, captured_at=self._clock.now_ms(), clock_trusted=self._edge.clock_trusted)
+
+    def _told(self, body: Remark | BasketChanged, now_ms: int, basket: bytes | None, redactions: int) -> Record:
+        return Record(
+            body=body,
+            captured_at=now_ms,
+            version=version_of(body, basket),
+            clock_trusted=self._edge.clock_trusted,
+            redactions=redactions,
+            basket=basket,
+        )
 
     def _append(self, record: Record, tag: bytes, checksum: int) -> Captured:
         spends = [Spend(d.lease, 1) for d in record.decisions if d.lease is not None]
@@ -246,6 +327,13 @@ class Capture:
 
     def _tag(self, *parts: bytes) -> bytes:
         return keyed_tag(self._tag_key, parts)
+
+
+def _check_remark(given: Remark) -> None:
+    if isinstance(given, SurveyAnswer) and not (given.answer or given.text):
+        raise InvalidInput("there is no answer", field="answer", hint="give an answer, a text, or both")
+    if isinstance(given, WishListEntry) and not (given.sku or given.text):
+        raise InvalidInput("there is no wish", field="text", hint="give a sku, a text, or both")
 
 
 def _names_one_of(own_id: str, people: Sequence[Identifier]) -> bool:

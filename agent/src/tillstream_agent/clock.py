@@ -33,6 +33,11 @@ class SystemClock:
         return time.monotonic()
 
 
+def local_offset_minutes(at_ms: int) -> int:
+    """How far the machine's time zone is ahead of UTC at a time in milliseconds since 1970."""
+    return time.localtime(at_ms / 1000).tm_gmtoff // 60
+
+
 class CorrectedClock:
     """The server's time as it was last heard, carried on by the monotonic clock; until then the machine's own.
 

@@ -33,6 +33,8 @@ class Config:
     """0 takes any free port."""
     hook_origins: tuple[str, ...] = ()
     """Origins of web pages that may call the hook, e.g. `https://pos.example`."""
+    baskets_abandon_s: float = 4 * 3600.0
+    """A basket that was not touched for so long is given up."""
     sync_heartbeat_s: float = 15.0
     sync_timeout_s: float = 30.0
     sync_ca_file: str = ""
@@ -117,6 +119,7 @@ def _origin(value: Any) -> str:
 _SETTINGS: Final = (
     _Setting("hook.port", "hook_port", "a whole number from 0 to 65535", _whole(0, 65_535)),
     _Setting("hook.origins", "hook_origins", "origins such as https://pos.example", _origins),
+    _Setting("baskets.abandon_s", "baskets_abandon_s", "seconds from 60 to 604800", _number(60, 604_800)),
     _Setting("sync.heartbeat_s", "sync_heartbeat_s", "seconds from 1 to 3600", _number(1, 3600)),
     _Setting("sync.timeout_s", "sync_timeout_s", "seconds from 1 to 600", _number(1, 600)),
     _Setting("sync.ca_file", "sync_ca_file", "the path of a file of certificates", _text),

@@ -107,6 +107,11 @@ class Events:
         metrics.hook_seconds.observe(seconds)
         self._latency.add(seconds)
 
+    def weighed(self, seconds: float) -> None:
+        """An open basket was answered after `seconds`; nothing was captured."""
+        self._metrics.hook_seconds.observe(seconds)
+        self._latency.add(seconds)
+
     def decided(self, offers: int) -> None:
         """The till itself made offers."""
         self._metrics.offers_decided.inc(offers)

@@ -31,6 +31,8 @@ class Housekeeping:
     acknowledged: asyncio.Event
     take_answered: Callable[[], list[bytes]]
     letters: Letters
+    leave_baskets: Callable[[], None]
+    """Gives up baskets that nobody comes back to."""
 
     async def keep_acknowledgements(self) -> None:
         """Save what the server holds, and what it would not take, soon after it said so, at most once a second."""
@@ -49,6 +51,7 @@ class Housekeeping:
 
     async def sweep(self) -> None:
         """One round."""
+        self.leave_baskets()
         await self._attempt("sweep the journal", self._sweep_journal)
         await self._attempt("keep dead letters", self._save_letters)
         await self._attempt("forget offers", self._forget_offers)

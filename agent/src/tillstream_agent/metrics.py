@@ -17,7 +17,15 @@ from prometheus_client.registry import Collector
 from tillstream_protocol.messages import HookLatency
 
 DOORS: Final = ("http", "socket")
-KINDS: Final = ("transaction", "member_identified", "offer_answered")
+KINDS: Final = (
+    "basket_changed",
+    "member_identified",
+    "observation",
+    "offer_answered",
+    "survey_answer",
+    "transaction",
+    "wish_list_entry",
+)
 ACKS: Final = ("os", "disk")
 REFUSALS: Final = (
     "disconnected",
@@ -29,6 +37,7 @@ REFUSALS: Final = (
     "method_not_allowed",
     "not_found",
     "not_on_disk",
+    "stale_revision",
     "too_large",
     "unauthorized",
     "unsupported_media_type",

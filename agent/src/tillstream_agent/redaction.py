@@ -14,7 +14,7 @@ from typing import Final, TypeVar, cast
 import msgspec
 from msgspec import Struct
 
-from tillstream_protocol.transaction import Identifier, Transaction
+from tillstream_protocol.transaction import Identifier
 
 from .cards import cut_numbers, digits_of, drop_tracks, may_hold_card
 
@@ -48,15 +48,15 @@ _OTHER_NUMBERS: Final = ("loyalty", "phone")
 """Schemes of identifiers whose numbers may look like a card's by chance, and are none."""
 
 
-def cut_cards(transaction: Transaction, encoded: bytes) -> tuple[Transaction, int]:
-    """The transaction without card numbers, verification values and track data, and how many were cut.
+def cut_cards(fact: T, encoded: bytes) -> tuple[T, int]:
+    """A fact without card numbers, verification values and track data, and how many were cut.
 
-    `encoded` is the transaction as msgpack.
+    `encoded` is the fact as msgpack.
     """
     if not _suspicious(encoded):
-        return transaction, 0
+        return fact, 0
     cutter = _Cutter()
-    return cutter.struct(transaction), cutter.count
+    return cutter.struct(fact), cutter.count
 
 
 def cut_identifiers(identifiers: tuple[Identifier, ...]) -> tuple[tuple[Identifier, ...], int]:

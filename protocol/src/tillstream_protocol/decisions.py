@@ -20,7 +20,8 @@ from .limits import MAX_OFFERS_SHOWN, MAX_SHORT, MAX_TEXT
 from .rules import Compiled, Condition, Facts, compile_condition, variables_of
 from .transaction import Code, Count, InstantMs
 
-Trigger = Literal["transaction", "member_identified"]
+Trigger = Literal["transaction", "member_identified", "basket"]
+"""A `basket` is decided on at the till alone, again with each change while it is open, and settled when it closes."""
 
 
 class Budget(Struct, frozen=True, forbid_unknown_fields=True):

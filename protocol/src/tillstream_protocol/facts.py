@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from .events import MemberIdentified
 from .rules import Fact, Facts
-from .transaction import IdempotencyKey, Moment, Transaction, idempotency_key
+from .transaction import IdempotencyKey, Line, Moment, Transaction, idempotency_key
 
 MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS
@@ -34,18 +35,40 @@ class LazyFacts:
 def sale_facts(transaction: Transaction) -> dict[str, Fact]:
     """The facts of a transaction whose retailer, store and till are filled in."""
     t = transaction
-    lines = [line for line in t.lines if not line.void]
     return {
         "sale.kind": t.kind,
         "sale.total": t.total,
         "sale.currency": t.currency,
-        "sale.lines": len(lines),
-        "sale.skus": tuple(line.sku for line in lines if line.sku is not None),
-        "sale.categories": tuple(dict.fromkeys(line.hierarchy[0] for line in lines if line.hierarchy)),
+        **_goods_facts(t.lines),
         "till.store": t.store,
         "till.retailer": t.retailer,
         "member.known": t.customer is not None and bool(t.customer.identifiers),
         **_time_facts(t.end.at, t.end.offset_minutes),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Goods:
+    """What is in a basket that is still open: `total` in minor units of `currency`."""
+
+    lines: tuple[Line, ...]
+    total: int
+    currency: str
+    known: bool
+    """Whether its member is known."""
+
+
+def basket_facts(goods: Goods, *, retailer: str, store: str, at_ms: int, offset_minutes: int) -> dict[str, Fact]:
+    """The facts of a basket at `at_ms`; they are those of the sale that it will be."""
+    return {
+        "sale.kind": "sale",
+        "sale.total": goods.total,
+        "sale.currency": goods.currency,
+        **_goods_facts(goods.lines),
+        "till.store": store,
+        "till.retailer": retailer,
+        "member.known": goods.known,
+        **_time_facts(at_ms, offset_minutes),
     }
 
 
@@ -76,10 +99,24 @@ def identification_occasion_key(event: MemberIdentified, till_id: bytes) -> byte
     return b"identified\0" + till_id + event.event_id.encode()
 
 
+def basket_occasion_key(till_id: bytes, basket: bytes) -> bytes:
+    """The name of the occasion that an open basket is, by the key that its till gave it."""
+    return b"basket\0" + till_id + basket
+
+
 def local_hour_ms(moment: Moment) -> int:
     """The start of the local hour that a moment lies in, as if local time were UTC; milliseconds since 1970."""
     local = moment.at + moment.offset_minutes * MINUTE_MS
     return local - local % HOUR_MS
+
+
+def _goods_facts(every: Sequence[Line]) -> dict[str, Fact]:
+    lines = [line for line in every if not line.void]
+    return {
+        "sale.lines": len(lines),
+        "sale.skus": tuple(line.sku for line in lines if line.sku is not None),
+        "sale.categories": tuple(dict.fromkeys(line.hierarchy[0] for line in lines if line.hierarchy)),
+    }
 
 
 def _time_facts(at_ms: int, offset_minutes: int) -> dict[str, Fact]:

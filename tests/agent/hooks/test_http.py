@@ -46,6 +46,11 @@ class Pos:
         async with self.client.post(self.url(path), data=data, headers=headers) as reply:
             return reply.status, msgspec.json.decode(await reply.read())
 
+    async def puts(self, path: str, body: object) -> tuple[int, Any]:
+        headers = {**BEARER, "Content-Type": "application/json"}
+        async with self.client.put(self.url(path), data=msgspec.json.encode(body), headers=headers) as reply:
+            return reply.status, msgspec.json.decode(await reply.read())
+
     async def gets(self, path: str, headers: dict[str, str] | None = None) -> tuple[int, str]:
         async with self.client.get(self.url(path), headers=headers, allow_redirects=False) as reply:
             return reply.status, await reply.text()
@@ -404,3 +409,39 @@ async def next_board(stream: aiohttp.ClientResponse) -> dict[str, Any]:
         if line.startswith(b"data: "):
             board: dict[str, Any] = msgspec.json.decode(line.removeprefix(b"data: "))
             return board
+
+
+async def test_a_basket_is_put_and_answered(pos: Pos) -> None:
+    body = {"revision": 1, "state": "open", "lines": [{"seq": 0, "amount": 500}], "identifiers": [CARD]}
+    status, reply = await pos.puts("/v1/baskets/b%2F1", body)
+    assert (status, reply["basket"], [one["campaign"] for one in reply["effects"]]) == (200, "b/1", ["welcome"])
+    assert "seq" not in reply
+    status, again = await pos.puts("/v1/baskets/b%2F1", body)
+    assert (status, again) == (200, reply)
+    status, refused = await pos.puts("/v1/baskets/b%2F1", {**body, "revision": 0})
+    assert (status, refused["error"]["code"], refused["error"]["limit"]) == (409, "stale_revision", "more than 1")
+    closed = {"revision": 2, "state": "closed", "sale": msgspec.to_builtins(sale("b/1"))}
+    status, reply = await pos.puts("/v1/baskets/b%2F1?ack=disk", closed)
+    assert (status, reply["state"], reply["ack"], reply["seq"]) == (201, "closed", "disk", 1)
+    assert pos.counter.telling.counted("refusals", reason="stale_revision") == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "kind"),
+    [
+        ("/v1/observations", {"kind": "other_bags", "text": "two"}, "observation"),
+        ("/v1/survey-answers", {"question": "nps", "answer": "9", "offer": "ab" * 16}, "survey_answer"),
+        ("/v1/wish-list", {"text": "the blue one"}, "wish_list_entry"),
+    ],
+)
+async def test_what_is_said_at_a_till_is_one_small_call(pos: Pos, path: str, body: dict[str, str], kind: str) -> None:
+    first = await pos.posts(path, {**body, "event_id": "e1"})
+    again = await pos.posts(path, {**body, "event_id": "e1"})
+    assert (first[0], again[0]) == (201, 200)
+    assert first[1] == again[1] == {**first[1], "seq": 0, "ack": "os"}
+    assert pos.counter.telling.counted("captures", door="http", kind=kind, ack="os") == 1
+    status, refused = await pos.posts(path, {**body, "mood": "good"})
+    assert (status, refused["error"]["code"]) == (400, "invalid_input")
+
+
+CARD = {"scheme": "loyalty", "value": "4711"}

@@ -284,3 +284,28 @@ def test_a_message_of_exactly_the_limit_is_taken_and_one_byte_more_is_not() -> N
         list(Borders(100).feed(msgspec.msgpack.encode(b"x" * 99)))
     with pytest.raises(InvalidInput):
         list(Borders(100).feed(b"\xc1"))
+
+
+async def test_baskets_and_what_is_said_over_them_go_over_the_socket_too(pos: Pos) -> None:
+    line = {"seq": 0, "amount": 500}
+    opened = await pos.calls("basket", {"revision": 1, "state": "open", "lines": [line]}, id="b1")
+    assert (opened["status"], opened["body"]) == (
+        200,
+        {"basket": "b1", "revision": 1, "state": "open", "effects": []},
+    )
+    for call, body in (
+        ("observation", {"kind": "other_bags", "basket": "b1"}),
+        ("survey_answer", {"question": "nps", "answer": "9", "basket": "b1"}),
+        ("wish", {"sku": "A2", "basket": "b1"}),
+    ):
+        said = await pos.calls(call, body, ack="disk")
+        assert (said["status"], said["body"]["ack"]) == (201, "disk")
+    closed = await pos.calls("basket", {"revision": 2, "state": "closed", "sale": _built(sale("b1"))}, id="b1")
+    assert (closed["status"], closed["body"]["seq"]) == (201, 3)
+    stale = await pos.calls("basket", {"revision": 1, "state": "closed", "sale": _built(sale("b1"))}, id="b1")
+    assert (stale["status"], stale["error"]["code"]) == (409, "stale_revision")
+    assert pos.counter.telling.counted("captures", door="socket", kind="observation", ack="disk") == 1
+
+
+def _built(body: object) -> object:
+    return msgspec.to_builtins(body)

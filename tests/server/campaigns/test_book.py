@@ -51,6 +51,8 @@ def test_a_campaign_file_becomes_a_campaign() -> None:
         ({"condition": {"var": "sale.total"}}, "condition"),
         ({"condition": {">=": [{"var": "sale.total"}, 2**60]}}, "condition.>=[1]"),
         ({"trigger": "member_identified"}, "condition"),
+        ({"trigger": "basket", "condition": {">": [{"var": "member.visits"}, 3]}}, "condition"),
+        ({"trigger": "basket", "once_per": "member"}, "once_per"),
         ({"budget": {"units": 5, "lease": 6}}, "budget.lease"),
         ({"stores": ["north", "north"]}, "stores"),
     ],

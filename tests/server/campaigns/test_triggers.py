@@ -9,8 +9,9 @@ import msgspec
 import pytest
 
 from support.campaigning import EPOCH, NOW, REGULAR, Server, Till, campaign, sale
-from tillstream_protocol.decisions import Budget, Decision
-from tillstream_protocol.events import OfferAnswered, OfferShown
+from tillstream_protocol.decisions import Budget, Decision, Occasion, decide, ready
+from tillstream_protocol.events import OfferAnswered, OfferShown, Record
+from tillstream_protocol.facts import basket_occasion_key, sale_facts
 from tillstream_protocol.messages import OfferPush, PackPush, Push
 from tillstream_server.campaigns.leases import SERVER, server_lease
 from tillstream_server.campaigns.triggers import Marked
@@ -324,3 +325,49 @@ async def test_a_rolled_back_batch_leaves_nothing_and_is_decided_anew(server: Se
     assert await server.decisions() == []
     [push] = await server.processes(fired)
     assert push.seq == 1
+
+
+BASKET = b"k" * 16
+
+
+async def settled(server: Server, *, key: bytes = BASKET, total: int = 2500) -> list[str | None]:
+    """The verdicts on a till's decision about an open basket that became a sale."""
+    device = await server.enrols()
+    one = campaign(trigger="basket")
+    await server.puts(one)
+    closed = sale(total=total)
+    occasion = Occasion(
+        trigger="basket",
+        store="north",
+        facts=sale_facts(sale()),
+        record_key=basket_occasion_key(device.till_id, BASKET),
+        member_key=None,
+        offer_key=server.keys.offer_key(device.retailer),
+        now_ms=NOW,
+        age_ms=0,
+        side="edge",
+    )
+    decisions = decide([ready(one)], occasion, draw=lambda _: None)
+    fired = server.sells(device, closed, decisions=decisions)
+    record = Record(closed, NOW, version=2, decisions=tuple(decisions), basket=key)
+    assert await server.processes(replace(fired, record=record)) == []
+    return [stored.verdict for stored in await server.decisions()]
+
+
+async def test_what_a_till_decided_on_an_open_basket_is_decided_again_on_its_sale(server: Server) -> None:
+    assert await settled(server) == ["agreed"]
+
+
+async def test_a_basket_that_became_another_sale_is_no_reason_for_its_offer(server: Server) -> None:
+    assert await settled(server, total=1) == ["differs"]
+
+
+async def test_an_offer_on_another_basket_is_not_this_ones(server: Server) -> None:
+    assert await settled(server, key=b"x" * 16) == ["differs"]
+
+
+async def test_the_server_makes_no_offer_of_its_own_on_a_basket(server: Server) -> None:
+    device = await server.enrols()
+    await server.puts(campaign(trigger="basket"))
+    assert await server.processes(server.sells(device, sale())) == []
+    assert await server.decisions() == []

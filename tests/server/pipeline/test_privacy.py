@@ -7,10 +7,19 @@ import re
 from typing import Any
 
 import msgspec
+import pytest
 
 from support.pipelining import NOW, Server, sale
 from tillstream_protocol.codec import encode
-from tillstream_protocol.events import MemberIdentified, Original, Record
+from tillstream_protocol.events import (
+    BasketChanged,
+    MemberIdentified,
+    Observation,
+    Original,
+    Record,
+    SurveyAnswer,
+    WishListEntry,
+)
 from tillstream_protocol.transaction import (
     ConsentGiven,
     Customer,
@@ -22,6 +31,7 @@ from tillstream_protocol.transaction import (
     Transaction,
 )
 from tillstream_server.customers.identity import Namer
+from tillstream_server.ledger.bodies import decode as ledger_body
 from tillstream_server.pipeline.split import Operation, Particulars
 
 PHONE = "+1 555 867-5309"
@@ -152,6 +162,48 @@ async def test_the_cashier_and_the_fiscal_block_are_the_retailers_own(server: Se
 async def test_without_a_member_it_all_is_the_retailers_own(server: Server) -> None:
     await server.take(Record(sale(note="no name given"), NOW, original=Original("text/xml", bytes(32), POS_BYTES)))
     assert {item.field for item in await reveal_own(server)} == {"particulars", "original"}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        Observation("other_bags", f"Ann Canary, {PLAIN_PHONE}", basket=PLAIN_PHONE, identifiers=ANN.identifiers),
+        SurveyAnswer("nps", "9", "says Ann Canary", basket=EMAIL, identifiers=ANN.identifiers),
+        WishListEntry("A2", "for Ann Canary", identifiers=ANN.identifiers),
+    ],
+)
+async def test_what_is_said_at_a_till_lies_with_the_person(
+    server: Server, said: Observation | SurveyAnswer | WishListEntry
+) -> None:
+    await server.take(Record(said, NOW, version=2, basket=bytes(16)))
+    found = files(server).lower()
+    assert [canary for canary in (b"canary", b"8675309") if canary in found] == []
+    ((body, subject),) = await server.rows("SELECT body, subject FROM ledger")
+    assert subject == await server.subject_of(ANN.identifiers[0])
+    kept = msgspec.msgpack.decode(body, type=type(said))
+    assert (kept.identifiers, kept.text) == ((), "")
+    (particulars,) = [item.plain for item in await server.reveal(ANN.identifiers[0]) if item.field == "particulars"]
+    assert msgspec.msgpack.decode(particulars, type=Particulars).note == said.text
+
+
+async def test_what_counts_of_a_remark_stays_in_the_ledger(server: Server) -> None:
+    await server.take(SurveyAnswer("nps", "9", offer_id=bytes(16)), Observation("other_bags"), WishListEntry("A2"))
+    bodies = [ledger_body(body) for (body,) in await server.rows("SELECT body FROM ledger ORDER BY id")]
+    assert bodies == [SurveyAnswer("nps", "9", offer_id=bytes(16)), Observation("other_bags"), WishListEntry("A2")]
+    assert await server.rows("SELECT subject FROM ledger") == [(None,)] * 3
+
+
+async def test_a_basket_that_was_left_is_the_members(server: Server) -> None:
+    await server.take(BasketChanged("b-1", "abandoned", 2, 900, "USD", ANN.identifiers, NOW - 5))
+    ((body, subject, at_ms),) = await server.rows("SELECT body, subject, at_ms FROM ledger")
+    assert subject == await server.subject_of(ANN.identifiers[0])
+    assert (ledger_body(body), at_ms) == (BasketChanged("b-1", "abandoned", 2, 900, "USD", at=NOW - 5), NOW - 5)
+
+
+async def test_a_remark_with_an_id_counts_once_for_each_kind(server: Server) -> None:
+    twice = (Observation("other_bags", event_id="e1"), Observation("other_bags", event_id="e1"))
+    await server.take(*twice, WishListEntry("A2", event_id="e1"))
+    assert await server.rows("SELECT count(*) FROM duplicate") == [(1,)]
 
 
 async def test_every_way_of_writing_an_identifier_is_kept_once(server: Server) -> None:

@@ -68,6 +68,8 @@ class Board:
         self._cards: dict[bytes, Card] = {}
         self._known: OrderedDict[bytes, Card] = OrderedDict()
         self._waiting: OrderedDict[bytes, OfferPush] = OrderedDict()
+        self._standing: set[bytes] = set()
+        """The offers that hold for what is in the basket now, and may not after its next change."""
         self._reported: set[bytes] = set()
         self._online = False
         self._version = 0
@@ -96,6 +98,28 @@ class Board:
         for push in [p for p in self._waiting.values() if basket and p.basket == basket]:
             self._show(card_of(push.decision, trigger))
         self._touch()
+
+    def revise(self, basket: str, decisions: Iterable[Decision]) -> None:
+        """An open basket changed: these are its own offers now, beside those that its member brought."""
+        before = tuple(self._cards)
+        if basket != self._basket:
+            self._clear()
+            self._basket = basket
+        offered = {decision.offer_id: decision for decision in decisions if decision.outcome == "offered"}
+        for offer_id in self._standing - offered.keys():
+            self._cards.pop(offer_id, None)
+        for decision in offered.values():
+            self._show(card_of(decision, "basket"))
+        self._standing = set(offered)
+        if tuple(self._cards) != before:
+            self._touch()
+
+    def end(self, basket: str) -> None:
+        """A basket is over, or put aside, or another member's now: nothing of it is shown any more."""
+        if basket == self._basket:
+            self._clear()
+            self._basket = ""
+            self._touch()
 
     def push(self, offer: OfferPush) -> None:
         """An offer came from the server."""
@@ -176,6 +200,7 @@ class Board:
     def _clear(self) -> None:
         self._causes.clear()
         self._cards.clear()
+        self._standing.clear()
         self._reported &= self._known.keys()
 
     def _touch(self) -> None:
@@ -192,6 +217,7 @@ def _shorten(held: OrderedDict[bytes, Card] | OrderedDict[bytes, OfferPush]) -> 
 _REASONS: Final[dict[Trigger, str]] = {
     "transaction": "for this purchase",
     "member_identified": "for the member at the till",
+    "basket": "for what is in the basket",
 }
 
 

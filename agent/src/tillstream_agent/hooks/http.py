@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Awaitable, Callable
-from typing import Final, cast
+from typing import Final, Generic, TypeVar, cast
 
 import msgspec
 from aiohttp import web
 
 from tillstream_protocol.codec import encode, json_decoder, msgpack_decoder
 from tillstream_protocol.errors import InvalidInput, TillstreamError, TooLarge
-from tillstream_protocol.events import MemberIdentified
+from tillstream_protocol.events import MemberIdentified, Observation, WishListEntry
 from tillstream_protocol.limits import Limits
 from tillstream_protocol.transaction import Transaction
 
+from ..capture import Captured
 from ..clock import Clock
 from ..display.stream import Display
 from ..events import Events
 from ..journal import JournalError
 from ..metrics import AgentMetrics, Gauges
+from .counter import BasketBody, SurveyBody, Taken
 from .guard import DISPLAY_COOKIE, JSON, MSGPACK, Forbidden, Guard, Unauthorized, UnsupportedMedia, media_type
 from .guard import wants_msgpack as wants
-from .requests import Ack, Answer, Desk, Refusal, Reply, status_of
+from .replies import Ack
+from .requests import Answer, Desk, Refusal, status_of
 from .wire import HEADERS, QuietRunner, not_http
 
+T = TypeVar("T")
 HOST: Final = "127.0.0.1"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _GUARD_STATUSES: Final[dict[type[TillstreamError], int]] = {Forbidden: 403, Unauthorized: 401, UnsupportedMedia: 415}
@@ -47,6 +51,17 @@ class MethodNotAllowed(TillstreamError):
     """There is something at this path, but not by this method."""
 
     code = "method_not_allowed"
+
+
+class _Decoders(Generic[T]):
+    """Reads one type of body in both content types."""
+
+    def __init__(self, kind: type[T], limit: int) -> None:
+        self._decoders = {JSON: json_decoder(kind, limit=limit), MSGPACK: msgpack_decoder(kind, limit=limit)}
+
+    async def read(self, request: web.Request) -> T:
+        """The body of a request. Raises `UnsupportedMedia`, `InvalidInput` or `TooLarge`."""
+        return self._decoders[media_type(request.headers)](await request.read())
 
 
 class HttpDoor:
@@ -75,14 +90,12 @@ class HttpDoor:
         self._gauges = gauges
         self._limit = limits.hook_body
         self._guard = Guard(token, 0)
-        self._transactions = {
-            JSON: json_decoder(Transaction, limit=self._limit),
-            MSGPACK: msgpack_decoder(Transaction, limit=self._limit),
-        }
-        self._members = {
-            JSON: json_decoder(MemberIdentified, limit=self._limit),
-            MSGPACK: msgpack_decoder(MemberIdentified, limit=self._limit),
-        }
+        self._transactions = _Decoders(Transaction, self._limit)
+        self._members = _Decoders(MemberIdentified, self._limit)
+        self._baskets = _Decoders(BasketBody, self._limit)
+        self._observations = _Decoders(Observation, self._limit)
+        self._survey_answers = _Decoders(SurveyBody, self._limit)
+        self._wishes = _Decoders(WishListEntry, self._limit)
         self._runner: QuietRunner | None = None
 
     async def open(self, port: int) -> int:
@@ -112,7 +125,11 @@ class HttpDoor:
         app.add_routes(
             [
                 web.post("/v1/transactions", self._for_pos(self._take_transaction)),
+                web.put("/v1/baskets/{id}", self._for_pos(self._take_basket)),
                 web.post("/v1/members/identify", self._for_pos(self._take_member)),
+                web.post("/v1/observations", self._for_pos(self._take_observation)),
+                web.post("/v1/survey-answers", self._for_pos(self._take_survey_answer)),
+                web.post("/v1/wish-list", self._for_pos(self._take_wish)),
                 web.post("/v1/offers/{offer}/{answer:accepted|declined}", self._for_pos(self._take_answer)),
                 web.get("/v1/status", self._for_pos(self._give_status)),
                 web.get("/healthz", self._give_health),
@@ -171,32 +188,46 @@ class HttpDoor:
     async def _take_transaction(self, request: web.Request) -> web.Response:
         started = self._clock.monotonic()
         ack = _ack(request)
-        body = self._transactions[media_type(request.headers)](await request.read())
-        captured = self._desk.transaction(body)
-        if ack == "disk":
-            await self._desk.durable(captured)
-        return self._replied("transaction", request, self._desk.reply(captured, ack), started, repeat=captured.repeat)
+        body = await self._transactions.read(request)
+        return await self._replied("transaction", request, self._desk.transaction(body), ack, started)
+
+    async def _take_basket(self, request: web.Request) -> web.Response:
+        started = self._clock.monotonic()
+        ack = _ack(request)
+        body = await self._baskets.read(request)
+        done = self._desk.basket(request.match_info["id"], body)
+        return await self._replied("basket_changed", request, done, ack, started)
 
     async def _take_member(self, request: web.Request) -> web.Response:
         started = self._clock.monotonic()
         ack = _ack(request)
-        body = self._members[media_type(request.headers)](await request.read())
-        captured = self._desk.identify(body)
-        if ack == "disk":
-            await self._desk.durable(captured)
-        reply = self._desk.reply(captured, ack, always_effects=True)
-        return self._replied("member_identified", request, reply, started, repeat=captured.repeat)
+        body = await self._members.read(request)
+        return await self._replied("member_identified", request, self._desk.identify(body), ack, started)
+
+    async def _take_observation(self, request: web.Request) -> web.Response:
+        started = self._clock.monotonic()
+        ack = _ack(request)
+        body = await self._observations.read(request)
+        return await self._replied("observation", request, self._desk.remark(body), ack, started)
+
+    async def _take_survey_answer(self, request: web.Request) -> web.Response:
+        started = self._clock.monotonic()
+        ack = _ack(request)
+        body = await self._survey_answers.read(request)
+        return await self._replied("survey_answer", request, self._desk.remark(body), ack, started)
+
+    async def _take_wish(self, request: web.Request) -> web.Response:
+        started = self._clock.monotonic()
+        ack = _ack(request)
+        body = await self._wishes.read(request)
+        return await self._replied("wish_list_entry", request, self._desk.remark(body), ack, started)
 
     async def _take_answer(self, request: web.Request) -> web.Response:
         started = self._clock.monotonic()
         ack = _ack(request)
         answer = cast("Answer", request.match_info["answer"])
         captured = self._desk.answer(request.match_info["offer"], answer)
-        if ack == "disk":
-            await self._desk.durable(captured)
-        return self._replied(
-            "offer_answered", request, self._desk.reply(captured, ack), started, repeat=captured.repeat
-        )
+        return await self._replied("offer_answered", request, captured, ack, started)
 
     async def _give_status(self, request: web.Request) -> web.Response:
         return _respond(request, 200, self._desk.status())
@@ -224,10 +255,19 @@ class HttpDoor:
 
     # Answers
 
-    def _replied(self, kind: str, request: web.Request, reply: Reply, started: float, *, repeat: bool) -> web.Response:
-        response = _respond(request, 200 if repeat else 201, reply)
+    async def _replied(
+        self, kind: str, request: web.Request, done: Captured | Taken, ack: Ack, started: float
+    ) -> web.Response:
+        """The reply to a capture, once it is as durable as was asked for."""
+        if ack == "disk":
+            await self._desk.durable(done)
+        reply = self._desk.reply(done, ack, always_effects=kind == "member_identified")
+        response = _respond(request, 200 if done.repeat else 201, reply)
         seconds = self._clock.monotonic() - started
-        self._events.captured("http", kind, reply.ack, repeat=repeat, seconds=seconds)
+        if isinstance(done, Taken) and done.captured is None:
+            self._events.weighed(seconds)
+        else:
+            self._events.captured("http", kind, ack, repeat=done.repeat, seconds=seconds)
         return response
 
     def _misdirected(self, request: web.Request, error: web.HTTPException) -> web.Response:

@@ -8,22 +8,23 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated, Final, Literal, Protocol
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct
 
-from tillstream_protocol.decisions import Decision, Trigger
-from tillstream_protocol.effects import Effect
+from tillstream_protocol.decisions import Trigger
 from tillstream_protocol.errors import ErrorBody, InvalidInput, TillstreamError, TooLarge
-from tillstream_protocol.events import MemberIdentified, OfferAnswered
+from tillstream_protocol.events import MemberIdentified, Observation, OfferAnswered, WishListEntry
 from tillstream_protocol.transaction import Transaction
 
+from ..baskets import StaleRevision
 from ..capture import Capture, Captured
 from ..display.board import REMEMBERED, Board
 from ..events import Events
 from ..journal import JournalError, JournalFull
 from ..queue import Page, Retried, Wanted
 from ..status import Health, Status
+from .counter import BasketBody, BasketReply, Counter, RemarkBody, SurveyBody, Taken
+from .replies import Ack, Reply, offer_id_of, outcomes
 
-Ack = Literal["os", "disk"]
 Answer = Literal["accepted", "declined"]
 
 
@@ -31,30 +32,6 @@ class UnknownOffer(TillstreamError):
     """An answer to an offer that this till does not know of."""
 
     code = "not_found"
-
-
-class Outcome(Struct, frozen=True, omit_defaults=True):
-    """One decision as a POS gets it: typed effects, or an explicit refusal."""
-
-    offer: str
-    campaign: str
-    version: int
-    outcome: str
-    decided_at: str
-    expires_ms: int
-    reason: str | None = None
-    lease: str | None = None
-    effects: tuple[Effect, ...] = ()
-
-
-class Reply(Struct, frozen=True):
-    """What was captured, and what the POS should do now. Ids are hex."""
-
-    till: str
-    epoch: str
-    seq: int
-    ack: Ack
-    effects: tuple[Outcome, ...] | UnsetType = UNSET
 
 
 class Refusal(Struct, frozen=True):
@@ -91,6 +68,35 @@ class AnswerCall(Struct, frozen=True, forbid_unknown_fields=True, tag_field="cal
     ack: Ack = "os"
 
 
+class BasketCall(Struct, frozen=True, forbid_unknown_fields=True, tag_field="call", tag="basket"):
+    """`PUT /v1/baskets/{id}` on the socket."""
+
+    id: Annotated[str, Meta(max_length=128)]
+    body: BasketBody
+    ack: Ack = "os"
+
+
+class ObservationCall(Struct, frozen=True, forbid_unknown_fields=True, tag_field="call", tag="observation"):
+    """`POST /v1/observations` on the socket."""
+
+    body: Observation
+    ack: Ack = "os"
+
+
+class SurveyCall(Struct, frozen=True, forbid_unknown_fields=True, tag_field="call", tag="survey_answer"):
+    """`POST /v1/survey-answers` on the socket."""
+
+    body: SurveyBody
+    ack: Ack = "os"
+
+
+class WishCall(Struct, frozen=True, forbid_unknown_fields=True, tag_field="call", tag="wish"):
+    """`POST /v1/wish-list` on the socket."""
+
+    body: WishListEntry
+    ack: Ack = "os"
+
+
 class StatusCall(Struct, frozen=True, forbid_unknown_fields=True, tag_field="call", tag="status"):
     """`GET /v1/status` on the socket."""
 
@@ -107,12 +113,14 @@ class QueueRetryCall(Struct, frozen=True, forbid_unknown_fields=True, tag_field=
     wanted: Wanted
 
 
-Call = TransactionCall | IdentifyCall | AnswerCall | StatusCall | QueueListCall | QueueRetryCall
+CaptureCall = TransactionCall | IdentifyCall | AnswerCall | BasketCall | ObservationCall | SurveyCall | WishCall
+Call = CaptureCall | StatusCall | QueueListCall | QueueRetryCall
 
 _STATUSES: Final[tuple[tuple[type[TillstreamError], int], ...]] = (
     (TooLarge, 413),
     (InvalidInput, 400),
     (UnknownOffer, 404),
+    (StaleRevision, 409),
     (JournalFull, 507),
     (JournalError, 503),
 )
@@ -153,8 +161,11 @@ class Desk:
     Capturing returns at the `os` ack; a caller who asked for `disk` awaits `durable` before it replies.
     """
 
-    def __init__(self, capture: Capture, board: Board, events: Events, *, till_id: bytes, reports: Reports) -> None:
+    def __init__(
+        self, capture: Capture, counter: Counter, board: Board, events: Events, *, till_id: bytes, reports: Reports
+    ) -> None:
         self._capture = capture
+        self._counter = counter
         self._till = till_id.hex()
         self._board = board
         self._events = events
@@ -165,16 +176,27 @@ class Desk:
 
     def transaction(self, body: Transaction) -> Captured:
         """Capture a transaction. Raises `InvalidInput` and `JournalError`."""
-        captured = self._capture.transaction(body)
+        captured = self._counter.sold(body)
         if not captured.repeat:
             self._occasion(captured, body.pos_id, "transaction")
         return captured
 
     def identify(self, body: MemberIdentified) -> Captured:
         """Capture that a member was identified. Raises `InvalidInput` and `JournalError`."""
-        captured = self._capture.member_identified(body)
+        captured = self._counter.identified(body)
         if not captured.repeat:
             self._occasion(captured, body.basket, "member_identified")
+        return captured
+
+    def basket(self, basket_id: str, body: BasketBody) -> Taken:
+        """Take a change of a basket. Raises `InvalidInput`, `StaleRevision` and `JournalError`."""
+        return self._counter.change(basket_id, body)
+
+    def remark(self, body: RemarkBody) -> Captured:
+        """Capture an observation, an answer or a wish. Raises `InvalidInput` and `JournalError`."""
+        captured = self._counter.remarked(body)
+        if captured.redactions:
+            self._events.redacted(captured.redactions)
         return captured
 
     def answer(self, offer: str, answer: Answer) -> Captured:
@@ -182,7 +204,7 @@ class Desk:
 
         Raises `InvalidInput`, `UnknownOffer` and `JournalError`.
         """
-        offer_id = _offer_id(offer)
+        offer_id = offer_id_of(offer)
         given = self._answers.get(offer_id)
         if given is not None and given[0] == answer:
             return replace(given[1], repeat=True)
@@ -194,6 +216,8 @@ class Desk:
         if len(self._answers) > REMEMBERED:
             del self._answers[next(iter(self._answers))]
         self._board.answered(offer_id)
+        if answer == "declined":
+            self._counter.declined(offer_id)
         self._settled.append(offer_id)
         return captured
 
@@ -202,15 +226,19 @@ class Desk:
         settled, self._settled = self._settled, []
         return settled
 
-    def reply(self, captured: Captured, ack: Ack, *, always_effects: bool = False) -> Reply:
+    def reply(self, done: Captured | Taken, ack: Ack, *, always_effects: bool = False) -> Reply | BasketReply:
         """The reply to a capture. A POS that only reports sales sees effects only when there are any."""
-        effects = tuple(_outcome(d) for d in captured.decisions if d.outcome != "withheld")
-        name = captured.name
+        if isinstance(done, Taken):
+            return self._counter.reply(done, self._till, ack)
+        effects = outcomes(done.decisions)
+        name = done.name
         return Reply(self._till, name.epoch.hex(), name.seq, ack, effects if effects or always_effects else UNSET)
 
-    async def durable(self, captured: Captured) -> None:
-        """Return when a captured record survives a power cut."""
-        await self._capture.durable(captured)
+    async def durable(self, done: Captured | Taken) -> None:
+        """Return when what was captured survives a power cut."""
+        captured = done.captured if isinstance(done, Taken) else done
+        if captured is not None:
+            await self._capture.durable(captured)
 
     def _occasion(self, captured: Captured, basket: str, trigger: Trigger) -> None:
         decisions = captured.decisions
@@ -219,28 +247,3 @@ class Desk:
             self._events.redacted(captured.redactions)
         if decisions:
             self._events.decided(sum(decision.outcome == "offered" for decision in decisions))
-
-
-def _outcome(d: Decision) -> Outcome:
-    lease = d.lease.hex() if d.lease is not None else None
-    return Outcome(
-        d.offer_id.hex(),
-        d.campaign,
-        d.campaign_version,
-        d.outcome,
-        d.decided_at,
-        d.expires_ms,
-        d.reason,
-        lease,
-        d.effects,
-    )
-
-
-def _offer_id(text: str) -> bytes:
-    try:
-        offer_id = bytes.fromhex(text)
-    except ValueError:
-        offer_id = b""
-    if len(offer_id) != 16 or len(text) != 32:
-        raise InvalidInput("this is not the id of an offer", field="offer", limit="32 hex digits")
-    return offer_id

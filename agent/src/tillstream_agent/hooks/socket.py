@@ -31,18 +31,23 @@ from ..folder import StateError
 from ..journal import JournalError
 from ..queue import Page, Retried
 from ..status import Status
+from .counter import BasketReply, Taken
+from .replies import Ack, Reply
 from .requests import (
-    Ack,
     AnswerCall,
+    BasketCall,
     Call,
+    CaptureCall,
     Desk,
     IdentifyCall,
+    ObservationCall,
     QueueCalls,
     QueueListCall,
     QueueRetryCall,
-    Reply,
     StatusCall,
+    SurveyCall,
     TransactionCall,
+    WishCall,
     status_of,
 )
 
@@ -55,7 +60,7 @@ class SocketReply(Struct, frozen=True):
     """One reply: `body` or `error`."""
 
     status: int
-    body: Reply | Status | Page | Retried | UnsetType = UNSET
+    body: Reply | BasketReply | Status | Page | Retried | UnsetType = UNSET
     error: ErrorBody | UnsetType = UNSET
 
 
@@ -232,32 +237,37 @@ class Connection(asyncio.Protocol):
             return self._door.queue.page(call.start)
         return self._door.queue.retry(call.wanted)
 
-    def _capture(self, call: TransactionCall | IdentifyCall | AnswerCall) -> Captured:
+    def _capture(self, call: CaptureCall) -> Captured | Taken:
         desk = self._door.desk
         if isinstance(call, TransactionCall):
             return desk.transaction(call.body)
         if isinstance(call, IdentifyCall):
             return desk.identify(call.body)
-        return desk.answer(call.body.offer, call.body.answer)
+        if isinstance(call, BasketCall):
+            return desk.basket(call.id, call.body)
+        if isinstance(call, AnswerCall):
+            return desk.answer(call.body.offer, call.body.answer)
+        return desk.remark(call.body)
 
-    async def _reply_when_durable(
-        self, call: TransactionCall | IdentifyCall | AnswerCall, captured: Captured, started: float
-    ) -> None:
+    async def _reply_when_durable(self, call: CaptureCall, done: Captured | Taken, started: float) -> None:
         try:
-            await self._door.desk.durable(captured)
-            self._reply(call, captured, started)
+            await self._door.desk.durable(done)
+            self._reply(call, done, started)
         except TillstreamError as error:
             self._send(self._refusal(error))
         finally:
             self._busy = None
         self._answer_waiting()
 
-    def _reply(self, call: TransactionCall | IdentifyCall | AnswerCall, captured: Captured, started: float) -> None:
+    def _reply(self, call: CaptureCall, done: Captured | Taken, started: float) -> None:
         ack: Ack = call.ack
-        reply = self._door.desk.reply(captured, ack, always_effects=isinstance(call, IdentifyCall))
-        self._send(SocketReply(200 if captured.repeat else 201, reply))
+        reply = self._door.desk.reply(done, ack, always_effects=isinstance(call, IdentifyCall))
+        self._send(SocketReply(200 if done.repeat else 201, reply))
         seconds = self._door.clock.monotonic() - started
-        self._door.events.captured("socket", _KINDS[type(call)], ack, repeat=captured.repeat, seconds=seconds)
+        if isinstance(done, Taken) and done.captured is None:
+            self._door.events.weighed(seconds)
+        else:
+            self._door.events.captured("socket", _KINDS[type(call)], ack, repeat=done.repeat, seconds=seconds)
 
     def _refusal(self, error: TillstreamError) -> SocketReply:
         field = error.field.removeprefix("body.") if error.field else error.field
@@ -281,4 +291,8 @@ _KINDS: Final[dict[type[Any], str]] = {
     TransactionCall: "transaction",
     IdentifyCall: "member_identified",
     AnswerCall: "offer_answered",
+    BasketCall: "basket_changed",
+    ObservationCall: "observation",
+    SurveyCall: "survey_answer",
+    WishCall: "wish_list_entry",
 }

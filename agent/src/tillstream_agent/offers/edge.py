@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
-from tillstream_protocol.decisions import Campaign, Decision, Occasion, Rule, Trigger, decide, ranked, ready
+from tillstream_protocol.decisions import Campaign, Decision, Occasion, Rule, Trigger, decide, due, ranked, ready
 from tillstream_protocol.facts import LazyFacts
 from tillstream_protocol.pack import ForeignPack, Lease, Pack, SignedPack, open_pack
 
@@ -71,9 +71,22 @@ class Edge:
         self._pack, self._rules, self._leases = pack, rules, leases
         return True
 
-    def decide(self, trigger: Trigger, store: str, facts: LazyFacts, key: bytes, journal: Spent) -> list[Decision]:
-        """What this till decides on an occasion. `key` is the occasion's, the same as at the server."""
-        rules = self._rules.get(trigger)
+    def decide(
+        self,
+        trigger: Trigger,
+        store: str,
+        facts: LazyFacts,
+        key: bytes,
+        journal: Spent,
+        *,
+        among: Collection[bytes] | None = None,
+        made: int = 0,
+    ) -> list[Decision]:
+        """What this till decides on an occasion. `key` is the occasion's, the same as at the server.
+
+        `among` are the only offers to make, where that is settled already; `made` is how many the occasion has.
+        """
+        rules: Sequence[Rule] | None = self._rules.get(trigger)
         now = self._clock.now_ms()
         if self._pack is None or not rules or now >= self._pack.expires_ms or not self.clock_trusted:
             return []
@@ -88,6 +101,8 @@ class Edge:
             age_ms=0,
             side="edge",
         )
+        if among is not None:
+            rules = [rule for rule in rules if due(rule, occasion) in among]
         drawn: Counter[bytes] = Counter()
 
         def draw(campaign: Campaign) -> bytes | None:
@@ -97,4 +112,4 @@ class Edge:
                     return lease.id
             return None
 
-        return decide(rules, occasion, draw=draw)
+        return decide(rules, occasion, draw=draw, made=made)

@@ -59,7 +59,7 @@ def parse(data: bytes) -> Campaign:
 def check(campaign: Campaign) -> Rule:
     """The campaign made ready, or `InvalidInput` naming the place of what the types let through."""
     rule = ready(campaign)
-    _check_trigger(campaign)
+    _check_trigger(rule)
     for index, effect in enumerate(campaign.effects):
         if isinstance(effect, Discount):
             _check_discount(effect, f"effects[{index}]")
@@ -70,15 +70,22 @@ def check(campaign: Campaign) -> Rule:
     return rule
 
 
-def _check_trigger(campaign: Campaign) -> None:
-    if campaign.trigger == "transaction":
+def _check_trigger(rule: Rule) -> None:
+    campaign = rule.campaign
+    if campaign.trigger == "basket" and not rule.at_edge:
+        raise InvalidInput(
+            "a till cannot decide this on an open basket",
+            field="condition" if campaign.once_per == "record" else "once_per",
+            hint="use what a till knows by itself, and once_per record",
+        )
+    if campaign.trigger != "member_identified":
         return
     for variable in variables_of(campaign.condition):
         if variable.startswith("sale."):
             raise InvalidInput(
                 f"{variable} is never known when a member identifies themself",
                 field="condition",
-                hint="use the trigger transaction, or variables of member, till and time",
+                hint="use the trigger transaction or basket, or variables of member, till and time",
             )
 
 

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from tillstream_protocol.codec import encode
 from tillstream_protocol.decisions import Decision, Occasion, Rule, Trigger, decide, due
 from tillstream_protocol.events import MemberIdentified, OfferAnswered, OfferShown, Record
-from tillstream_protocol.facts import LazyFacts
+from tillstream_protocol.facts import LazyFacts, basket_occasion_key
 from tillstream_protocol.messages import OfferPush, PackPush, Push, PushBody
 from tillstream_protocol.transaction import Transaction
 
@@ -254,6 +254,9 @@ def _decided_alike(fired: Fired, decision: Decision, shelf: Shelf) -> bool:
         return False
     stale = rule.campaign.fresh_for_s * 1000 + 1 if decision.reason == "stale" else 0
     occasion = replace(fired.occasion(), side="edge", now_ms=decision.decided_ms, age_ms=stale)
+    if rule.campaign.trigger == "basket" and fired.record.basket is not None:
+        key = basket_occasion_key(fired.device.till_id, fired.record.basket)
+        occasion = replace(occasion, trigger="basket", record_key=key)
     if decision.reason == "clock_untrusted":
         return not fired.record.clock_trusted and due(rule, occasion) == decision.offer_id
     return decide([rule], occasion, draw=lambda _: decision.lease) == [decision]

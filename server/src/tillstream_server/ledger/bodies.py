@@ -1,7 +1,8 @@
 """What a ledger row's `body` holds: the record's body without what names a person.
 
 A transaction keeps its type: its customer holds consents and points only, and the fields that went to the vault are
-empty. An identification loses its identifiers. `subject` is the row's own column.
+empty. An identification loses its identifiers, and so do the remarks made at a till, with their free texts. `subject`
+is the row's own column.
 """
 
 from __future__ import annotations
@@ -14,7 +15,15 @@ from msgspec import Struct
 
 from tillstream_protocol.codec import encode as encode
 from tillstream_protocol.errors import Damaged
-from tillstream_protocol.events import OfferAnswered, OfferShown, RecordsLost
+from tillstream_protocol.events import (
+    BasketChanged,
+    Observation,
+    OfferAnswered,
+    OfferShown,
+    RecordsLost,
+    SurveyAnswer,
+    WishListEntry,
+)
 from tillstream_protocol.transaction import InstantMs, Transaction
 
 
@@ -27,7 +36,17 @@ class Identified(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=
     at: InstantMs | None = None
 
 
-LedgerBody = Transaction | Identified | OfferShown | OfferAnswered | RecordsLost
+LedgerBody = (
+    Transaction
+    | Identified
+    | OfferShown
+    | OfferAnswered
+    | RecordsLost
+    | BasketChanged
+    | Observation
+    | SurveyAnswer
+    | WishListEntry
+)
 
 _decode: Final[Callable[[bytes], LedgerBody]] = msgspec.msgpack.Decoder(cast("Any", LedgerBody)).decode
 _decode_transaction: Final = msgspec.msgpack.Decoder(Transaction).decode

@@ -24,7 +24,17 @@ from nacl.public import PrivateKey
 
 from tillstream_protocol import codec, framing
 from tillstream_protocol.errors import Damaged, InvalidInput, TillstreamError
-from tillstream_protocol.events import KIND_NUMBERS, Body, MemberIdentified, Record, RecordsLost
+from tillstream_protocol.events import (
+    KIND_NUMBERS,
+    BasketChanged,
+    Body,
+    MemberIdentified,
+    Observation,
+    Record,
+    RecordsLost,
+    SurveyAnswer,
+    WishListEntry,
+)
 from tillstream_protocol.framing import ChunkHeader, Frame
 from tillstream_protocol.limits import Limits
 from tillstream_protocol.messages import Batch
@@ -249,6 +259,8 @@ class _Reader:
             return body, body.store, body.end.at
         if isinstance(body, MemberIdentified):
             return body, body.store or self._device.store, body.at if body.at is not None else record.captured_at
+        if isinstance(body, BasketChanged | Observation | SurveyAnswer | WishListEntry):
+            return body, self._device.store, body.at if body.at is not None else record.captured_at
         return body, self._device.store, record.captured_at
 
     def _fill(self, t: Transaction) -> Transaction:
@@ -271,8 +283,9 @@ class _Reader:
     def _idempotency(self, body: Body) -> bytes | None:
         if isinstance(body, Transaction):
             return self._name_of(idempotency_key(body))
-        if isinstance(body, MemberIdentified) and body.event_id:
-            return self._name_of(("", "member_identified", self._device.till_id.hex(), "", body.event_id))
+        if isinstance(body, MemberIdentified | Observation | SurveyAnswer | WishListEntry) and body.event_id:
+            kind = str(type(body).__struct_config__.tag)
+            return self._name_of(("", kind, self._device.till_id.hex(), "", body.event_id))
         if isinstance(body, RecordsLost):
             what = f"{body.epoch.hex()} {body.first} {body.last} {body.reason}"
             return self._name_of(("", "records_lost", self._device.till_id.hex(), "", what))
@@ -321,7 +334,7 @@ def _reconciles(record: Record, body: Transaction) -> bool | None:
 
 
 class _Version(Struct):
-    version: int = RECORD
+    version: int = 1
 
 
 _version_decoder: Final = msgspec.msgpack.Decoder(_Version)

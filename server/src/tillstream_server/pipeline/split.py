@@ -13,7 +13,15 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from tillstream_protocol.codec import encode
-from tillstream_protocol.events import Body, MemberIdentified, Record
+from tillstream_protocol.events import (
+    BasketChanged,
+    Body,
+    MemberIdentified,
+    Observation,
+    Record,
+    SurveyAnswer,
+    WishListEntry,
+)
 from tillstream_protocol.transaction import (
     Customer,
     Ext,
@@ -52,13 +60,14 @@ class LineParticulars(Struct, frozen=True, omit_defaults=True):
 
 
 class Particulars(Struct, frozen=True, omit_defaults=True):
-    """What a transaction says of its customer, in one sealed item."""
+    """What a record says of its customer, in one sealed item."""
 
     identifiers: tuple[Identifier, ...] = ()
     """Those that name nobody, such as a card number that has been cut."""
     name: str | None = None
     personal: dict[str, str] | None = None
     note: str | None = None
+    """Free text: a sale's, or what somebody said at the till."""
     ext: Ext | None = None
     lines: tuple[LineParticulars, ...] = ()
     tenders: tuple[TenderParticulars, ...] = ()
@@ -93,7 +102,19 @@ def split(record: Record, body: Body) -> Split:
         return _split_transaction(body, original)
     if isinstance(body, MemberIdentified):
         return _split_identification(body, original)
+    if isinstance(body, BasketChanged | Observation | SurveyAnswer | WishListEntry):
+        return _split_remark(body, original)
     return Split(body, encode(body), (), None, None, original)
+
+
+def _split_remark(said: BasketChanged | Observation | SurveyAnswer | WishListEntry, original: bytes | None) -> Split:
+    given = _normal(said.identifiers)
+    nameless = _nameless(given)
+    text = "" if isinstance(said, BasketChanged) else said.text
+    bare = replace(said, identifiers=()) if isinstance(said, BasketChanged) else replace(said, identifiers=(), text="")
+    masked, encoded = mask(bare, encode(bare), given)
+    particulars = encode(Particulars(nameless, note=text or None)) if nameless or text else None
+    return Split(masked, encoded, _named(given, nameless), particulars, None, original)
 
 
 def _split_identification(event: MemberIdentified, original: bytes | None) -> Split:

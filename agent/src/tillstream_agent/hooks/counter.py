@@ -1,0 +1,282 @@
+"""Baskets over the counter: what a POS tells of one while it is open, and what the till answers at once.
+
+A change is answered with the offers that hold for what is in the basket now. Nothing of them is spent, and nothing is
+captured, before the basket ends: a sale, its offers and what they draw are one record. Where the journal cannot take
+what a change would be captured as, an open basket is answered all the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Final, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec.structs import replace
+
+from tillstream_protocol.codec import encode
+from tillstream_protocol.decisions import Decision
+from tillstream_protocol.errors import InvalidInput, TillstreamError
+from tillstream_protocol.events import MemberIdentified, Observation, Persons, Remark, SurveyAnswer, WishListEntry
+from tillstream_protocol.facts import Goods
+from tillstream_protocol.limits import MAX_LINES, MAX_LONG_TEXT, MAX_SHORT
+from tillstream_protocol.transaction import Code, Count, Currency, Customer, Identifier, Line, Minor, Transaction
+
+from ..baskets import Basket, Baskets
+from ..capture import Capture, Captured
+from ..clock import Clock, local_offset_minutes
+from ..display.board import Board
+from ..events import Events
+from ..journal import JournalError
+from .replies import Ack, Outcome, offer_id_of, outcomes
+
+
+class BasketBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """A basket as it is now. `revision` grows with each change; `total` is in minor units, the lines' sum by default.
+
+    `sale` is what a closed basket became. `offset_minutes` says how far the POS's clock is ahead of UTC.
+    """
+
+    revision: Count
+    state: Literal["open", "suspended", "closed", "voided"]
+    lines: Annotated[tuple[Line, ...], Meta(max_length=MAX_LINES)] = ()
+    total: Minor | None = None
+    currency: Currency | None = None
+    identifiers: Persons = ()
+    offset_minutes: Annotated[int, Meta(ge=-1440, le=1440)] | None = None
+    sale: Transaction | None = None
+
+
+class BasketReply(Struct, frozen=True):
+    """What holds for a basket now, and the record that its change was captured as, if it was. Ids are hex."""
+
+    basket: str
+    revision: int
+    state: str
+    effects: tuple[Outcome, ...]
+    till: str | UnsetType = UNSET
+    epoch: str | UnsetType = UNSET
+    seq: int | UnsetType = UNSET
+    ack: Ack | UnsetType = UNSET
+
+
+class SurveyBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """An answer to a question; `offer` is the id, in hex, of the offer whose prompt asked."""
+
+    question: Code
+    answer: Annotated[str, Meta(max_length=MAX_SHORT)] = ""
+    text: Annotated[str, Meta(max_length=MAX_LONG_TEXT)] = ""
+    offer: Annotated[str, Meta(max_length=64)] = ""
+    event_id: Annotated[str, Meta(max_length=128)] = ""
+    basket: Annotated[str, Meta(max_length=128)] = ""
+    identifiers: Persons = ()
+
+
+RemarkBody = Observation | SurveyBody | WishListEntry
+"""What is said at a till, as a POS sends it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A change that was taken: the basket, and what it was captured as, if it was."""
+
+    basket: Basket
+    captured: Captured | None
+
+    @property
+    def repeat(self) -> bool:
+        """Whether nothing was captured now."""
+        return self.captured is None or self.captured.repeat
+
+
+class Counter:
+    """Takes changes of baskets and answers them."""
+
+    def __init__(self, capture: Capture, baskets: Baskets, board: Board, events: Events, clock: Clock) -> None:
+        self._capture = capture
+        self._baskets = baskets
+        self._board = board
+        self._events = events
+        self._clock = clock
+
+    def change(self, basket_id: str, body: BasketBody) -> Taken:
+        """Take a change. The newest one again changes nothing.
+
+        Raises `InvalidInput`, `StaleRevision`, and where the basket ends or is put aside, `JournalError`.
+        """
+        _check(basket_id, body)
+        content = hashlib.blake2b(encode(body), digest_size=16).digest()
+        known = self._baskets.find(basket_id)
+        if known is not None and not known.require_newer(body.revision, content):
+            repeated = known.captured
+            return Taken(known, None if repeated is None else dataclasses.replace(repeated, repeat=True))
+        basket = known if known is not None and body.state == "closed" else self._baskets.take(basket_id)
+        captured = self._closed(basket, body) if body.sale is not None else self._moved(basket, body)
+        basket.revision, basket.content, basket.captured = body.revision, content, captured
+        basket.state = body.state
+        self._baskets.keep(basket)
+        return Taken(basket, captured)
+
+    def reply(self, taken: Taken, till: str, ack: Ack) -> BasketReply:
+        """The answer to a change."""
+        basket = taken.basket
+        decisions = (*basket.greeting, *basket.standing)
+        name = taken.captured.name if taken.captured is not None else None
+        return BasketReply(
+            basket.id,
+            basket.revision,
+            basket.state,
+            outcomes(decisions),
+            till if name is not None else UNSET,
+            name.epoch.hex() if name is not None else UNSET,
+            name.seq if name is not None else UNSET,
+            ack if name is not None else UNSET,
+        )
+
+    def identified(self, body: MemberIdentified) -> Captured:
+        """Somebody was identified, perhaps on a basket. Raises `InvalidInput` and `JournalError`."""
+        basket = self._baskets.take(body.basket) if body.basket else None
+        captured = self._capture.member_identified(body, basket.key if basket is not None else None)
+        if basket is not None and not captured.repeat:
+            basket.member, basket.greeting = body.identifiers, captured.decisions
+        return captured
+
+    def remarked(self, given: RemarkBody) -> Captured:
+        """Somebody said something, perhaps over a basket whose member is known then.
+
+        Raises `InvalidInput` and `JournalError`.
+        """
+        remark = _remark(given)
+        if not remark.basket:
+            return self._capture.remark(remark)
+        basket = self._baskets.take(remark.basket)
+        who = remark.identifiers or basket.member
+        return self._capture.remark(replace(remark, identifiers=who), basket.key)
+
+    def sold(self, sale: Transaction) -> Captured:
+        """A sale, which closes the basket of the same id if there is one. Raises `InvalidInput` and `JournalError`."""
+        basket = self._baskets.find(sale.pos_id)
+        if basket is None or basket.ended:
+            return self._capture.transaction(sale)
+        captured = self._capture.transaction(sale, closes=basket.closing())
+        basket.state, basket.captured = "closed", captured
+        return captured
+
+    def declined(self, offer_id: bytes) -> None:
+        """A customer does not want an offer."""
+        self._baskets.declined(offer_id)
+
+    def abandon(self, seconds: float) -> None:
+        """Give up the baskets that were left alone for so long. What cannot be captured is tried again."""
+        for basket in self._baskets.left_alone(seconds):
+            try:
+                if basket.revision >= 0:
+                    self._capture.basket(basket.change("abandoned"), basket.key)
+            except TillstreamError as error:
+                self._events.capture_failed("baskets", error)
+                return
+            basket.state = "abandoned"
+            self._board.end(basket.id)
+
+    def _closed(self, basket: Basket, body: BasketBody) -> Captured:
+        assert body.sale is not None
+        sale = _with_member(body.sale, body.identifiers or basket.member)
+        captured = self._capture.transaction(sale, closes=basket.closing())
+        basket.standing = captured.decisions
+        if not captured.repeat:
+            cause = (captured.name.epoch, captured.name.seq)
+            self._board.begin(cause, basket.id, "transaction", captured.decisions)
+        self._tell(captured)
+        return captured
+
+    def _moved(self, basket: Basket, body: BasketBody) -> Captured | None:
+        """A change that sells nothing yet."""
+        self._greet(basket, body.identifiers)
+        if body.state == "open" or body.lines or body.total is not None:
+            basket.goods = _goods(basket, body)
+        told_as = _TOLD_AS.get(body.state)
+        if told_as is not None:
+            told = self._capture.basket(basket.change(told_as), basket.key)
+            basket.greeting, basket.standing = (), ()
+            self._board.end(basket.id)
+            return told
+        captured = self._resumed(basket)
+        offset = body.offset_minutes
+        if offset is None:
+            offset = local_offset_minutes(self._clock.now_ms())
+        made = _offers(basket.greeting)
+        basket.stand(self._capture.weigh(basket.goods, basket.key, offset_minutes=offset, made=made))
+        self._board.revise(basket.id, basket.standing)
+        return captured
+
+    def _resumed(self, basket: Basket) -> Captured | None:
+        if basket.state != "suspended":
+            return None
+        try:
+            return self._capture.basket(basket.change("resumed"), basket.key)
+        except JournalError as error:
+            self._events.capture_failed("baskets", error)
+            return None
+
+    def _greet(self, basket: Basket, identifiers: tuple[Identifier, ...]) -> None:
+        """Capture who it is, if that is new. If the journal cannot take it, the next change tries again."""
+        if not identifiers or identifiers == basket.member:
+            return
+        try:
+            given = MemberIdentified(identifiers, basket=basket.id)
+            captured = self._capture.member_identified(given, basket.key)
+        except (InvalidInput, JournalError) as error:
+            self._events.capture_failed("baskets", error)
+            return
+        if basket.member:
+            self._board.end(basket.id)
+        basket.member, basket.greeting = identifiers, captured.decisions
+        cause = (captured.name.epoch, captured.name.seq)
+        self._board.begin(cause, basket.id, "member_identified", captured.decisions)
+        self._tell(captured)
+
+    def _tell(self, captured: Captured) -> None:
+        if captured.redactions:
+            self._events.redacted(captured.redactions)
+        if captured.decisions and not captured.repeat:
+            self._events.decided(_offers(captured.decisions))
+
+
+def _check(basket_id: str, body: BasketBody) -> None:
+    if not 0 < len(basket_id) <= 128:
+        raise InvalidInput("this is not the id of a basket", field="id", limit="1 to 128 characters")
+    if body.state == "closed" and body.sale is None:
+        raise InvalidInput("a closed basket is a sale", field="sale", hint="give the transaction that it became")
+    if body.state != "closed" and body.sale is not None:
+        raise InvalidInput("a basket that is not closed is no sale yet", field="sale", hint="leave it out")
+
+
+_TOLD_AS: Final[dict[str, Literal["suspended", "voided"]]] = {"suspended": "suspended", "voided": "voided"}
+
+
+def _goods(basket: Basket, body: BasketBody) -> Goods:
+    total = sum(line.amount for line in body.lines if not line.void) if body.total is None else body.total
+    return Goods(body.lines, total, body.currency or "", known=bool(basket.member))
+
+
+def _with_member(sale: Transaction, member: tuple[Identifier, ...]) -> Transaction:
+    """A sale with the member of its basket, where it names none itself."""
+    customer = sale.customer or Customer()
+    if not member or customer.identifiers:
+        return sale
+    return replace(sale, customer=replace(customer, identifiers=member))
+
+
+def _remark(given: RemarkBody) -> Remark:
+    if not isinstance(given, SurveyBody):
+        return given
+    offer_id = offer_id_of(given.offer) if given.offer else None
+    return SurveyAnswer(
+        given.question, given.answer, given.text, offer_id, given.event_id, given.basket, given.identifiers
+    )
+
+
+def _offers(decisions: Sequence[Decision]) -> int:
+    return sum(decision.outcome == "offered" for decision in decisions)
