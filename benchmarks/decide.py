@@ -19,10 +19,9 @@ import msgspec
 from tillstream_agent.clock import SystemClock
 from tillstream_agent.folder import Folder
 from tillstream_agent.offers.edge import Edge
-from tillstream_agent.state import State
 from tillstream_protocol.decisions import Campaign
 from tillstream_protocol.facts import LazyFacts, sale_facts, sale_occasion_key
-from tillstream_protocol.pack import Pack, open_pack, sign_pack
+from tillstream_protocol.pack import Pack, sign_pack
 from tillstream_protocol.signing import SignKey
 from tillstream_protocol.transaction import Transaction
 
@@ -32,7 +31,7 @@ from .harness import Rounds, Subject, interleave, rows
 from .records import RETAILER, STORE, Given, given
 from .rivals import NothingDone
 from .sizes import Sizes
-from .stand import Hook, data, enrol, hook, server, silent
+from .stand import Hook, data, enrol, give, hook, server
 
 QUESTION = "decide"
 ALONE, SOCKET = "deciding alone, in process", "through the Unix socket, line cut"
@@ -117,21 +116,8 @@ async def _agent(stack: AsyncExitStack, folder: Path, count: int) -> Hook:
     async with server(folder) as standing:
         await enrol(folder / "till", standing)
     async with data(folder / "server") as parts:
-        await _give(Folder(folder / "till"), parts.keys.sign, count)
+        await give(Folder(folder / "till"), parts.keys.sign, _campaigns(count))
     return await stack.enter_async_context(hook(folder / "till", folder))
-
-
-async def _give(till: Folder, signer: SignKey, count: int) -> None:
-    """Put so many campaigns into the pack that a till got when it joined."""
-    identity = till.identity()
-    state = await State.open(till.database, silent())
-    try:
-        first = await state.load_pack()
-        assert first is not None
-        pack = open_pack(first, identity.server_public, identity.till_id)
-        await state.start_over(sign_pack(msgspec.structs.replace(pack, campaigns=_campaigns(count)), signer))
-    finally:
-        await state.close()
 
 
 def _campaigns(count: int) -> tuple[Campaign, ...]:

@@ -31,14 +31,18 @@ from tillstream_agent.journal import Journal, JournalIdentity, Name
 from tillstream_agent.letters import Letters
 from tillstream_agent.metrics import AgentMetrics, LatencyWindow
 from tillstream_agent.offers.edge import Edge
+from tillstream_agent.state import State
 from tillstream_agent.sync.enrol import Enrolment
 from tillstream_agent.sync.link import Link
 from tillstream_agent.sync.transport import Transport
 from tillstream_agent.sync.upload import Uploader, UploadFlow
 from tillstream_protocol.codec import json_decoder
+from tillstream_protocol.decisions import Campaign
 from tillstream_protocol.events import KIND_NUMBERS
 from tillstream_protocol.limits import DEFAULT
 from tillstream_protocol.messages import Token
+from tillstream_protocol.pack import open_pack, sign_pack
+from tillstream_protocol.signing import SignKey
 from tillstream_protocol.transaction import Transaction
 from tillstream_server import app
 from tillstream_server.campaigns.book import parse
@@ -158,6 +162,14 @@ class Hook:
                 found: dict[str, Any] = reply
                 return found
 
+    async def call(self, method: str, path: str, body: bytes) -> tuple[int, dict[str, Any]]:
+        """Any call over HTTP on a connection that is kept: status and reply."""
+        headers = {"Authorization": f"Bearer {self.till.token}", "Content-Type": "application/json"}
+        async with self.session.request(method, self.till.url + path, data=body, headers=headers) as response:
+            said = await response.read()
+        reply: dict[str, Any] = json.loads(said)
+        return response.status, reply
+
     async def status(self) -> dict[str, Any]:
         """What the agent says of itself."""
         headers = {"Authorization": f"Bearer {self.till.token}"}
@@ -176,9 +188,9 @@ def pid_of(program: Program) -> int:
     return program.process.pid
 
 
-def agent(state: Path, folder: Path) -> Till:
+def agent(state: Path, folder: Path, *flags: str) -> Till:
     """An enrolled till whose agent has not been started."""
-    arguments = ["tillstream-agent", "run", "--state", str(state), "--log-level", "warning", "--hook-port", "0"]
+    arguments = ["tillstream-agent", "run", "--state", str(state), "--log-level", "error", "--hook-port", "0", *flags]
     return Till(STORE, state, Program(f"agent-{state.name}", arguments, folder))
 
 
@@ -194,9 +206,9 @@ async def calling(till: Till) -> AsyncIterator[Hook]:
 
 
 @asynccontextmanager
-async def hook(state: Path, folder: Path) -> AsyncIterator[Hook]:
+async def hook(state: Path, folder: Path, *flags: str) -> AsyncIterator[Hook]:
     """An enrolled till's agent process, with both doors open."""
-    till = agent(state, folder)
+    till = agent(state, folder, *flags)
     try:
         await till.start()
         async with calling(till) as doors:
@@ -290,3 +302,16 @@ async def until(condition: Callable[[], Awaitable[bool]], seconds: float, *, eve
         if time.monotonic() > ends:
             raise TimeoutError("what was waited for did not happen")
         await asyncio.sleep(every)
+
+
+async def give(till: Folder, signer: SignKey, campaigns: Sequence[Campaign]) -> None:
+    """Put campaigns into the pack that a till got when it joined, as its server would sign it."""
+    identity = till.identity()
+    state = await State.open(till.database, silent())
+    try:
+        first = await state.load_pack()
+        assert first is not None
+        pack = open_pack(first, identity.server_public, identity.till_id)
+        await state.start_over(sign_pack(msgspec.structs.replace(pack, campaigns=tuple(campaigns)), signer))
+    finally:
+        await state.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import capture, choice, decide, drain, ingest, push, rebuild, weight
+from benchmarks import capture, choice, deadline, decide, drain, ingest, push, rebuild, weight
 from benchmarks.__main__ import QUESTIONS
 from benchmarks.figures import Answer, Ratio, Role, Row
 from benchmarks.ledgers import NotStored, check_stored, counted_in, filled, join, portions
@@ -123,6 +123,13 @@ async def test_a_till_decides_with_its_line_cut(tmp_path: Path) -> None:
     assert "within 5 ms" in answer.conclusions[0].text
 
 
+async def test_answers_come_while_server_and_disk_are_in_trouble(tmp_path: Path) -> None:
+    answer = await short("deadline", tmp_path)
+    called = {f"{call}, 3 campaigns" for call in ("open basket", "observation", "closed basket")}
+    assert subjects(answer, deadline.GONE) == subjects(answer, deadline.FULL) == called
+    assert "within 5 ms" in answer.conclusions[0].text
+
+
 async def test_the_weight_of_an_agent(tmp_path: Path) -> None:
     answer = await short("weight", tmp_path)
     told = {(one.subject, one.unit): one.value for one in answer.measures}
@@ -165,7 +172,17 @@ def test_portions_make_up_the_whole() -> None:
 
 
 def test_short_and_quick_ask_every_question_that_a_full_run_does() -> None:
-    assert set(QUESTIONS) == {"capture", "journal", "drain", "ingest", "push", "decide", "weight", "rebuild"}
+    assert set(QUESTIONS) == {
+        "capture",
+        "journal",
+        "drain",
+        "ingest",
+        "push",
+        "decide",
+        "deadline",
+        "weight",
+        "rebuild",
+    }
     for sizes in (QUICK, SHORT):
         assert all(getattr(sizes, name) for name in ("lines", "queued", "campaigns", "connected"))
         assert sizes.limit_s <= 120
