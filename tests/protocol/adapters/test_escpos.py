@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support.mangling import golden, read_or_refused, refusal, sample, told
+from support.golden import golden, read_or_refused, refusal, sample, written
 from tillstream_protocol.adapters import Reading, Setting, escpos
 from tillstream_protocol.adapters.printer_bytes import MAX_LINES
 from tillstream_protocol.transaction import reconcile
@@ -47,7 +47,7 @@ def reading(text: str = RECEIPT, setting: Setting = SETTING, **options: Any) -> 
 
 def test_the_sample_is_read_as_its_golden_file_says() -> None:
     (one,) = escpos.ADAPTER.read(sample(SAMPLE), SETTING)
-    assert told([one]) == golden(SAMPLE)
+    assert written([one]) == golden(SAMPLE)
     assert reconcile(one.transaction) is True
     assert one.confidence == 0.85  # it has no number
     assert one.original == sample(SAMPLE)
@@ -156,7 +156,7 @@ def test_dates_and_times_are_read_as_printed(printed: str, order: str, when: str
     assert reading(f"Tea   5,00\nTotal  5,00\n{printed}\n", date_order=order).transaction.end.text == when
 
 
-def test_practice_is_told() -> None:
+def test_practice_is_written() -> None:
     assert reading("*** TRAINING ***\n" + RECEIPT).transaction.training
     assert not reading("Training shoes   49,00\n" + RECEIPT).transaction.training
 

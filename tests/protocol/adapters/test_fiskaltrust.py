@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support.mangling import as_json, broken, golden, read_or_refused, refusal, sample, told
+from support.broken_json import as_json, broken
+from support.golden import golden, read_or_refused, refusal, sample, written
 from tillstream_protocol.adapters import Setting, fiskaltrust
 from tillstream_protocol.transaction import Identifier, Link, Transaction, idempotency_key, reconcile
 
@@ -49,8 +50,8 @@ def pay(amount: float, case: int) -> dict[str, Any]:
 def test_the_samples_are_read_as_their_golden_files_say(first: int, adds_up: bool | None) -> None:
     alone = fiskaltrust.ADAPTER.read(sample(f"fiskaltrust/{first:02}_request.json"), SETTING)
     both = fiskaltrust.ADAPTER.read(pair(first), SETTING)
-    assert told(alone) == golden(f"fiskaltrust/{first:02}_request.json")
-    assert told(both) == golden(f"fiskaltrust/{first + 1:02}_response.json")
+    assert written(alone) == golden(f"fiskaltrust/{first:02}_request.json")
+    assert written(both) == golden(f"fiskaltrust/{first + 1:02}_response.json")
     assert [reconcile(reading.transaction) for reading in (*alone, *both)] == [adds_up, adds_up]
     assert both[0].original == pair(first)
 
@@ -240,8 +241,8 @@ def test_what_is_no_receipt_is_refused_by_its_place(payload: bytes, field: str) 
 
 @given(broken(PAIR) | broken(REQUEST))
 @settings(max_examples=400)
-def test_whatever_is_broken_it_is_read_or_refused(payload: Any) -> None:
-    read_or_refused(fiskaltrust.ADAPTER, as_json(payload), SETTING)
+def test_whatever_is_broken_it_is_read_or_refused(data: bytes) -> None:
+    read_or_refused(fiskaltrust.ADAPTER, data, SETTING)
 
 
 @given(st.binary(max_size=300) | st.integers(0, 6_000).map(lambda end: pair(1)[:end]))

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.broken_json import broken
 from support.golden import ext_of, read_or_refused
-from support.json_mutation import broken
 from tillstream_protocol.adapters import Reading, Setting, mapping
 from tillstream_protocol.adapters.mapping_format import Mapping, SaleFields
 from tillstream_protocol.errors import InvalidInput
@@ -200,15 +200,15 @@ def test_what_is_wrong_in_json_is_named_by_its_path(old: bytes, new: bytes, fiel
     lambda tail: HEAD + tail.encode()
 ))  # fmt: skip
 def test_whatever_comes_as_csv_is_read_or_refused_by_name(data: bytes) -> None:
-    assert read_or_refused(mapping.ADAPTER, data, Setting("EUR", options={"mapping": LINES}))
+    read_or_refused(mapping.ADAPTER, data, Setting("EUR", options={"mapping": LINES}), in_one_piece=False)
 
 
 @given(st.binary() | broken(JSON))
 def test_whatever_comes_as_json_is_read_or_refused_by_name(data: bytes) -> None:
-    assert read_or_refused(mapping.ADAPTER, data, Setting("EUR", options={"mapping": JSON_SAID}))
+    read_or_refused(mapping.ADAPTER, data, Setting("EUR", options={"mapping": JSON_SAID}), in_one_piece=False)
 
 
 @given(broken(json.dumps(LINES).encode()))
 def test_whatever_is_set_as_a_mapping_is_taken_or_refused_by_name(said: bytes) -> None:
     setting = Setting("EUR", options={"mapping": json.loads(said)})
-    assert read_or_refused(mapping.ADAPTER, EXPORT, setting)
+    read_or_refused(mapping.ADAPTER, EXPORT, setting, in_one_piece=False)

@@ -8,20 +8,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support.xml_cases import DATA, broken, golden, lost, plainly, refused, taken_or_refused
+from support.broken_xml import broken, lost
+from support.golden import golden, read_or_refused, refusal, sample, written
 from tillstream_protocol.adapters import Setting
 from tillstream_protocol.adapters.naxml import ADAPTER
 from tillstream_protocol.transaction import reconcile
 
-SAMPLE = DATA / "naxml" / "journal.xml"
-JOURNAL = SAMPLE.read_bytes()
+SAMPLE = "naxml/journal.xml"
+JOURNAL = sample(SAMPLE)
 SETTING = Setting(zone=ZoneInfo("America/Chicago"))
 REPORT = "NAXML-POSJournal/JournalReport"
 
 
 def test_each_kind_of_event_is_read_whole() -> None:
     readings = ADAPTER.read(JOURNAL, SETTING)
-    assert plainly(readings) == golden(SAMPLE)
+    assert written(readings) == golden(SAMPLE)
     # Only what moves goods against money can add up.
     assert [reconcile(one.transaction) for one in readings] == [True, True, None, None, None, None, None]
     assert not ADAPTER.tried
@@ -56,7 +57,7 @@ def test_a_refund_is_negative_whichever_way_it_was_written() -> None:
 
 def test_a_journal_without_a_namespace_and_a_test_ping_are_read() -> None:
     plain = JOURNAL.replace(b' xmlns="http://www.naxml.org/POSBO/Vocabulary/2003-10-16"', b"")
-    assert plainly(ADAPTER.read(plain, SETTING)) == golden(SAMPLE)
+    assert written(ADAPTER.read(plain, SETTING)) == golden(SAMPLE)
     assert ADAPTER.read(b"<NAXML-POSJournal/>", SETTING) == []
 
 
@@ -72,7 +73,7 @@ def test_what_has_no_field_stays_with_its_event() -> None:
 
 def test_another_detail_is_refused_unless_the_setting_passes_over_it() -> None:
     odd = JOURNAL.replace(b"SafeDropDetail", b"PumpTestDetail")
-    refused(ADAPTER, odd, SETTING, f"{REPORT}/FinancialEvent")
+    assert refusal(lambda: ADAPTER.read(odd, SETTING)).field == f"{REPORT}/FinancialEvent"
     assert len(ADAPTER.read(odd, Setting(zone=SETTING.zone, options={"skip": ["PumpTestDetail"]}))) == 6
 
 
@@ -96,16 +97,16 @@ def test_another_detail_is_refused_unless_the_setting_passes_over_it() -> None:
 )  # fmt: skip
 def test_what_is_broken_is_refused_by_its_place(old: bytes, new: bytes, place: str) -> None:
     assert old in JOURNAL
-    refused(ADAPTER, JOURNAL.replace(old, new), SETTING, place)
+    assert refusal(lambda: ADAPTER.read(JOURNAL.replace(old, new), SETTING)).field == place
 
 
 @settings(max_examples=300, deadline=None)
 @given(broken(JOURNAL))
 def test_a_journal_broken_anywhere_is_read_or_refused(data: bytes) -> None:
-    taken_or_refused(ADAPTER, data, SETTING)
+    read_or_refused(ADAPTER, data, SETTING)
 
 
 @given(st.binary(max_size=300), st.integers(0, len(JOURNAL)))
 def test_whatever_bytes_are_read_or_refused(data: bytes, at: int) -> None:
     for sent in (data, JOURNAL[:at] + data + JOURNAL[at + len(data) :]):
-        taken_or_refused(ADAPTER, sent, SETTING)
+        read_or_refused(ADAPTER, sent, SETTING)

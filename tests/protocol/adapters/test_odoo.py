@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support.mangling import as_json, broken, golden, read_or_refused, refusal, sample, told
+from support.broken_json import as_json, broken
+from support.golden import golden, read_or_refused, refusal, sample, written
 from tillstream_protocol.adapters import Setting, odoo
 from tillstream_protocol.errors import InvalidInput
 from tillstream_protocol.transaction import Transaction, idempotency_key, reconcile
@@ -31,13 +32,13 @@ def orders(payload: Any, setting: Setting = SETTING) -> list[Transaction]:
 
 def test_sync_from_ui_is_read_as_its_golden_file_says() -> None:
     readings = odoo.ADAPTER.read(sample("odoo/sync_from_ui.json"), SETTING)
-    assert told(readings) == golden("odoo/sync_from_ui.json")
+    assert written(readings) == golden("odoo/sync_from_ui.json")
     assert [reconcile(reading.transaction) for reading in readings] == [True, None]  # a draft is no sale
 
 
 def test_create_from_ui_is_read_as_its_golden_file_says() -> None:
     readings = odoo.ADAPTER.read(sample("odoo/create_from_ui.json"), SETTING)
-    assert told(readings) == golden("odoo/create_from_ui.json")
+    assert written(readings) == golden("odoo/create_from_ui.json")
     assert [reconcile(reading.transaction) for reading in readings] == [True, True, True]
 
 
@@ -129,7 +130,7 @@ def test_a_reward_is_a_discount_line() -> None:
     assert (line.type, line.amount) == ("discount", -100)
 
 
-def test_what_was_taken_away_is_told() -> None:
+def test_what_was_taken_away_is_written() -> None:
     order = copy.deepcopy(SYNC[0])
     order["lines"] = [[5], [6, 0, []], [2, 5511], *order["lines"]]
     order["payment_ids"].append([3, 91, 0])
@@ -170,15 +171,15 @@ def test_the_place_inside_a_call_is_named_in_full() -> None:
     assert refusal(lambda: orders(payload)).field == "params.args[0][1].data.lines[0][2].qty"
 
 
-def test_a_till_without_currency_and_with_a_broken_map_is_told() -> None:
+def test_a_till_without_currency_and_with_a_broken_map_is_written() -> None:
     assert refusal(lambda: orders(SYNC, Setting())).hint == "set the currency of the till's adapter"
     assert refusal(lambda: orders(SYNC, Setting("EUR", options={"products": [1]}))).field == "options.products"
 
 
 @given(broken(SYNC) | broken(CREATE))
 @settings(max_examples=400)
-def test_whatever_is_broken_it_is_read_or_refused(payload: Any) -> None:
-    read_or_refused(odoo.ADAPTER, as_json(payload), SETTING)
+def test_whatever_is_broken_it_is_read_or_refused(data: bytes) -> None:
+    read_or_refused(odoo.ADAPTER, data, SETTING)
 
 
 @given(st.binary(max_size=300) | st.integers(0, 4_000).map(lambda end: sample("odoo/create_from_ui.json")[:end]))

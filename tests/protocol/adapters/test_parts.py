@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from datetime import timedelta, timezone
+from collections.abc import Callable
 from decimal import Decimal
 
 import msgspec
 import pytest
 
-from tillstream_protocol.adapters.base import Setting
-from tillstream_protocol.adapters.parts import Part, bounded, documents, local_date, personal, possible, revision_of
+from support.golden import refusal
+from tillstream_protocol.adapters.parts import (
+    Part,
+    bounded,
+    documents,
+    gtin_of,
+    originals,
+    personal,
+)
 from tillstream_protocol.errors import InvalidInput
-from tillstream_protocol.transaction import Ext, Moment
+from tillstream_protocol.transaction import Ext
 
 
 def test_what_was_read_is_known_and_the_rest_is_left() -> None:
@@ -20,6 +27,44 @@ def test_what_was_read_is_known_and_the_rest_is_left() -> None:
     assert [one.take("a") for one in part.parts("lines", 5)] == [1, 3]
     assert part.rest() == {"who": {"age": 3}, "lines": [{"b": 2}, {}], "x": "1.50"}
     assert part.rest({"more": "y"})["more_said"] == "y"
+
+
+def test_what_was_only_looked_at_is_left() -> None:
+    part = Part({"a": "1", "b": 2, "c": None, "d": "", "e": [], "f": False}, "x")
+    assert (part.text("a"), part.look("b"), part.look("d")) == ("1", 2, None)
+    assert part.again().text("b") == "2"
+    assert part.rest({"g": 3, "h": None}) == {"b": 2, "f": False, "g": 3}
+
+
+def test_false_is_nothing_where_the_format_says_so() -> None:
+    part = Part({"a": False, "b": 0, "c": {"d": False}}, "x", false_is_nothing=True)
+    assert (part.look("a"), part.look("b"), part.part("c").look("d")) == (None, 0, None)
+    assert (part.text("a"), part.rest()) == (None, {"b": 0})
+
+
+def test_numbers_are_texts_and_texts_are_numbers() -> None:
+    part = Part({"a": 7, "b": Decimal("1.50"), "c": " 2.5 ", "d": Decimal("1E-30")}, "x")
+    assert [part.text(name) for name in "abd"] == ["7", "1.50", "1E-30"]
+    assert (part.plain("c"), part.plain("e"), part.amount("c"), part.amount("e")) == ("2.5", None, 250, None)
+
+
+@pytest.mark.parametrize("read", [Part.need, Part.need_number, Part.need_amount], ids=lambda read: read.__name__)
+def test_what_has_to_be_there_is_named(read: Callable[[Part, str], object]) -> None:
+    for value in ({}, {"a": None}, {"a": ""}):
+        problem = refusal(lambda value=value: read(Part(value, "x[1]"), "a"))  # type: ignore[misc]
+        assert (problem.field, problem.message) == ("x[1].a", "is missing")
+
+
+def test_a_list_has_its_limit() -> None:
+    assert refusal(lambda: Part({"a": [1, 2, 3]}, "x").items("a", 2)).limit == "2"
+    assert Part({}).items("a", 2) == []
+
+
+@pytest.mark.parametrize(
+    ("scan", "gtin"), [("4006381333931", "4006381333931"), ("123", None), ("", None), (None, None)]
+)
+def test_what_was_scanned_may_be_a_gtin(scan: str | None, gtin: str | None) -> None:
+    assert gtin_of(scan) == gtin
 
 
 def test_a_rest_always_fits_into_ext() -> None:
@@ -46,29 +91,6 @@ def test_addresses_are_told_field_by_field_and_what_is_no_text_stays() -> None:
     assert personal(Part({})) is None
 
 
-def test_revisions_rise_by_the_second_and_later_by_the_hour() -> None:
-    made = Moment(0)
-    seconds = [-5, 0, 1, 432_000, 432_000 + 3_600, 10**9, 10**12]
-    revisions = [revision_of(made, Moment(1_000 * one)) for one in seconds]
-    assert revisions == [0, 0, 1, 432_000, 432_001, 432_000 + (10**9 - 432_000) // 3_600, 1_000_000]
-    assert revision_of(made, None) == 0
-
-
-def test_the_local_date_is_the_one_on_the_shops_calendar() -> None:
-    late = Moment(1_774_999_800_000, 120)  # 2026-03-31T23:30Z
-    assert local_date(late) == "2026-04-01"
-    assert local_date(late, Setting(zone=timezone(timedelta(hours=-5)))) == "2026-03-31"
-    assert local_date(Moment(-62_135_596_800_000, -60)) == "0001-01-01"
-    assert local_date(Moment(-62_135_596_800_000), Setting(zone=timezone(timedelta(hours=-5)))) == "0001-01-01"
-
-
-def test_impossible_times_are_refused_by_place() -> None:
-    for bad in (Moment(253_402_300_800_000), Moment(0, 1_081)):
-        with pytest.raises(InvalidInput) as caught:
-            possible(bad, "order.created_at")
-        assert caught.value.field == "order.created_at"
-
-
 @pytest.mark.parametrize(
     ("data", "places"),
     [
@@ -76,18 +98,27 @@ def test_impossible_times_are_refused_by_place() -> None:
         (b'{"order": {"id": 1}}', ["order"]),
         (b'[{"id": 1}, {"id": 2}]', ["[0]", "[1]"]),
         (b'{"orders": [{"id": 1}]}', ["orders[0]"]),
-        (b'{"orders": null}', []),
+        (b'{"orders": []}', []),
+        (b'{"orders": {"id": 1}}', ["orders"]),
     ],
 )
 def test_documents_stand_bare_wrapped_or_in_a_list(data: bytes, places: list[str]) -> None:
-    assert [part.where for part, _ in documents(data, what="x", one="order", many="orders")] == places
+    assert [part.where for part, _ in documents(data, "orders", "order", what="x")] == places
 
 
-@pytest.mark.parametrize("data", [b"7", b'{"order": 7}', b'{"orders": {}}', b"[7]", "[{}]".encode("utf-16")])
+@pytest.mark.parametrize("data", [b"7", b'{"order": 7}', b'{"orders": null}', b"[7]", "[{}]".encode("utf-16")])
 def test_what_is_no_document_is_refused(data: bytes) -> None:
     with pytest.raises(InvalidInput) as caught:
-        list(documents(data, what="x", one="order", many="orders"))
+        list(documents(data, "orders", "order", what="x"))
     assert caught.value.field
+
+
+def test_items_have_the_bytes_that_they_were_read_from() -> None:
+    data = b'{"a": [{"b": [1.50, "x" ]}]}'
+    assert originals(data, ["a", 0, "b"]) == [b"1.50", b'"x"']
+    assert originals(b"\xef\xbb\xbf[1,2]", []) == [b"1", b"2"]
+    assert originals(data, ["a"]) == [data]
+    assert refusal(lambda: originals(b"[1,", [])).field == "body"
 
 
 def test_errors_do_not_quote_what_may_name_a_person() -> None:

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.broken_json import broken
 from support.golden import ext_of, golden, read_or_refused, sample, written
-from support.json_mutation import broken
 from tillstream_protocol.adapters import Setting, shopify
 from tillstream_protocol.errors import InvalidInput
 from tillstream_protocol.transaction import Discount, Link, Tax, Transaction, idempotency_key, reconcile
 
 SETTING = Setting()
-ORDER = sample("shopify", "order.json")
+ORDER = sample("shopify/order.json")
 
 
 def both(amount: str, currency: str = "EUR") -> dict[str, Any]:
@@ -118,7 +118,7 @@ def read(**more: Any) -> Transaction:
 
 def test_the_genuine_order_is_read_whole() -> None:
     (reading,) = shopify.read(ORDER, SETTING)
-    assert written([reading]) == golden("shopify", "order.json")
+    assert written([reading]) == golden("shopify/order.json")
     assert reading.original == ORDER
     assert reconcile(reading.transaction) is False  # 3 x 199.00 - 10.00 + 11.94 is not 409.94: the sample's own fault
 
@@ -276,4 +276,4 @@ FULL = json.dumps(POS_ORDER | {"refunds": [REFUND], "transactions": REFUND["tran
 
 @given(st.binary() | broken(ORDER) | broken(FULL) | broken(json.dumps(POS_ORDER).encode()))
 def test_whatever_comes_is_read_or_refused_by_name(data: bytes) -> None:
-    assert read_or_refused(shopify.ADAPTER, data, SETTING)
+    read_or_refused(shopify.ADAPTER, data, SETTING)

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.broken_json import broken
 from support.golden import ext_of, golden, read_or_refused, sample, written
-from support.json_mutation import broken
 from tillstream_protocol.adapters import Setting, woocommerce
 from tillstream_protocol.errors import InvalidInput
 from tillstream_protocol.transaction import Discount, Link, Tax, Transaction, idempotency_key, reconcile
 
 SETTING = Setting(zone=ZoneInfo("America/New_York"))
-ORDER = sample("woocommerce", "order_created_response.json")
+ORDER = sample("woocommerce/order_created_response.json")
 
 
 def read_all(**more: Any) -> list[Transaction]:
@@ -32,7 +32,7 @@ def read(**more: Any) -> Transaction:
 
 def test_the_genuine_order_is_read_whole() -> None:
     (reading,) = woocommerce.read(ORDER, SETTING)
-    assert written([reading]) == golden("woocommerce", "order_created_response.json")
+    assert written([reading]) == golden("woocommerce/order_created_response.json")
     assert reading.original == ORDER
     assert reconcile(reading.transaction) is True
 
@@ -151,4 +151,4 @@ FULL = json.dumps(
 
 @given(st.binary() | broken(ORDER) | broken(FULL))
 def test_whatever_comes_is_read_or_refused_by_name(data: bytes) -> None:
-    assert read_or_refused(woocommerce.ADAPTER, data, SETTING)
+    read_or_refused(woocommerce.ADAPTER, data, SETTING)

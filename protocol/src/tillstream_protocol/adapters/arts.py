@@ -6,17 +6,15 @@ Names and meanings are those of the ARTS schemas (IXRetail namespace). Three thi
   `Return`.
 - A void line with a negative amount (NCR's) takes back an earlier line: the two are struck out together. Where none is
   its exact opposite it stays as it is, and counts.
-- Track data and verification values of cards are dropped, as the redactor would.
+- Track data and verification values of cards are dropped, as the redactor would (`arts_tenders`).
 """
 
 from __future__ import annotations
 
-import binascii
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -25,7 +23,9 @@ from ..limits import MAX_LINES
 from ..transaction import Customer, Discount, Line, Link, Tax, Tender, Totals
 from .arts_customer import People
 from .arts_goods import goods_codes, goods_hierarchy, goods_type
-from .base import Notes, Setting, decimal, exponent_of, plain
+from .arts_tenders import Money, ext_of, rate_at, tender_of
+from .base import decimal, plain
+from .times import date_of
 from .xml import Element
 
 HOME: Final = "http://www.nrf-arts.org/IXRetail/namespace/"
@@ -61,8 +61,6 @@ _WITH_MONEY: Final = (
     "CustomerOrderForPickup",
 )
 """Lines of other kinds than goods that count into the total."""
-_SECRET: Final = frozenset(("Track1Data", "Track2Data", "Track3Data", "Track4Data", "CVV", "CVV2", "CVC2"))
-_CARD: Final = re.compile(r"[0-9*xX -]{4,}")
 _FLAGS: Final = ("VoidFlag", "CancelFlag", "DeleteFlag")
 _TRUE: Final = frozenset(("true", "1"))
 _MOST_DISCOUNTS: Final = 100
@@ -70,13 +68,9 @@ _MOST_LINKS: Final = 50
 
 
 @dataclass(slots=True)
-class Basket:
+class Basket(Money):
     """One `RetailTransaction` while it is read: what was found so far, and what it is read with."""
 
-    setting: Setting
-    notes: Notes
-    currency: str
-    exponent: int
     inclusive: bool = False
     """Whether amounts of lines contain their tax where the format says nothing of it."""
     lines: list[Line] = field(default_factory=list)
@@ -112,20 +106,6 @@ class Basket:
         return "return" if self.returns >= len(lines) else "exchange"
 
     # Numbers
-
-    def minor(self, element: Element) -> int:
-        """An amount in minor units. Raises `InvalidInput`, also for one in another currency."""
-        for name in ("Currency", "CurrencyCode"):
-            said = element.attribute(name)
-            if said and said != self.currency:
-                raise InvalidInput(
-                    f"an amount in {shown(said)}", field=element.place, limit=f"the transaction's own {self.currency}"
-                )
-        return self.notes.minor(element.take(), self.exponent, element.place)
-
-    def _minor_at(self, element: Element, name: str) -> int | None:
-        found = element.first(name)
-        return None if found is None or not found.text else self.minor(found)
 
     def _signed(self, element: Element) -> int:
         """An amount whose `Action` says whether it is added or subtracted."""
@@ -183,7 +163,7 @@ class Basket:
             discounts=tuple(self._line_discounts(goods)),
             taxes=taxes if not returned else tuple(map(_given_back, taxes)),
             **goods_codes(goods),
-            ext=_ext(item.rest()),
+            ext=ext_of(item.rest()),
         )
 
     def _extended(self, goods: Element) -> int:
@@ -251,7 +231,7 @@ class Basket:
             amount=amount,
             type="rounding" if rounding else "other",
             void=_void(item),
-            ext=_ext(item.rest(), {} if rounding else {"line": other.name}),
+            ext=ext_of(item.rest(), {} if rounding else {"line": other.name}),
         )
 
     # Discounts
@@ -279,13 +259,12 @@ class Basket:
         amount = self.minor(found)
         found.attribute("Action")
         modifier.value("SequenceNumber")
-        percent = modifier.first("Percent")
         return Discount(
             amount=-amount if action == "Add" else amount,
             kind=modifier.attribute("MethodCode"),
             promotion=modifier.value("PromotionID") or None,
             name=modifier.value("Description") or None,
-            rate=plain(decimal(percent.take(), percent.place)) if percent is not None and percent.text else None,
+            rate=rate_at(modifier, "Percent"),
             reason=modifier.value("ReasonCode") or None,
         )
 
@@ -328,18 +307,18 @@ class Basket:
                 type="discount",
                 name=discount.name or discount.kind or None,
                 reason=discount.reason,
-                ext=_ext(item.rest(), told),
+                ext=ext_of(item.rest(), told),
             )
         )
 
     # Taxes
 
     def _tax(self, tax: Element) -> Tax:
-        base, rate = tax.first("TaxableAmount"), tax.first("Percent")
+        base = tax.first("TaxableAmount")
         return Tax(
             code=self._tax_code(tax),
             amount=self.minor(tax.need("Amount")),
-            rate=plain(decimal(rate.take(), rate.place)) if rate is not None and rate.text else None,
+            rate=rate_at(tax, "Percent"),
             base=self.minor(base) if base is not None and base.text else None,
             included=self._included(tax, base),
         )
@@ -369,68 +348,10 @@ class Basket:
 
     def tender(self, item: Element, tender: Element) -> None:
         """A means of payment, or change as a line of its own, and what else stands in its line."""
-        amount = self.minor(tender.need("Amount"))
-        change = None
-        if tender.name == "TenderChange":
-            change = abs(amount)
-            amount = -change
-        self.tenders.append(self._tender(item, tender, amount, change))
-
-    def _tender(self, item: Element, tender: Element, amount: int, change: int | None) -> Tender:
-        refund = tender.name == "Tender" and tender.attributes.get("TypeCode") == "Refund"
-        if refund or tender.attributes.get("TypeCode") == "Sale":
-            tender.attribute("TypeCode")
-        settled, tendered, given = self._settled(tender, amount)
-        return Tender(
-            type=self._tender_type(tender),
-            amount=-abs(settled) if refund else settled,
-            tendered=tendered,
-            change=change if given is None else given,
-            tip=self._minor_at(tender, "Tip"),
-            gift_card=tender.value("GiftCard/CardNumber", "Voucher/SerialNumber") or None,
-            card=_card(tender),
-            reference=tender.value("Authorization/ReferenceNumber", "Authorization/AuthorizationCode") or None,
-            refund=refund,
-            **self._foreign(tender.first("ForeignCurrency")),
-            ext=_ext(_without_secrets(item).rest()),
-        )
-
-    def _settled(self, tender: Element, amount: int) -> tuple[int, int | None, int | None]:
-        """What a tender settled, what was handed over, and the change. NCR writes change as a negative tender."""
-        applied = self._minor_at(tender, "AmountAppliedToBill")
-        given = [abs(self.minor(one.need("Amount"))) for one in tender.all("TenderChange")]
-        change = sum(given) if given else None
-        if tender.name == "TenderChange" or (change is not None and amount < 0):
-            return amount, None, change
-        if applied is None:
-            return (amount, None, None) if change is None else (amount - change, amount, change)
-        if change is None:
-            self._round(tender, applied - amount)
-        return applied, amount if applied != amount else None, change
-
-    def _round(self, tender: Element, off: int) -> None:
-        """Take rounding for the total's where the tender's own numbers prove its sign."""
-        rounding = tender.first("Rounding")
-        if off and rounding is not None and rounding.text and abs(self.minor(rounding)) == abs(off):
-            self.totals["rounding"] = self.totals.get("rounding", 0) + off
-
-    def _tender_type(self, tender: Element) -> str:
-        said = tender.attribute("TenderType") or tender.value("TenderID")
-        if not said:
-            self.notes.assumed.append("tenders.type")
-        return said or "other"
-
-    def _foreign(self, foreign: Element | None) -> dict[str, Any]:
-        if foreign is None:
-            return {}
-        rate, face = foreign.first("ExchangeRate"), foreign.first("OriginalFaceAmount")
-        currency = foreign.value("CurrencyCode")
-        whole: dict[str, Any] = {"foreign_currency": currency or None}
-        if rate is not None and rate.text:
-            whole["foreign_rate"] = plain(decimal(rate.take(), rate.place))
-        if face is not None and face.text and currency:
-            whole["foreign_amount"] = Basket(self.setting, self.notes, currency, exponent_of(currency)).minor(face)
-        return whole
+        read, rounding = tender_of(self, item, tender)
+        self.tenders.append(read)
+        if rounding:
+            self.totals["rounding"] = self.totals.get("rounding", 0) + rounding
 
     # Head and customer
 
@@ -484,11 +405,6 @@ class Basket:
         )
 
 
-def date_of(text: str) -> str | None:
-    """The date that a date or time begins with, such as `2021-07-03T00:00:00-07:00`; None for none."""
-    return text[:10] if text and (len(text) == 10 or text[10:11] in ("T", "Z", "+", "-")) else text or None
-
-
 def truth(text: str) -> bool:
     """A flag of the schemas."""
     return text in _TRUE
@@ -511,38 +427,8 @@ def _given_back(tax: Tax) -> Tax:
     return msgspec.structs.replace(tax, amount=-abs(tax.amount), base=base)
 
 
-def _card(tender: Element) -> str | None:
-    """A card's number, which the schemas have in base64: what is masked has to be readable, or nobody can redact it."""
-    found = tender.at("CreditDebit/PrimaryAccountNumber") or tender.at("CreditDebit/AccountNumber")
-    if found is None or not found.text:
-        return None
-    if _CARD.fullmatch(found.text):
-        return found.take()
-    try:
-        number = binascii.a2b_base64(found.text, strict_mode=True).decode("ascii")
-    except ValueError:
-        return None
-    if not _CARD.fullmatch(number):
-        return None
-    found.take()
-    return number
-
-
-def _without_secrets(element: Element) -> Element:
-    for child in element.children:
-        if child.name in _SECRET:
-            child.wipe()
-        _without_secrets(child)
-    return element
-
-
 def _whole(text: str, place: str) -> int:
     number = decimal(text, place)
     if number != number.to_integral_value() or not 0 <= number <= 1_000_000:
         raise InvalidInput(f"{shown(text)} is not a line's number", field=place, limit="0 to 1000000")
     return int(number)
-
-
-def _ext(rest: dict[str, Any], more: dict[str, Any] | None = None) -> dict[str, Any] | None:
-    told = {**(more or {}), **({"rest": rest} if rest else {})}
-    return told or None

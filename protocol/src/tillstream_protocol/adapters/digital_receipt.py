@@ -10,13 +10,13 @@ A receipt that was sent a second time, as a copy, has the same key and the same 
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Final
 
 from ..errors import InvalidInput, shown
-from ..transaction import Fiscal, Kind, Moment, Transaction
+from ..transaction import Fiscal, Kind, Transaction
 from .arts import HOME, KNOWN, Basket
 from .base import Adapter, Notes, Reading, Setting, exponent_of, moment
+from .times import local_date
 from .xml import Element, checked_at, cut, parse
 
 SYSTEM: Final = "arts-digital-receipt"
@@ -57,12 +57,13 @@ def _receipt(head: _Head, receipt: Element, setting: Setting) -> Transaction:
     basket = Basket(setting, notes, currency, exponent_of(currency), inclusive=swedish or currency == "SEK")
     basket.read(retail)
     end = moment(receipt.need("ReceiptDateTime").take(), setting, f"{receipt.place}/ReceiptDateTime")
-    notes.assumed += ["business_date"] if end.offset_from == "explicit" else ["business_date", "zone"]
+    if end.offset_from != "explicit":
+        notes.assumed.append("zone")
     made = Transaction(
         source=ADAPTER.source(SYSTEM, head.version),
         kind=_kind(receipt, basket),
         pos_id=_pos_id(receipt),
-        business_date=_local_date(end),
+        business_date=local_date(end, notes),
         end=end,
         currency=currency,
         exponent=basket.exponent,
@@ -110,10 +111,6 @@ def _pos_id(receipt: Element) -> str:
     if not number:
         raise InvalidInput("is missing", field=f"{receipt.place}/SequenceNumber")
     return number
-
-
-def _local_date(end: Moment) -> str:
-    return datetime.fromisoformat(end.text).date().isoformat()
 
 
 def _fiscal(owner: Element) -> Fiscal | None:

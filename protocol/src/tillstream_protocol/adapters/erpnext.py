@@ -14,18 +14,16 @@ Payment, and its documentation of the Point of Sale, read for facts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Final, Literal
+from typing import Final
 
 from msgspec.structs import replace
 
 from ..errors import InvalidInput
-from ..limits import MAX_LONG_TEXT, MAX_SHORT
+from ..limits import MAX_LINES, MAX_LONG_TEXT, MAX_SHORT, MAX_TENDERS
 from ..transaction import (
     Customer,
     Discount,
-    Identifier,
     Kind,
     Line,
     Link,
@@ -36,250 +34,212 @@ from ..transaction import (
     Totals,
     Transaction,
 )
-from .base import Adapter, Notes, Reading, Setting, checked, decimal, exponent_of, load_json, moment
-from .fields import Fields, Path, originals
+from .base import Adapter, Reading, Setting, checked, exponent_of, moment, plain
+from .parts import Part, documents, ext_of, gtin_of, identifiers
 
 _DOCTYPES: Final = ("POS Invoice", "Sales Invoice")
 _WRAPPERS: Final = ("docs", "data", "message")
 _DRAFT, _SUBMITTED, _CANCELLED = range(3)
-_NAME: Final = 128
-_GTIN: Final = (8, 12, 13, 14)
-_SCHEMES: Final[tuple[tuple[Literal["account", "phone", "email"], str], ...]] = (
-    ("account", "customer"),
-    ("phone", "contact_mobile"),
-    ("email", "contact_email"),
-)
+_MOST_TAXES: Final = 50
 _PERSONAL: Final = (
     *("tax_id", "customer_address", "address_display", "contact_person", "contact_display"),
     *("shipping_address_name", "shipping_address"),
 )
 
 
-@dataclass(slots=True)
-class _Invoice:
-    """One document on its way."""
-
-    fields: Fields
-    exponent: int = 2
-    notes: Notes = field(default_factory=Notes)
-    tax_rows: list[dict[str, Any]] = field(default_factory=list)
-    """What the rows of taxes say beside what a tax has fields for."""
-
-    def minor(self, name: str) -> int | None:
-        """An amount of the header, if it is there."""
-        return self.fields.minor(name, self.notes, self.exponent)
-
-
 def read(data: bytes, setting: Setting) -> list[Reading]:
     """The invoices of a payload, in its order. Raises `InvalidInput`."""
-    payload = load_json(data, what="a POS Invoice")
-    name = next((name for name in _WRAPPERS if isinstance(payload, dict) and name in payload), "")
-    inside = payload[name] if name else payload
-    if not isinstance(inside, list):
-        return [Reading(_transaction(Fields(inside, name), setting), data)]
-    path: Path = [name] if name else []
-    return [
-        Reading(_transaction(Fields(value, f"{name or 'invoices'}[{index}]"), setting), original)
-        for index, (value, original) in enumerate(zip(inside, originals(data, path, len(inside)), strict=True))
-    ]
+    found = documents(data, *_WRAPPERS, what="a POS Invoice")
+    return [Reading(_transaction(part, setting), original) for part, original in found]
 
 
-def _transaction(fields: Fields, setting: Setting) -> Transaction:
-    status = _require_invoice(fields)
-    notes = Notes()
-    currency = notes.currency(fields.text("currency"), setting, fields.place("currency"))
-    invoice = _Invoice(fields, exponent_of(currency), notes)
-    business_date, end = _when(invoice, setting)
-    total, rounding = _total(invoice)
+def _transaction(part: Part, setting: Setting) -> Transaction:
+    status = _require_invoice(part)
+    currency = part.notes.currency(part.text("currency"), setting, part.at("currency"))
+    part.exponent = exponent_of(currency)
+    business_date, end = _when(part, setting)
+    total, rounding = _total(part)
+    rows = part.parts("taxes", _MOST_TAXES, kept=False)
+    taxes = tuple(map(_tax, rows))
     return checked(
         Transaction(
             source=ADAPTER.source("erpnext"),
-            kind=_kind(fields, status),
-            pos_id=fields.required("name", _NAME),
+            kind=_kind(part, status),
+            pos_id=part.need("name"),
             business_date=business_date,
             end=end,
             currency=currency,
-            exponent=invoice.exponent,
+            exponent=part.exponent,
             total=total,
-            totals=_totals(invoice, rounding),
+            totals=_totals(part, rounding),
             revision=status,
-            receipt=fields.text("name"),
-            operator=fields.text("owner"),
-            links=_links(fields),
-            lines=tuple(_line(invoice, one, seq) for seq, one in enumerate(_rows(fields, "items"), 1)),
-            discounts=_discounts(invoice),
-            taxes=tuple(_tax(invoice, one) for one in _rows(fields, "taxes")),
-            tenders=_tenders(invoice),
-            customer=_customer(fields),
-            note=fields.text("remarks", MAX_LONG_TEXT),
-            ext=notes.ext(**fields.rest(tax_rows=invoice.tax_rows)),
+            receipt=part.text("name"),
+            operator=part.text("owner"),
+            links=_links(part),
+            lines=tuple(_line(one, seq) for seq, one in enumerate(part.parts("items", MAX_LINES, kept=False), 1)),
+            discounts=_discounts(part),
+            taxes=taxes,
+            tenders=_tenders(part),
+            customer=_customer(part),
+            note=part.text("remarks", MAX_LONG_TEXT),
+            ext=ext_of(part.rest({"tax_rows": [row.rest() for row in rows]}), part.notes),
         )
     )
 
 
-def _require_invoice(fields: Fields) -> int:
+def _require_invoice(part: Part) -> int:
     """The `docstatus` of what is an invoice of the till with a name of its own. Raises `InvalidInput`."""
-    doctype = fields.text("doctype")
-    if doctype not in (None, *_DOCTYPES) or (doctype == "Sales Invoice" and not _checked_box(fields, "is_pos")):
-        raise InvalidInput("is no invoice of the till", field=fields.place("doctype"), limit=" or ".join(_DOCTYPES))
-    if _checked_box(fields, "__islocal"):
+    doctype = part.text("doctype")
+    if doctype not in (None, *_DOCTYPES) or (doctype == "Sales Invoice" and not _checked_box(part, "is_pos")):
+        raise InvalidInput("is no invoice of the till", field=part.at("doctype"), limit=" or ".join(_DOCTYPES))
+    if _checked_box(part, "__islocal"):
         hint = "send the document as Frappe answers it"
-        raise InvalidInput("the document has no name yet", field=fields.place("name"), hint=hint)
-    status = fields.number("docstatus") or Decimal()
+        raise InvalidInput("the document has no name yet", field=part.at("name"), hint=hint)
+    status = part.number("docstatus") or Decimal()
     if status not in (_DRAFT, _SUBMITTED, _CANCELLED):
-        raise InvalidInput("is no document status", field=fields.place("docstatus"), limit="0, 1 or 2")
+        raise InvalidInput("is no document status", field=part.at("docstatus"), limit="0, 1 or 2")
     return int(status)
 
 
-def _checked_box(fields: Fields, name: str) -> bool:
+def _checked_box(part: Part, name: str) -> bool:
     """A field of the type Check: 0 or 1, and now and then a truth or text."""
-    return fields.look(name) in (1, True, "1")
+    return part.look(name) in (1, True, "1")
 
 
-def _kind(fields: Fields, status: int) -> Kind:
+def _kind(part: Part, status: int) -> Kind:
     if status == _SUBMITTED:
-        return "return" if _checked_box(fields, "is_return") else "sale"
+        return "return" if _checked_box(part, "is_return") else "sale"
     return "suspend" if status == _DRAFT else "cancel"
 
 
-def _when(invoice: _Invoice, setting: Setting) -> tuple[str, Moment]:
+def _when(part: Part, setting: Setting) -> tuple[str, Moment]:
     """The business date as posted, and the moment. Frappe writes an hour below ten with one digit."""
-    fields = invoice.fields
-    date = fields.required("posting_date")
-    time = fields.text("posting_time")
+    date = part.need("posting_date")
+    time = part.text("posting_time")
     if time is None:
-        invoice.notes.assumed.append("end")
+        part.notes.assumed.append("end")
         time = "00:00:00"
     hour, colon, rest = time.partition(":")
-    end = moment(f"{date} {hour:0>2}{colon}{rest}", setting, fields.place("posting_time"))
+    end = moment(f"{date} {hour:0>2}{colon}{rest}", setting, part.at("posting_time"))
     return date, replace(end, text=f"{date} {time}")
 
 
-def _total(invoice: _Invoice) -> tuple[int, int | None]:
+def _total(part: Part) -> tuple[int, int | None]:
     """What is to be paid, and what rounding added to get there."""
-    rounded = invoice.minor("rounded_total")
+    rounded = part.amount("rounded_total")
     if rounded:
-        return rounded, invoice.minor("rounding_adjustment")
-    return invoice.fields.amount("grand_total", invoice.notes, invoice.exponent), None
+        return rounded, part.amount("rounding_adjustment")
+    return part.need_amount("grand_total"), None
 
 
-def _totals(invoice: _Invoice, rounding: int | None) -> Totals:
+def _totals(part: Part, rounding: int | None) -> Totals:
     return Totals(
-        gross=invoice.minor("total"),
-        net=invoice.minor("net_total"),
-        discount=invoice.minor("discount_amount"),
-        tax=invoice.minor("total_taxes_and_charges"),
+        gross=part.amount("total"),
+        net=part.amount("net_total"),
+        discount=part.amount("discount_amount"),
+        tax=part.amount("total_taxes_and_charges"),
         rounding=rounding,
-        paid=invoice.minor("paid_amount"),
-        change=invoice.minor("change_amount"),
+        paid=part.amount("paid_amount"),
+        change=part.amount("change_amount"),
     )
 
 
-def _links(fields: Fields) -> tuple[Link, ...]:
+def _links(part: Part) -> tuple[Link, ...]:
     """The sale that goods came back from, and the cancelled document that this one is put in the place of."""
     links = []
-    if "return_against" in fields:
-        links.append(Link("original", fields.required("return_against", _NAME)))
-    if "amended_from" in fields:
-        links.append(Link("previous_receipt", fields.required("amended_from", _NAME)))
+    if part.look("return_against") is not None:
+        links.append(Link("original", part.need("return_against")))
+    if part.look("amended_from") is not None:
+        links.append(Link("previous_receipt", part.need("amended_from")))
     return tuple(links)
 
 
-def _rows(fields: Fields, name: str) -> list[Fields]:
-    return [Fields(value, f"{fields.place(name)}[{index}]") for index, value in enumerate(fields.items(name))]
-
-
-def _line(invoice: _Invoice, fields: Fields, seq: int) -> Line:
-    scan, group = fields.text("barcode"), fields.text("item_group")
-    quantity = fields.plain("qty")
-    if quantity is None:
-        raise InvalidInput("is missing", field=fields.place("qty"))
+def _line(part: Part, seq: int) -> Line:
+    scan, group = part.text("barcode"), part.text("item_group")
+    quantity = part.need_number("qty")
     return Line(
         seq=seq,
-        amount=fields.amount("amount", invoice.notes, invoice.exponent),
-        quantity=quantity,
-        sku=fields.text("item_code", MAX_SHORT),
-        gtin=scan if scan and scan.isascii() and scan.isdigit() and len(scan) in _GTIN else None,
+        amount=part.need_amount("amount"),
+        quantity=plain(quantity),
+        sku=part.code("item_code"),
+        gtin=gtin_of(scan),
         scan=scan,
-        name=fields.text("item_name"),
+        name=part.text("item_name"),
         hierarchy=(group,) if group else (),
-        unit=fields.text("uom"),
-        regular_price=fields.plain("price_list_rate"),
-        price=fields.plain("rate"),
-        discounts=_line_discounts(invoice, fields, Decimal(quantity)),
-        ext=fields.rest() or None,
+        unit=part.text("uom"),
+        regular_price=part.plain("price_list_rate"),
+        price=part.plain("rate"),
+        discounts=_line_discounts(part, quantity),
+        ext=ext_of(part.rest()),
     )
 
 
-def _line_discounts(invoice: _Invoice, fields: Fields, quantity: Decimal) -> tuple[Discount, ...]:
+def _line_discounts(part: Part, quantity: Decimal) -> tuple[Discount, ...]:
     """What a pricing rule or the cashier took off: `discount_amount` is for one unit, and stays in `ext` too."""
-    off = fields.look("discount_amount")
-    where = fields.place("discount_amount")
-    amount = 0 if off is None else invoice.notes.minor(decimal(off, where) * quantity, invoice.exponent, where)
+    off = part.again().number("discount_amount")
+    amount = 0 if off is None else part.minor(off * quantity, "discount_amount")
     if amount == 0:
         return ()
-    invoice.notes.assumed.append("lines.discounts.amount")
-    rate, rules = fields.plain("discount_percentage"), fields.text("pricing_rules")
+    part.notes.assumed.append("lines.discounts.amount")
+    rate, rules = part.plain("discount_percentage"), part.text("pricing_rules")
     return (Discount(amount=amount, kind="line", promotion=rules, rate=rate),)
 
 
-def _discounts(invoice: _Invoice) -> tuple[Discount, ...]:
+def _discounts(part: Part) -> tuple[Discount, ...]:
     """The discount on the whole, as the totals have it."""
-    amount = invoice.minor("discount_amount")
+    amount = part.amount("discount_amount")
     if not amount:
         return ()
-    fields = invoice.fields
     return (
         Discount(
             amount=amount,
-            kind=fields.text("apply_discount_on") or "",
-            coupon=fields.text("coupon_code"),
-            rate=fields.plain("additional_discount_percentage"),
+            kind=part.text("apply_discount_on") or "",
+            coupon=part.text("coupon_code"),
+            rate=part.plain("additional_discount_percentage"),
         ),
     )
 
 
-def _tax(invoice: _Invoice, fields: Fields) -> Tax:
+def _tax(row: Part) -> Tax:
     """A row of taxes and charges: `tax_amount` is the one that adds up with the lines before the discount."""
-    included = _checked_box(fields, "included_in_print_rate")
-    tax = Tax(
-        code=fields.required("account_head", MAX_SHORT),
-        amount=fields.amount("tax_amount", invoice.notes, invoice.exponent),
-        rate=fields.plain("rate"),
-        included=included,
+    return Tax(
+        code=row.need("account_head", MAX_SHORT),
+        amount=row.need_amount("tax_amount"),
+        rate=row.plain("rate"),
+        included=_checked_box(row, "included_in_print_rate"),
     )
-    invoice.tax_rows.append(fields.rest())
-    return tax
 
 
-def _tenders(invoice: _Invoice) -> tuple[Tender, ...]:
-    tenders = [_tender(invoice, one) for one in _rows(invoice.fields, "payments")]
-    fields = invoice.fields
-    if _checked_box(fields, "redeem_loyalty_points") and fields.look("conversion_rate") in (None, 1):
-        where = fields.place("loyalty_amount")
-        paid = invoice.notes.minor(fields.look("loyalty_amount") or 0, invoice.exponent, where)
+def _tenders(part: Part) -> tuple[Tender, ...]:
+    tenders = [_tender(one) for one in part.parts("payments", MAX_TENDERS, kept=False)]
+    if _checked_box(part, "redeem_loyalty_points") and part.look("conversion_rate") in (None, 1):
+        paid = part.again().amount("loyalty_amount") or 0
         tenders.append(Tender("loyalty_points", paid, refund=paid < 0))
     return tuple(tenders)
 
 
-def _tender(invoice: _Invoice, fields: Fields) -> Tender:
-    amount = fields.amount("amount", invoice.notes, invoice.exponent)
+def _tender(part: Part) -> Tender:
+    amount = part.need_amount("amount")
     return Tender(
-        type=fields.required("mode_of_payment", MAX_SHORT),
+        type=part.need("mode_of_payment", MAX_SHORT),
         amount=amount,
-        reference=fields.text("reference_no"),
+        reference=part.text("reference_no"),
         refund=amount < 0,
-        ext=fields.rest() or None,
+        ext=ext_of(part.rest()),
     )
 
 
-def _customer(fields: Fields) -> Customer | None:
-    told = [(scheme, fields.text(name)) for scheme, name in _SCHEMES]
-    personal = {name: fields.text(name, MAX_LONG_TEXT) for name in _PERSONAL}
-    used = fields.plain("loyalty_points") if _checked_box(fields, "redeem_loyalty_points") else None
+def _customer(part: Part) -> Customer | None:
+    named = identifiers(
+        ("account", part.text("customer")),
+        ("phone", part.text("contact_mobile")),
+        ("email", part.text("contact_email")),
+    )
+    personal = {name: part.text(name, MAX_LONG_TEXT) for name in _PERSONAL}
+    used = part.plain("loyalty_points") if _checked_box(part, "redeem_loyalty_points") else None
     customer = Customer(
-        identifiers=tuple(Identifier(scheme, value) for scheme, value in told if value),
-        name=fields.text("customer_name"),
+        identifiers=named,
+        name=part.text("customer_name"),
         personal={name: value for name, value in personal.items() if value} or None,
         points=PointsSaid(used=used) if used else None,
     )

@@ -24,9 +24,9 @@ from ..errors import InvalidInput, TooLarge
 from ..limits import MAX_SHORT, MAX_TENDERS, MAX_TEXT
 from ..transaction import Customer, Identifier, Line, Moment, Tender, Totals, Transaction, reconcile
 from .base import Adapter, Notes, Reading, Setting, checked, exponent_of, moment
-from .fields import local_date
 from .printer_bytes import MAX_LINES, Slip, known_codec, printed
 from .receipt_patterns import Patterns, at, money, number
+from .times import local_date
 
 _SYMBOLS: Final[Mapping[str, str]] = {"€": "EUR", "£": "GBP"}
 _CODES: Final = re.compile(
@@ -265,7 +265,7 @@ def _transaction(
             source=ADAPTER.source("printer"),
             kind="return" if total < 0 else "sale",
             pos_id=found.receipt or sha256(part).hexdigest()[:_WORD],
-            business_date=day or local_date(end, setting, notes, "date"),
+            business_date=day or local_date(end, notes, setting),
             end=end,
             currency=currency,
             exponent=found.exponent,

@@ -16,24 +16,23 @@ Source: fiskaltrust/interface-doc, "Data structures" and the reference tables.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Final
 
 from ..errors import InvalidInput
-from ..limits import MAX_LONG_TEXT, MAX_SHORT, MAX_TEXT
+from ..limits import MAX_LINES, MAX_LONG_TEXT, MAX_SHORT, MAX_TENDERS, MAX_TEXT
 from ..transaction import Customer, Fiscal, Identifier, Kind, Line, Link, Tax, Tender, Transaction
 from . import fiskaltrust_cases as cases
-from .base import Adapter, Notes, Reading, Setting, checked, exponent_of, load_json, moment, object_at, plain
-from .fields import Fields, local_date
+from .base import Adapter, Reading, Setting, checked, exponent_of, load_json, object_at, plain
+from .parts import Part, ext_of, gtin_of, inner_object
+from .times import local_date
 
-_POS_ID: Final = 128
 _SIGNATURES: Final = (0x1D, 0x12, 0x01)
 """Types of signature, the best first: the receipt's, the finished transaction's, and the one that Austria has."""
 _COUNTER: Final = 0x18
 _SERIAL: Final = (0x23, 0x14)
-_GTIN: Final = (8, 12, 13, 14)
+_MOST_SIGNATURES: Final = 1_000
 _NO_REFUND: Final = frozenset({"change", "foreign_change", "tip", "cash_transfer", "voucher", "receivable"})
 
 
@@ -41,81 +40,77 @@ _NO_REFUND: Final = frozenset({"change", "foreign_change", "tip", "cash_transfer
 class _Receipt:
     """One request on its way."""
 
-    fields: Fields
+    part: Part
     case: cases.Case
     meaning: cases.Meaning
-    exponent: int
-    notes: Notes = field(default_factory=Notes)
 
 
 def read(data: bytes, setting: Setting) -> list[Reading]:
     """The transaction of a request, with its response if there is one. Raises `InvalidInput`."""
     payload = object_at(load_json(data, what="a receipt request"), "body")
     paired = "request" in payload
-    fields = Fields(payload["request"] if paired else payload, "request" if paired else "")
-    response = Fields(payload["response"], "response") if paired and payload.get("response") is not None else None
-    if "cbReceiptReference" not in fields or "ftReceiptCase" not in fields:
+    part = _part(payload["request"] if paired else payload, "request" if paired else "")
+    response = _part(payload["response"], "response") if paired and payload.get("response") is not None else None
+    missing = [name for name in ("cbReceiptReference", "ftReceiptCase") if part.look(name) is None]
+    if missing:
         hint = 'send a response together with its request, as {"request": …, "response": …}'
-        missing = "ftReceiptCase" if "cbReceiptReference" in fields else "cbReceiptReference"
-        raise InvalidInput("is missing in the receipt request", field=fields.place(missing), hint=hint)
-    case = _case(fields, "ftReceiptCase")
+        raise InvalidInput("is missing in the receipt request", field=part.at(missing[0]), hint=hint)
+    case = _case(part, "ftReceiptCase")
     if case.flags & cases.RECEIPT_REQUEST:
         return []
     meaning = cases.receipt(case)
     if meaning is None:
         raise InvalidInput(
-            f"case {case.base:#06x} of {case.country or 'no country'} is not known", field=fields.place("ftReceiptCase")
+            f"case {case.base:#06x} of {case.country or 'no country'} is not known", field=part.at("ftReceiptCase")
         )
-    return [Reading(_transaction(fields, case, meaning, response, setting), data)]
+    return [Reading(_transaction(_Receipt(part, case, meaning), response, setting), data)]
 
 
-def _case(fields: Fields, name: str) -> cases.Case:
+def _part(value: object, where: str) -> Part:
+    return Part(inner_object(value, where or "body"), where)
+
+
+def _case(part: Part, name: str) -> cases.Case:
     """A case, which stays for `ext` too; none is 0, as the interface has it."""
-    number = fields.look(name) or 0
+    number = part.look(name) or 0
     if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 2**63:
-        raise InvalidInput("is no case", field=fields.place(name), limit="0 to 2^63 - 1")
+        raise InvalidInput("is no case", field=part.at(name), limit="0 to 2^63 - 1")
     return cases.case_of(number)
 
 
-def _transaction(
-    fields: Fields, case: cases.Case, meaning: cases.Meaning, response: Fields | None, setting: Setting
-) -> Transaction:
-    notes = Notes()
-    currency = notes.currency(None, setting, fields.where or "body")
-    receipt = _Receipt(fields, case, meaning, exponent_of(currency), notes)
-    reference = fields.required("cbReceiptReference", _POS_ID)
-    end = moment(fields.required("cbReceiptMoment"), setting, fields.place("cbReceiptMoment"), utc=True)
-    lines = tuple(_line(receipt, one, seq) for seq, one in enumerate(_objects(fields, "cbChargeItems"), 1))
-    tenders = tuple(_tender(receipt, one) for one in _objects(fields, "cbPayItems"))
+def _transaction(receipt: _Receipt, response: Part | None, setting: Setting) -> Transaction:
+    part, case, meaning = receipt.part, receipt.case, receipt.meaning
+    currency = part.notes.currency(None, setting, part.where or "body")
+    part.exponent = exponent_of(currency)
+    reference = part.need("cbReceiptReference")
+    end = part.need_moment("cbReceiptMoment", setting, utc=True)
+    lines = tuple(_line(one, seq) for seq, one in enumerate(part.parts("cbChargeItems", MAX_LINES, kept=False), 1))
+    tenders = tuple(map(_tender, part.parts("cbPayItems", MAX_TENDERS, kept=False)))
     kind = _kind(receipt, lines, tenders)
     return checked(
         Transaction(
             source=ADAPTER.source("fiskaltrust"),
             kind=kind,
             pos_id=f"{reference}@{end.text}" if meaning.part else reference,
-            business_date=local_date(end, setting, notes, fields.place("cbReceiptMoment")),
+            business_date=local_date(end, part.notes, setting),
             end=end,
             currency=currency,
-            exponent=receipt.exponent,
-            total=_total(receipt, lines),
+            exponent=part.exponent,
+            total=_total(part, lines),
             revision=2 * meaning.stage + (response is not None),
-            till=fields.text("cbTerminalID", MAX_SHORT) or "",
+            till=part.text("cbTerminalID", MAX_SHORT) or "",
             receipt=reference,
-            operator=fields.text("cbUser"),
+            operator=part.text("cbUser"),
             training=bool(case.flags & cases.TRAINING),
             offline=bool(case.flags & cases.FAILED),
-            links=_links(fields, kind),
+            links=_links(part, kind),
             lines=lines,
             tenders=tenders,
-            customer=_customer(fields),
+            customer=_customer(part),
             fiscal=_fiscal(response, reference, case),
-            ext=notes.ext(**fields.rest(case=meaning.name, country=case.country)),
+            ext=ext_of(part.rest({"case": meaning.name, "country": case.country}), part.notes),
         )
     )
-
-
-def _objects(fields: Fields, name: str) -> Iterable[Fields]:
-    return [Fields(value, f"{fields.place(name)}[{index}]") for index, value in enumerate(fields.items(name))]
 
 
 def _kind(receipt: _Receipt, lines: tuple[Line, ...], tenders: tuple[Tender, ...]) -> Kind:
@@ -131,44 +126,44 @@ def _kind(receipt: _Receipt, lines: tuple[Line, ...], tenders: tuple[Tender, ...
     return "return" if all(back) else "exchange"
 
 
-def _total(receipt: _Receipt, lines: tuple[Line, ...]) -> int:
-    total = receipt.fields.minor("cbReceiptAmount", receipt.notes, receipt.exponent)
+def _total(part: Part, lines: tuple[Line, ...]) -> int:
+    total = part.amount("cbReceiptAmount")
     if total is None:
-        receipt.notes.assumed.append("total")
+        part.notes.assumed.append("total")
         return sum(line.amount for line in lines)
     return total
 
 
-def _line(receipt: _Receipt, fields: Fields, seq: int) -> Line:
-    case = _case(fields, "ftChargeItemCase")
-    amount = fields.amount("Amount", receipt.notes, receipt.exponent)
-    scan, group = fields.text("ProductBarcode"), fields.text("ProductGroup")
+def _line(part: Part, seq: int) -> Line:
+    case = _case(part, "ftChargeItemCase")
+    amount = part.need_amount("Amount")
+    scan, group = part.text("ProductBarcode"), part.text("ProductGroup")
     return Line(
         seq=seq,
         amount=amount,
-        quantity=fields.plain("Quantity") or "1",
+        quantity=part.plain("Quantity") or "1",
         type=cases.line(case),
-        sku=fields.text("ProductNumber", MAX_SHORT),
-        gtin=scan if scan and scan.isascii() and scan.isdigit() and len(scan) in _GTIN else None,
+        sku=part.code("ProductNumber"),
+        gtin=gtin_of(scan),
         scan=scan,
-        name=fields.text("Description"),
+        name=part.text("Description"),
         hierarchy=(group,) if group else (),
-        unit=fields.text("Unit"),
-        price=fields.plain("UnitPrice"),
+        unit=part.text("Unit"),
+        price=part.plain("UnitPrice"),
         reason="position cancelled" if case.flags & cases.POSITION_CANCELLED else None,
-        taxes=_taxes(receipt, fields, case, amount),
-        ext=fields.rest() or None,
+        taxes=_taxes(part, case, amount),
+        ext=ext_of(part.rest()),
     )
 
 
-def _taxes(receipt: _Receipt, fields: Fields, case: cases.Case, amount: int) -> tuple[Tax, ...]:
+def _taxes(part: Part, case: cases.Case, amount: int) -> tuple[Tax, ...]:
     """A charge item's tax, which its amount contains. One that has no rate has no tax that could be told."""
-    rate, tax = fields.number("VATRate"), fields.minor("VATAmount", receipt.notes, receipt.exponent)
+    rate, tax = part.number("VATRate"), part.amount("VATAmount")
     if rate is None and tax is None:
         return ()
     if tax is None:
-        receipt.notes.assumed.append("lines.taxes.amount")
-        tax = _share(amount, rate or Decimal(), fields.place("VATRate"))
+        part.notes.assumed.append("lines.taxes.amount")
+        tax = _share(amount, rate or Decimal(), part.at("VATRate"))
     return (Tax(code=cases.tax(case), amount=tax, rate=None if rate is None else plain(rate), included=True),)
 
 
@@ -180,29 +175,24 @@ def _share(amount: int, rate: Decimal, where: str) -> int:
     return int((amount * rate / (100 + rate)).to_integral_value(ROUND_HALF_UP))
 
 
-def _tender(receipt: _Receipt, fields: Fields) -> Tender:
-    kind = cases.payment(_case(fields, "ftPayItemCase"))
-    amount = fields.amount("Amount", receipt.notes, receipt.exponent)
-    return Tender(
-        type=kind,
-        amount=amount,
-        refund=amount < 0 and kind not in _NO_REFUND,
-        ext=fields.rest() or None,
-    )
+def _tender(part: Part) -> Tender:
+    kind = cases.payment(_case(part, "ftPayItemCase"))
+    amount = part.need_amount("Amount")
+    return Tender(kind, amount, refund=amount < 0 and kind not in _NO_REFUND, ext=ext_of(part.rest()))
 
 
-def _links(fields: Fields, kind: Kind) -> tuple[Link, ...]:
-    if "cbPreviousReceiptReference" not in fields:
+def _links(part: Part, kind: Kind) -> tuple[Link, ...]:
+    if part.look("cbPreviousReceiptReference") is None:
         return ()
-    previous = fields.required("cbPreviousReceiptReference", _POS_ID)
+    previous = part.need("cbPreviousReceiptReference")
     if kind == "void":
         return (Link("voids", previous),)
     return (Link("original" if kind in ("return", "exchange") else "previous_receipt", previous),)
 
 
-def _customer(fields: Fields) -> Customer | None:
+def _customer(part: Part) -> Customer | None:
     """The customer is one text: an e-mail address, a number, or JSON of the POS's own."""
-    said = fields.text("cbCustomer", MAX_LONG_TEXT)
+    said = part.text("cbCustomer", MAX_LONG_TEXT)
     if said is None:
         return None
     if len(said) > MAX_TEXT or said.lstrip()[:1] in ("{", "["):
@@ -210,14 +200,14 @@ def _customer(fields: Fields) -> Customer | None:
     return Customer(identifiers=(Identifier("email" if "@" in said else "other", said),))
 
 
-def _fiscal(response: Fields | None, reference: str, case: cases.Case) -> Fiscal | None:
+def _fiscal(response: Part | None, reference: str, case: cases.Case) -> Fiscal | None:
     """What the response adds: all its signatures in `ext`, and the one that counts in its place."""
     if response is None:
         return None
-    if response.get("cbReceiptReference") not in (None, reference):
-        raise InvalidInput("is another receipt's", field=response.place("cbReceiptReference"))
+    if response.take("cbReceiptReference") not in (None, reference):
+        raise InvalidInput("is another receipt's", field=response.at("cbReceiptReference"))
     signatures: dict[int, str] = {}
-    for one in _objects(response, "ftSignatures"):
+    for one in response.parts("ftSignatures", _MOST_SIGNATURES, kept=False):
         signatures.setdefault(_case(one, "ftSignatureType").base, one.text("Data", MAX_LONG_TEXT) or "")
     found = [signatures[kind] for kind in _SIGNATURES if kind in signatures]
     serial = [signatures[kind] for kind in _SERIAL if kind in signatures]
@@ -227,7 +217,7 @@ def _fiscal(response: Fields | None, reference: str, case: cases.Case) -> Fiscal
         device=device[:MAX_TEXT],
         counter=signatures.get(_COUNTER, "")[:MAX_TEXT],
         signature="".join(found[:1]),
-        ext=response.rest(ftSignatures=response.look("ftSignatures")) or None,
+        ext=ext_of(response.rest({"ftSignatures": response.look("ftSignatures")})),
     )
 
 

@@ -13,11 +13,7 @@ Not yet tried on genuine data.
 
 from __future__ import annotations
 
-import copy
-import csv
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
@@ -27,20 +23,20 @@ import msgspec
 from ..errors import InvalidInput
 from ..limits import MAX_LONG_TEXT, MAX_SHORT, MAX_TEXT
 from ..transaction import Customer, Discount, Identifier, Line, Link, Moment, Source, Tax, Tender, Totals, Transaction
-from .base import Adapter, Notes, Reading, Setting, check_size, checked, decimal, exponent_of, load_json, moment, plain
+from .base import Adapter, Notes, Reading, Setting, check_size, checked, decimal, exponent_of, moment, plain
 from .mapping_format import DiscountFields, LineFields, Mapping, TaxFields, TenderFields, mapping_of
-from .parts import MAX_POS_ID, bounded, ext_of, local_date, pieces, possible, within
+from .mapping_rows import Row, Sale, sales_of
+from .parts import MAX_POS_ID, ext_of, within
+from .times import local_date, possible
 
 _MOST_REVISION: Final = 1_000_000
-_LINES: Final = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
-"""Lines with their ends, as CSV has them: what else Unicode calls a line's end is text."""
 
 
 def read(data: bytes, setting: Setting) -> list[Reading]:
     """The sales of an export, in the order in which they begin. Raises `InvalidInput`."""
     check_size(data)
     mapping = mapping_of(setting.options)
-    sales = list(_csv_sales(data, mapping) if mapping.format == "csv" else _json_sales(data, mapping))
+    sales = sales_of(data, mapping)
     return [
         Reading(_Reader(mapping, setting).transaction(sale), data if len(sales) == 1 else sale.original)
         for sale in sales
@@ -48,188 +44,6 @@ def read(data: bytes, setting: Setting) -> list[Reading]:
 
 
 ADAPTER: Final = Adapter("mapping", "1", "application/octet-stream", read)
-
-
-@dataclass(slots=True)
-class _Row:
-    """A row of CSV or an object of JSON, and which of its sources were read."""
-
-    values: Any
-    where: str
-    between: str
-    """What stands between place and source in an error."""
-    read: set[str] = field(default_factory=set)
-
-    def get(self, source: str) -> Any:
-        """A source's value; None where it is missing or empty."""
-        if source.startswith("="):
-            return source[1:] or None
-        self.read.add(source)
-        value = self.values.get(source) if self.between == ", " else _walk(self.values, source.split("."))
-        return None if value == "" else value
-
-    def place(self, source: str) -> str:
-        """Where a source stands."""
-        return f"{self.where}{self.between}{source}" if self.where else source
-
-    def rest(self, known: frozenset[str] = frozenset()) -> dict[str, Any]:
-        """What was not read, as `ext` can hold it."""
-        if self.between == ", ":
-            left = self.values.items()
-            return bounded({name: value for name, value in left if name not in self.read and name not in known})
-        left = copy.deepcopy(self.values)
-        for source in self.read | known:
-            *path, last = source.split(".")
-            holder = _walk(left, path)
-            if isinstance(holder, dict):
-                holder.pop(last, None)
-            elif isinstance(holder, list) and last.isdecimal() and int(last) < len(holder):
-                holder[int(last)] = None
-        return bounded(left)
-
-
-@dataclass(slots=True)
-class _Sale:
-    """What belongs to one sale, and its bytes in the input."""
-
-    header: _Row
-    lines: list[_Row]
-    original: bytes
-    known: frozenset[str] = frozenset()
-    """Columns that lines share with their sale: they are not the lines' rest."""
-
-
-def _walk(value: Any, path: list[str]) -> Any:
-    for step in path:
-        if isinstance(value, dict):
-            value = value.get(step)
-        elif isinstance(value, list) and step.isdecimal() and len(step) < 6 and int(step) < len(value):
-            value = value[int(step)]
-        else:
-            return None
-    return value
-
-
-# JSON
-
-
-def _json_sales(data: bytes, mapping: Mapping) -> Iterator[_Sale]:
-    value = load_json(data, what="JSON")
-    path = mapping.sales.split(".") if mapping.sales else []
-    found = _walk(value, path)
-    if not path and isinstance(found, dict):
-        yield _json_sale(found, "", data, mapping)
-        return
-    if not isinstance(found, list):
-        raise InvalidInput("there is no list of sales", field=mapping.sales or "body")
-    for index, (one, original) in enumerate(zip(found, pieces(data, *path), strict=True)):
-        yield _json_sale(one, f"{mapping.sales}[{index}]", original, mapping)
-
-
-def _json_sale(value: Any, where: str, original: bytes, mapping: Mapping) -> _Sale:
-    if not isinstance(value, dict):
-        raise InvalidInput("is not an object", field=where)
-    header = _Row(value, where, ".")
-    if not mapping.lines:
-        return _Sale(header, [], original)
-    lines = _walk(value, mapping.lines.split("."))
-    if not isinstance(lines, list) and lines is not None:
-        raise InvalidInput("is not a list of lines", field=header.place(mapping.lines))
-    rows = []
-    for index, one in enumerate(lines or []):
-        place = f"{header.place(mapping.lines)}[{index}]"
-        if not isinstance(one, dict):
-            raise InvalidInput("is not an object", field=place)
-        rows.append(_Row(one, place, "."))
-    return _Sale(header, rows, original)
-
-
-# CSV
-
-
-def _csv_sales(data: bytes, mapping: Mapping) -> Iterator[_Sale]:
-    try:
-        text = data.decode(mapping.encoding).removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"this is not {mapping.encoding}", field="body") from error
-    lines = _LINES.findall(text)
-    found = _csv_rows(lines, mapping)
-    _, start, names = next(found, (0, 0, []))
-    if len(set(names)) != len(names) or not names:
-        raise InvalidInput("there is no header of different names", field="row 1")
-    _require_columns(mapping, names)
-    shared = frozenset(source for place, source in _sources(mapping) if not place.startswith("mapping.line"))
-    groups: dict[object, list[tuple[_Row, str]]] = {}
-    for first, after, cells in found:
-        if len(cells) != len(names):
-            raise InvalidInput(f"{len(cells)} cells", field=f"row {first + 1}", limit=f"{len(names)}, as in the header")
-        row = _Row(dict(zip(names, map(str.strip, cells), strict=True)), f"row {first + 1}", ", ")
-        groups.setdefault(_key(row, mapping), []).append((row, "".join(lines[first:after])))
-    head = "".join(lines[:start])
-    for members in groups.values():
-        rows = [row for row, _ in members]
-        original = (head + "".join(written for _, written in members)).encode(mapping.encoding)
-        if mapping.line is None:
-            yield _Sale(rows[0], [], original)
-        else:
-            yield _Sale(_header(rows, shared), rows, original, shared)
-
-
-def _csv_rows(lines: list[str], mapping: Mapping) -> Iterator[tuple[int, int, list[str]]]:
-    """The rows that are not blank: their first physical line, the one after their last, and their cells."""
-    reader = csv.reader(lines, delimiter=mapping.separator, strict=True)
-    first = 0
-    try:
-        for cells in reader:
-            if any(cells):
-                yield first, reader.line_num, cells
-            first = reader.line_num
-    except csv.Error as error:
-        raise InvalidInput(f"this is no CSV: {error}", field=f"row {first + 1}") from error
-
-
-def _key(row: _Row, mapping: Mapping) -> object:
-    """What rows of one sale have in common; a row that is a sale stands alone."""
-    sale = mapping.sale
-    if mapping.rows == "sales":
-        return row.where
-    return tuple(row.get(source) for source in (sale.pos_id, sale.store, sale.till, sale.business_date) if source)
-
-
-def _header(rows: list[_Row], shared: frozenset[str]) -> _Row:
-    """What the rows say of their sale. Raises `InvalidInput` where they contradict each other."""
-    values: dict[str, str] = {}
-    for row in rows:
-        for name in shared:
-            if row.values[name] and values.setdefault(name, row.values[name]) != row.values[name]:
-                raise InvalidInput("differs from another row of the same sale", field=row.place(name))
-    return _Row(values, rows[0].where, ", ")
-
-
-def _sources(mapping: Mapping) -> Iterator[tuple[str, str]]:
-    """Every source of a mapping that is no constant, and the mapping's field where it stands."""
-    told = msgspec.to_builtins(mapping)
-    here = [(f"mapping.{name}", told[name]) for name in _WITH_SOURCES if name in told]
-    while here:
-        place, value = here.pop()
-        if isinstance(value, dict):
-            here += [(f"{place}.{name}", one) for name, one in value.items()]
-        elif isinstance(value, (list, tuple)):
-            here += [(f"{place}[{index}]", one) for index, one in enumerate(value)]
-        elif isinstance(value, str) and not value.startswith("="):
-            yield place, value
-
-
-_WITH_SOURCES: Final = ("sale", "line", "tenders", "discounts", "taxes", "identifiers", "personal")
-
-
-def _require_columns(mapping: Mapping, names: list[str]) -> None:
-    for place, source in sorted(_sources(mapping)):
-        if source not in names:
-            raise InvalidInput(f"there is no column {source!r}", field=place)
-
-
-# the transaction
 
 
 class _Reader:
@@ -241,7 +55,7 @@ class _Reader:
         self.notes = Notes()
         self.exponent = 2
 
-    def transaction(self, sale: _Sale) -> Transaction:
+    def transaction(self, sale: Sale) -> Transaction:
         """The sale in its canonical form."""
         row, said, mapping = sale.header, self.mapping.sale, self.mapping
         currency = self.text(row, said.currency) or mapping.currency
@@ -279,14 +93,14 @@ class _Reader:
             )
         )
 
-    def ext(self, sale: _Sale) -> dict[str, Any] | None:
+    def ext(self, sale: Sale) -> dict[str, Any] | None:
         """What the mapping does not name, beside the lines."""
         lines = frozenset({self.mapping.lines} if self.mapping.lines else ())
         return ext_of(sale.header.rest(lines), self.notes)
 
     # values
 
-    def text(self, row: _Row, source: str | None, most: int = MAX_TEXT) -> str | None:
+    def text(self, row: Row, source: str | None, most: int = MAX_TEXT) -> str | None:
         """Text; what is too long is cut, and left whole in the rest."""
         value = row.get(source) if source else None
         if value is None or source is None:
@@ -298,7 +112,7 @@ class _Reader:
             row.read.discard(source)
         return told[:most]
 
-    def need(self, row: _Row, source: str, most: int = MAX_SHORT) -> str:
+    def need(self, row: Row, source: str, most: int = MAX_SHORT) -> str:
         """Text that has to be there, whole."""
         told = self.text(row, source, most + 1)
         if told is None or len(told) > most:
@@ -306,7 +120,7 @@ class _Reader:
             raise InvalidInput(wrong, field=row.place(source), limit=f"1 to {most} characters")
         return told
 
-    def number(self, row: _Row, source: str | None) -> Decimal | None:
+    def number(self, row: Row, source: str | None) -> Decimal | None:
         """A number as the mapping says it is written."""
         value = row.get(source) if source else None
         if value is None or source is None:
@@ -322,12 +136,12 @@ class _Reader:
         except InvalidInput as error:  # without the value: a wrong column may name a person
             raise InvalidInput("is not a number", field=error.field, limit=error.limit) from None
 
-    def plain(self, row: _Row, source: str | None) -> str | None:
+    def plain(self, row: Row, source: str | None) -> str | None:
         """A decimal as canonical text."""
         number = self.number(row, source)
         return None if number is None else plain(number)
 
-    def amount(self, row: _Row, source: str | None) -> int | None:
+    def amount(self, row: Row, source: str | None) -> int | None:
         """Money in minor units."""
         number = self.number(row, source)
         if number is None or source is None:
@@ -335,14 +149,14 @@ class _Reader:
         where = row.place(source)
         return within(self.notes.minor(number, 0 if self.mapping.minor else self.exponent, where), where)
 
-    def need_amount(self, row: _Row, source: str) -> int:
+    def need_amount(self, row: Row, source: str) -> int:
         """Money that has to be there."""
         amount = self.amount(row, source)
         if amount is None:
             raise InvalidInput("is missing", field=row.place(source))
         return amount
 
-    def whole(self, row: _Row, source: str | None, most: int) -> int | None:
+    def whole(self, row: Row, source: str | None, most: int) -> int | None:
         """A whole number from 0."""
         number = self.number(row, source)
         if number is None or source is None:
@@ -351,12 +165,12 @@ class _Reader:
             raise InvalidInput("is no such number", field=row.place(source), limit=f"0 to {most}")
         return int(number)
 
-    def truth(self, row: _Row, source: str | None) -> bool:
+    def truth(self, row: Row, source: str | None) -> bool:
         """Whether a value is among the mapping's truths."""
         said = self.text(row, source)
         return said is not None and said.lower() in {truth.lower() for truth in self.mapping.truths}
 
-    def choice(self, row: _Row, source: str, meanings: dict[str, Any], where: str) -> Any:
+    def choice(self, row: Row, source: str, meanings: dict[str, Any], where: str) -> Any:
         """What a value means by the mapping."""
         said = self.need(row, source)
         if said not in meanings:
@@ -364,28 +178,28 @@ class _Reader:
             raise InvalidInput(f"the value is not in {where}", field=row.place(source), hint=hint)
         return meanings[said]
 
-    def texts(self, row: _Row, said: object, *names: str) -> dict[str, Any]:
+    def texts(self, row: Row, said: object, *names: str) -> dict[str, Any]:
         """Several texts by the names of their fields."""
         return {name: self.text(row, getattr(said, name)) for name in names}
 
-    def amounts(self, row: _Row, said: object, *names: str) -> dict[str, Any]:
+    def amounts(self, row: Row, said: object, *names: str) -> dict[str, Any]:
         """Several amounts."""
         return {name: self.amount(row, getattr(said, name)) for name in names}
 
-    def truths(self, row: _Row, said: object, *names: str) -> dict[str, Any]:
+    def truths(self, row: Row, said: object, *names: str) -> dict[str, Any]:
         """Several truths."""
         return {name: self.truth(row, getattr(said, name)) for name in names}
 
     # times
 
-    def need_moment(self, row: _Row, sources: tuple[str, ...]) -> Moment:
+    def need_moment(self, row: Row, sources: tuple[str, ...]) -> Moment:
         """A time that has to be there."""
         read = self.moment(row, sources)
         if read is None:
             raise InvalidInput("is missing", field=row.place(sources[0]))
         return read
 
-    def moment(self, row: _Row, sources: tuple[str, ...]) -> Moment | None:
+    def moment(self, row: Row, sources: tuple[str, ...]) -> Moment | None:
         """A time, from one source or several."""
         text = " ".join(filter(None, (self.text(row, source, 64) for source in sources)))
         if not text:
@@ -409,19 +223,18 @@ class _Reader:
         except ValueError:
             raise InvalidInput("is not a time", field=where, limit=form) from None
 
-    def business_date(self, row: _Row, end: Moment) -> str:
+    def business_date(self, row: Row, end: Moment) -> str:
         """As it is said, or the local date of the end."""
         source = self.mapping.sale.business_date
         text = self.text(row, source)
         if text is None or source is None:
-            self.notes.assumed.append("business_date")
-            return local_date(end)
+            return local_date(end, self.notes)
         form = "%Y-%m-%d" if self.mapping.date == "iso" else self.mapping.date
         return str(self.parsed(text, form, row.place(source)).date())
 
     # parts
 
-    def line(self, said: LineFields | None, row: _Row, count: int, known: frozenset[str]) -> Line:
+    def line(self, said: LineFields | None, row: Row, count: int, known: frozenset[str]) -> Line:
         """One line."""
         assert said is not None
         seq = self.whole(row, said.seq, 1_000_000)
@@ -443,7 +256,7 @@ class _Reader:
             ext=ext_of(row.rest(known)),
         )
 
-    def discounts(self, said: tuple[DiscountFields, ...], row: _Row) -> tuple[Discount, ...]:
+    def discounts(self, said: tuple[DiscountFields, ...], row: Row) -> tuple[Discount, ...]:
         """The discounts that have an amount."""
         found = []
         for one in said:
@@ -453,7 +266,7 @@ class _Reader:
                 found.append(Discount(amount, self.text(row, one.kind) or "", **texts))
         return tuple(found)
 
-    def taxes(self, said: tuple[TaxFields, ...], row: _Row) -> tuple[Tax, ...]:
+    def taxes(self, said: tuple[TaxFields, ...], row: Row) -> tuple[Tax, ...]:
         """The taxes that have an amount."""
         found = []
         for one in said:
@@ -463,7 +276,7 @@ class _Reader:
                 found.append(Tax(self.need(row, one.code), amount, rate, base, included=one.included))
         return tuple(found)
 
-    def tender(self, said: TenderFields, row: _Row) -> Iterator[Tender]:
+    def tender(self, said: TenderFields, row: Row) -> Iterator[Tender]:
         """A tender, if it has an amount."""
         amount = self.amount(row, said.amount)
         if amount:
@@ -471,7 +284,7 @@ class _Reader:
             texts = self.texts(row, said, "card", "gift_card", "reference")
             yield Tender(self.need(row, said.type), amount, **sums, **texts, refund=amount < 0)
 
-    def links(self, row: _Row) -> tuple[Link, ...]:
+    def links(self, row: Row) -> tuple[Link, ...]:
         """The sale that came back, or that is taken back."""
         said = self.mapping.sale
         found = (("original", said.original), ("voids", said.voids))
@@ -481,7 +294,7 @@ class _Reader:
             if source and row.get(source) is not None
         )
 
-    def customer(self, row: _Row) -> Customer | None:
+    def customer(self, row: Row) -> Customer | None:
         """Who bought, as far as it is said."""
         named = ((scheme, self.text(row, source)) for scheme, source in self.mapping.identifiers.items())
         told = {name: self.text(row, source, MAX_LONG_TEXT) for name, source in self.mapping.personal.items()}

@@ -21,8 +21,8 @@ from typing import Any, Final
 
 from ..errors import InvalidInput, shown
 from ..transaction import Customer, Discount, Identifier, Kind, Line, Link, Moment, Tax, Tender, Totals, Transaction
-from .arts import date_of
 from .base import Adapter, Notes, Reading, Setting, decimal, exponent_of, moment, plain
+from .times import date_of, local_date
 from .xml import Element, checked_at, cut, parse
 
 SYSTEM: Final = "naxml"
@@ -364,10 +364,7 @@ class _Reader:
         return number or f"event-{sequence}"
 
     def _business_date(self, end: Moment) -> str:
-        said = date_of(self._event.value("BusinessDate"))
-        if said is None:
-            self._notes.assumed.append("business_date")
-        return said or end.text[:10]
+        return date_of(self._event.value("BusinessDate")) or local_date(end, self._notes)
 
 
 def _flag(owner: Element, name: str) -> bool:

@@ -27,43 +27,28 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, Final
 
 from ..errors import InvalidInput
-from ..limits import MAX_SHORT
+from ..limits import MAX_LINES, MAX_LONG_TEXT, MAX_SHORT, MAX_TENDERS
 from ..transaction import Customer, Discount, Identifier, Kind, Line, Moment, Tender, Totals, Transaction
-from .base import (
-    Adapter,
-    Notes,
-    Reading,
-    Setting,
-    checked,
-    decimal,
-    exponent_of,
-    list_at,
-    load_json,
-    moment,
-    object_at,
-    plain,
-)
-from .fields import Fields, Path, local_date, option, originals
+from .base import Adapter, Reading, Setting, checked, decimal, exponent_of, list_at, load_json, object_at, plain
+from .parts import Part, Steps, ext_of, inner_object, originals
+from .times import local_date
 
 _METHODS: Final = ("create_from_ui", "sync_from_ui")
 _CREATE, _UPDATE, _DELETE, _UNLINK, _LINK, _CLEAR, _SET = range(7)
 """Odoo's commands of x2many fields."""
 _REVISIONS: Final[Mapping[str, int]] = {"draft": 0, "paid": 1, "cancel": 1, "done": 2, "invoiced": 2}
-_ID: Final = 128
 _ALL: Final = 100
 
 
 @dataclass(slots=True)
 class _Order:
-    """One order on its way: its fields, what the payload says around it, and what is to be noted."""
+    """One order on its way, what the payload says around it, and which ids no option maps."""
 
-    fields: Fields
+    part: Part
     shape: str
     draft: bool
     around: dict[str, Any]
     setting: Setting
-    notes: Notes = field(default_factory=Notes)
-    exponent: int = 2
     unmapped: set[str] = field(default_factory=set)
 
 
@@ -71,7 +56,7 @@ def read(data: bytes, setting: Setting) -> list[Reading]:
     """The orders of one call, in its order. Raises `InvalidInput`."""
     payload = load_json(data, what="a call of Odoo's Point of Sale")
     path, orders, draft = _orders(payload)
-    parts = originals(data, path, len(orders))
+    parts = originals(data, path)
     where = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).lstrip(".") or "orders"
     return [
         Reading(_transaction(_order(value, f"{where}[{index}]", draft, setting)), original)
@@ -79,7 +64,7 @@ def read(data: bytes, setting: Setting) -> list[Reading]:
     ]
 
 
-def _orders(payload: object) -> tuple[Path, list[Any], bool]:
+def _orders(payload: object) -> tuple[Steps, list[Any], bool]:
     """Where in the payload the list of orders is, the list, and whether they are drafts."""
     if isinstance(payload, list):
         return [], payload, False
@@ -99,42 +84,45 @@ def _orders(payload: object) -> tuple[Path, list[Any], bool]:
 
 def _order(value: object, where: str, draft: bool, setting: Setting) -> _Order:
     """An order out of its wrapper, if it has one."""
-    outer = Fields(value, where, false_is_empty=True)
-    if "data" not in outer:
+    outer = Part(inner_object(value, where), where, false_is_nothing=True)
+    data = outer.look("data")
+    if data is None:
         shape = "create_from_ui" if outer.look("statement_ids") is not None else "sync_from_ui"
         return _Order(outer, shape, draft, {}, setting)
-    inner = Fields(outer.get("data"), outer.place("data"), false_is_empty=True)
-    return _Order(inner, "create_from_ui", draft, outer.rest(), setting)
+    outer.take("data")
+    return _Order(outer.inner(data, outer.at("data")), "create_from_ui", draft, outer.rest(), setting)
 
 
 def _transaction(order: _Order) -> Transaction:
-    fields, notes = order.fields, order.notes
-    currency = notes.currency(None, order.setting, fields.where)
-    order.exponent = exponent_of(currency)
+    part = order.part
+    currency = part.notes.currency(None, order.setting, part.where)
+    part.exponent = exponent_of(currency)
     end = _end(order)
     lines = _lines(order)
-    total = fields.amount("amount_total", notes, order.exponent)
-    state = fields.required("state", MAX_SHORT) if "state" in fields else ("draft" if order.draft else "paid")
+    total = part.need_amount("amount_total")
+    state = "draft" if order.draft else "paid"
+    if part.look("state") is not None:
+        state = part.need("state", MAX_SHORT)
     return checked(
         Transaction(
             source=ADAPTER.source("odoo"),
             kind=_kind(state, lines, total),
-            pos_id=_name(fields),
-            business_date=local_date(end, order.setting, notes, fields.where),
+            pos_id=_name(part),
+            business_date=local_date(end, part.notes, order.setting),
             end=end,
             currency=currency,
-            exponent=order.exponent,
+            exponent=part.exponent,
             total=total,
-            totals=_totals(order),
+            totals=_totals(part),
             revision=_REVISIONS.get(state, 1),
-            session=fields.text("session_id") or fields.text("pos_session_id"),
-            sequence=fields.text("sequence_number"),
-            receipt=fields.text("pos_reference") or fields.text("name"),
-            operator=fields.text("employee_id") or fields.text("user_id"),
+            session=part.text("session_id") or part.text("pos_session_id"),
+            sequence=part.text("sequence_number"),
+            receipt=part.text("pos_reference") or part.text("name"),
+            operator=part.text("employee_id") or part.text("user_id"),
             lines=lines,
             tenders=_tenders(order),
-            customer=_customer(fields),
-            note=fields.text("general_note", 4_000) or fields.text("general_customer_note", 4_000),
+            customer=_customer(part),
+            note=part.text("general_note", MAX_LONG_TEXT) or part.text("general_customer_note", MAX_LONG_TEXT),
             ext=_ext(order, state),
         )
     )
@@ -151,51 +139,48 @@ def _kind(state: str, lines: tuple[Line, ...], total: int) -> Kind:
     return "return" if all(back) else "exchange"
 
 
-def _name(fields: Fields) -> str:
+def _name(part: Part) -> str:
     """The order's own name, the same whenever it is sent. Raises `InvalidInput` where it has none."""
     for name in ("uuid", "uid", "pos_reference", "name"):
-        if name in fields:
-            return fields.required(name, _ID)
-    raise InvalidInput("the order has no name", field=fields.place("uuid"))
+        if part.look(name) is not None:
+            return part.need(name)
+    raise InvalidInput("the order has no name", field=part.at("uuid"))
 
 
 def _end(order: _Order) -> Moment:
-    name = "date_order" if "date_order" in order.fields else "creation_date"
-    return moment(order.fields.required(name), order.setting, order.fields.place(name), utc=True)
+    name = "date_order" if order.part.look("date_order") is not None else "creation_date"
+    return order.part.need_moment(name, order.setting, utc=True)
 
 
-def _totals(order: _Order) -> Totals:
+def _totals(part: Part) -> Totals:
     """The header's other totals. A tip is one of Odoo's lines, so that `tip_amount` is left to `ext`."""
-    fields, notes, exponent = order.fields, order.notes, order.exponent
-    return Totals(
-        tax=fields.minor("amount_tax", notes, exponent),
-        paid=fields.minor("amount_paid", notes, exponent),
-        change=fields.minor("amount_return", notes, exponent),
-    )
+    return Totals(tax=part.amount("amount_tax"), paid=part.amount("amount_paid"), change=part.amount("amount_return"))
 
 
-def _customer(fields: Fields) -> Customer | None:
-    partner = fields.text("partner_id")
+def _customer(part: Part) -> Customer | None:
+    partner = part.text("partner_id")
     return None if partner is None else Customer(identifiers=(Identifier("account", partner),))
 
 
 def _ext(order: _Order, state: str) -> dict[str, Any] | None:
     around = {f"wrapper_{name}": value for name, value in order.around.items()}
     unmapped = sorted(order.unmapped)[:_ALL]
-    return order.notes.ext(**order.fields.rest(call=order.shape, state=state, unmapped=unmapped, **around))
+    return ext_of(
+        order.part.rest({"call": order.shape, "state": state, "unmapped": unmapped, **around}), order.part.notes
+    )
 
 
-def _commands(fields: Fields, name: str, gone: list[Any]) -> Iterator[Fields]:
+def _commands(part: Part, name: str, most: int, gone: list[Any]) -> Iterator[Part]:
     """The objects of an x2many field; the ids of those taken away go into `gone`.
 
     Raises `InvalidInput` for what refers to objects that were sent before: half an order must not replace a whole one.
     """
-    for index, command in enumerate(fields.items(name)):
-        where = f"{fields.place(name)}[{index}]"
+    for index, command in enumerate(part.items(name, most)):
+        where = f"{part.at(name)}[{index}]"
         parts = list_at(command, where)
         code = parts[0] if parts and not isinstance(parts[0], bool) else None
         if code in (_CREATE, _UPDATE) and len(parts) == 3:
-            yield Fields(parts[2], f"{where}[2]", false_is_empty=True)
+            yield part.inner(parts[2], f"{where}[2]")
         elif code in (_DELETE, _UNLINK) and len(parts) > 1:
             gone.append(parts[1])
         elif code == _CLEAR or (code == _SET and len(parts) == 3 and parts[2] == []):
@@ -210,83 +195,89 @@ def _commands(fields: Fields, name: str, gone: list[Any]) -> Iterator[Fields]:
 
 def _lines(order: _Order) -> tuple[Line, ...]:
     gone: list[Any] = []
-    found = list(_commands(order.fields, "lines", gone))
+    found = list(_commands(order.part, "lines", MAX_LINES, gone))
     if gone:
         order.around["removed_lines"] = gone
     seqs: dict[str, int] = {}
-    for seq, fields in enumerate(found, 1):
-        seqs.update({str(fields.look(name)): seq for name in ("id", "uuid") if name in fields})
-    return tuple(_line(order, fields, seq, seqs) for seq, fields in enumerate(found, 1))
+    for seq, part in enumerate(found, 1):
+        seqs.update({str(part.look(name)): seq for name in ("id", "uuid") if part.look(name) is not None})
+    return tuple(_line(order, part, seq, seqs) for seq, part in enumerate(found, 1))
 
 
-def _line(order: _Order, fields: Fields, seq: int, seqs: Mapping[str, int]) -> Line:
-    amount = fields.amount("price_subtotal_incl", order.notes, order.exponent)
-    unit_price = fields.plain("price_unit")
-    discounts = _discounts(order, fields, amount)
-    reward = fields.look("is_reward_line") is True and amount < 0
-    quantity = fields.plain("qty")
-    if quantity is None:
-        raise InvalidInput("is missing", field=fields.place("qty"))
+def _line(order: _Order, part: Part, seq: int, seqs: Mapping[str, int]) -> Line:
+    amount = part.need_amount("price_subtotal_incl")
+    unit_price = part.plain("price_unit")
+    discounts = _discounts(part, amount)
+    reward = part.look("is_reward_line") is True and amount < 0
     return Line(
         seq=seq,
         amount=amount,
-        quantity=quantity,
+        quantity=plain(part.need_number("qty")),
         type="discount" if reward else "item",
-        parent=seqs.get(str(fields.look("combo_parent_id"))),
-        sku=_mapped(order, fields, "product_id", "products"),
-        name=fields.text("full_product_name") or fields.text("description"),
+        parent=seqs.get(str(part.look("combo_parent_id"))),
+        sku=_mapped(order, part, "product_id", "products"),
+        name=part.text("full_product_name") or part.text("description"),
         regular_price=unit_price if discounts else None,
         price=None if discounts else unit_price,
         discounts=discounts,
-        ext=fields.rest() or None,
+        ext=ext_of(part.rest()),
     )
 
 
-def _discounts(order: _Order, fields: Fields, amount: int) -> tuple[Discount, ...]:
+def _discounts(part: Part, amount: int) -> tuple[Discount, ...]:
     """A line's discount. Odoo sends its rate alone; its amount follows from the line's, and is noted as assumed."""
-    rate = Decimal(plain(decimal(fields.look("discount") or 0, fields.place("discount"))))
+    rate = Decimal(plain(decimal(part.look("discount") or 0, part.at("discount"))))
     if not 0 < rate <= _ALL:
         return ()
     if rate == _ALL:
-        price, quantity = (fields.number(name) or Decimal() for name in ("price_unit", "qty"))
-        off = order.notes.minor(price * quantity, order.exponent, fields.place("discount"))
+        price, quantity = (part.number(name) or Decimal() for name in ("price_unit", "qty"))
+        off = part.minor(price * quantity, "discount")
     else:
         off = int((amount * rate / (_ALL - rate)).to_integral_value(ROUND_HALF_UP))
-    order.notes.assumed.append("lines.discounts.amount")
+    part.notes.assumed.append("lines.discounts.amount")
     return (Discount(amount=off, kind="percent", rate=plain(rate)),)
 
 
-def _mapped(order: _Order, fields: Fields, name: str, options: str) -> str | None:
+def _mapped(order: _Order, part: Part, name: str, options: str) -> str | None:
     """What the setting's map says of an id. What it does not know is noted, and the id stays for `ext`."""
-    value = fields.look(name)
+    value = part.look(name)
     if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise InvalidInput("is missing" if value is None else "is no id", field=fields.place(name))
-    mapped = option(order.setting, options).get(str(value))
+        raise InvalidInput("is missing" if value is None else "is no id", field=part.at(name))
+    mapped = _option(order.setting, options).get(str(value))
     if mapped is None:
         order.unmapped.add(f"{name} {value}"[:MAX_SHORT])
     return mapped
 
 
+def _option(setting: Setting, name: str) -> Mapping[str, str]:
+    """A map of texts among the setting's options; none is an empty one. Raises `InvalidInput` naming the option."""
+    value = setting.options.get(name, {})
+    if not isinstance(value, Mapping) or not all(isinstance(x, str) for pair in value.items() for x in pair):
+        raise InvalidInput("is no map from text to text", field=f"options.{name}")
+    return value
+
+
 def _tenders(order: _Order) -> tuple[Tender, ...]:
     gone: list[Any] = []
-    name = "payment_ids" if "payment_ids" in order.fields else "statement_ids"
-    tenders = tuple(_tender(order, fields) for fields in _commands(order.fields, name, gone))
+    name = "payment_ids" if order.part.look("payment_ids") is not None else "statement_ids"
+    tenders = tuple(_tender(order, part) for part in _commands(order.part, name, MAX_TENDERS, gone))
     if gone:
         order.around["removed_payments"] = gone
     return tenders
 
 
-def _tender(order: _Order, fields: Fields) -> Tender:
-    method = "journal_id" if "payment_method_id" not in fields and "journal_id" in fields else "payment_method_id"
-    kind = _mapped(order, fields, method, "payment_methods") or f"method {fields.look(method)}"
-    amount = fields.amount("amount", order.notes, order.exponent)
+def _tender(order: _Order, part: Part) -> Tender:
+    older = part.look("payment_method_id") is None and part.look("journal_id") is not None
+    method = "journal_id" if older else "payment_method_id"
+    kind = _mapped(order, part, method, "payment_methods") or f"method {part.look(method)}"
+    amount = part.need_amount("amount")
     return Tender(
         type=kind[:MAX_SHORT],
         amount=amount,
-        card=fields.text("card_no"),
-        reference=fields.text("transaction_id"),
+        card=part.text("card_no"),
+        reference=part.text("transaction_id"),
         refund=amount < 0,
-        ext=fields.rest() or None,
+        ext=ext_of(part.rest()),
     )
 
 

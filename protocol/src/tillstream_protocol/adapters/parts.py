@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from codecs import BOM_UTF8
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
 from ..errors import InvalidInput
 from ..limits import MAX_EXT_FIELDS, MAX_LONG_TEXT, MAX_MINOR, MAX_SHORT, MAX_TEXT
 from ..transaction import Identifier, Moment
-from .base import Notes, Setting, decimal, list_at, load_json, moment
+from .base import Notes, Setting, decimal, load_json, moment, plain
+from .times import possible
 
+T = TypeVar("T")
 Scheme = Literal["loyalty", "phone", "email", "card", "device", "cookie", "account", "other"]
 
 MAX_POS_ID: Final = 128
@@ -26,23 +28,30 @@ _OURS: Final = frozenset({"assumed", "rounded", "more"})
 """What `ext` tells of itself: a payload's field of the same name is told with `_said` behind it."""
 _MOST_PERSONAL: Final = 50
 _MOST_INTEGER: Final = 2**63 - 1
-_MOST_OFFSET: Final = 1080
-_FINE: Final = 5 * 24 * 3600
-_MOST_REVISION: Final = 1_000_000
+_MOST_PLAIN: Final = 18
+"""Digits before or behind the point, from which on a number is told as it was sent."""
+_GTIN: Final = (8, 12, 13, 14)
+_ITEMS: Final = list[msgspec.Raw]
+
+
+Steps = Sequence[str | int]
+"""From the outside of a JSON value to a place inside: names of fields, numbers of items."""
 
 
 @dataclass(slots=True)
 class Part:
     """One object of a payload, at a place such as `order.line_items[2]`; every error names the place.
 
-    What a method has read is known; `rest` is what is left, the rests of inner parts included. A text that the
-    canonical form has not the room for is read cut, and whole in the rest.
+    What a method has read is known; `rest` is what is left, the rests of inner parts included. Null and empty text are
+    no value; with `false_is_nothing`, as Odoo writes it, `false` is none either. A text that the canonical form has not
+    the room for is read cut, and whole in the rest.
     """
 
     fields: dict[str, Any]
     where: str = ""
     notes: Notes = field(default_factory=Notes)
     exponent: int = 2
+    false_is_nothing: bool = False
     _known: set[str] = field(default_factory=set)
     _inner: dict[str, Part] = field(default_factory=dict)
     _lists: dict[str, list[Part]] = field(default_factory=dict)
@@ -51,15 +60,20 @@ class Part:
         """The place of a field."""
         return f"{self.where}.{name}" if self.where else name
 
+    def look(self, name: str) -> Any:
+        """A field's value, None where it has none; it stays in the rest."""
+        value = self.fields.get(name)
+        return None if value == "" or (value is False and self.false_is_nothing) else value
+
     def take(self, name: str) -> Any:
-        """A field as it stands, None where it is missing."""
+        """A field's value, None where it has none."""
         self._known.add(name)
-        return self.fields.get(name)
+        return self.look(name)
 
     def text(self, name: str, most: int = MAX_TEXT) -> str | None:
         """Text or a number as text; None where it is missing or empty."""
         value = self.take(name)
-        if value is None or value == "":
+        if value is None:
             return None
         told = said(value, self.at(name))
         if len(told) > most:
@@ -88,61 +102,75 @@ class Part:
     def number(self, name: str) -> Decimal | None:
         """A number, exactly."""
         value = self.take(name)
-        return None if value is None or value == "" else decimal(value, self.at(name))
+        return None if value is None else decimal(value, self.at(name))
+
+    def need_number(self, name: str) -> Decimal:
+        """A number that has to be there."""
+        return _there(self.number(name), self.at(name))
+
+    def plain(self, name: str) -> str | None:
+        """A number as the canonical transaction writes decimals."""
+        number = self.number(name)
+        return None if number is None else plain(number)
 
     def amount(self, name: str) -> int | None:
         """Money written as a number, in minor units."""
         value = self.take(name)
-        return None if value is None or value == "" else self.minor(value, name)
+        return None if value is None else self.minor(value, name)
 
     def need_amount(self, name: str) -> int:
         """Money that has to be there."""
-        return self.minor(self.take(name), name)
+        return _there(self.amount(name), self.at(name))
 
     def minor(self, value: object, name: str) -> int:
         """A value that belongs to a field, in minor units."""
         made = self.notes.minor(value, self.exponent, self.at(name))
         return within(made, self.at(name))
 
-    def moment(self, name: str, setting: Setting) -> Moment | None:
-        """A time, None where it is missing."""
+    def moment(self, name: str, setting: Setting, *, utc: bool = False) -> Moment | None:
+        """A time, None where it is missing; one without an offset is in the setting's zone, or in UTC."""
         value = self.take(name)
-        return None if value is None or value == "" else possible(moment(value, setting, self.at(name)), self.at(name))
+        return None if value is None else possible(moment(value, setting, self.at(name), utc=utc), self.at(name))
 
-    def need_moment(self, name: str, setting: Setting) -> Moment:
+    def need_moment(self, name: str, setting: Setting, *, utc: bool = False) -> Moment:
         """A time that has to be there."""
-        read = self.moment(name, setting)
-        if read is None:
-            raise InvalidInput("is missing", field=self.at(name))
-        return read
+        return _there(self.moment(name, setting, utc=utc), self.at(name))
+
+    def inner(self, value: object, where: str) -> Part:
+        """An object inside this one, read as this one is."""
+        return Part(inner_object(value, where), where, self.notes, self.exponent, self.false_is_nothing)
+
+    def again(self) -> Part:
+        """The same object with nothing read: what is read of it here stays in this one's rest."""
+        return Part(self.fields, self.where, self.notes, self.exponent, self.false_is_nothing)
 
     def part(self, name: str) -> Part:
         """An inner object; an empty one where it is missing."""
         value = self.take(name)
         if name not in self._inner:
-            fields = {} if value is None else inner_object(value, self.at(name))
-            self._inner[name] = Part(fields, self.at(name), self.notes, self.exponent)
+            self._inner[name] = self.inner({} if value is None else value, self.at(name))
         return self._inner[name]
 
-    def parts(self, name: str, most: int, *, kept: bool = True) -> list[Part]:
-        """A list of objects, at most so many; where their rests are not `kept` here, they are the caller's to keep."""
+    def items(self, name: str, most: int) -> list[Any]:
+        """A list of whatever, at most so many; empty where it is missing."""
         values = self.take(name)
         if not isinstance(values, list | None):
             raise InvalidInput("is not a list", field=self.at(name))
-        values = values or []
-        if len(values) > most:
-            raise InvalidInput(f"{len(values)} of them", field=self.at(name), limit=f"{most}")
-        found = []
-        for index, value in enumerate(values):
-            place = f"{self.at(name)}[{index}]"
-            found.append(Part(inner_object(value, place), place, self.notes, self.exponent))
+        if len(values or ()) > most:
+            raise InvalidInput(f"{len(values or ())} of them", field=self.at(name), limit=f"{most}")
+        return values or []
+
+    def parts(self, name: str, most: int, *, kept: bool = True) -> list[Part]:
+        """A list of objects, at most so many; where their rests are not `kept` here, they are the caller's to keep."""
+        values = self.items(name, most)
+        found = [self.inner(value, f"{self.at(name)}[{index}]") for index, value in enumerate(values)]
         if kept:
             self._lists[name] = found
         return found
 
     def rest(self, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """What was not read, and more, as `ext` can hold it. What says nothing (null, "", [], {}) is left out."""
-        left = {name: value for name, value in self.fields.items() if name not in self._known}
+        left = {name: self.look(name) for name in self.fields if name not in self._known}
         left.update({name: inner.rest() for name, inner in self._inner.items()})
         for name, parts in self._lists.items():
             rests = [part.rest() for part in parts]
@@ -150,11 +178,17 @@ class Part:
         return bounded({**left, **(more or {})})
 
 
+def _there(value: T | None, where: str) -> T:
+    if value is None:
+        raise InvalidInput("is missing", field=where)
+    return value
+
+
 def said(value: object, where: str) -> str:
     """What has to be text or a number, as text. The error does not quote it: it may name a person."""
     if isinstance(value, bool) or not isinstance(value, (str, int, Decimal)) or value == "":
         raise InvalidInput("is missing" if value in (None, "") else "is no text", field=where)
-    return str(value)
+    return str(_scalar(value))
 
 
 def inner_object(value: object, where: str) -> dict[str, Any]:
@@ -209,13 +243,23 @@ def _told(value: Any, levels: int) -> Any:
         if isinstance(value, dict):
             return {name: _told(one, levels - 1) for name, one in value.items()}
         return [_told(one, levels - 1) for one in value]
-    if isinstance(value, Decimal) or (type(value) is int and abs(value) > _MOST_INTEGER):
-        return str(value)
-    return value
+    return _scalar(value)
+
+
+def _scalar(value: Any) -> Any:
+    """Numbers that are no integers of 64 bits as text."""
+    if isinstance(value, Decimal):
+        return plain(value) if abs(value.adjusted()) < _MOST_PLAIN else str(value)
+    return str(value) if type(value) is int and abs(value) > _MOST_INTEGER else value
 
 
 def _as_text(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def gtin_of(scan: str | None) -> str | None:
+    """What was scanned, if it has a GTIN's form."""
+    return scan if scan and scan.isascii() and scan.isdigit() and len(scan) in _GTIN else None
 
 
 def within(amount: int, where: str) -> int:
@@ -225,57 +269,37 @@ def within(amount: int, where: str) -> int:
     return amount
 
 
-def possible(read: Moment, where: str) -> Moment:
-    """A time that the canonical form takes. Raises `InvalidInput`."""
-    if abs(read.offset_minutes) > _MOST_OFFSET or not -62_135_596_800_000 <= read.at <= 253_402_300_799_999:
-        raise InvalidInput("there is no such time", field=where, limit="years 1 to 9999, offsets up to 18 hours")
-    return read
-
-
-def revision_of(created: Moment, changed: Moment | None) -> int:
-    """A revision that rises with the time of the last change, for formats that count none.
-
-    Seconds after the order was made for five days, then hours: fine while webhooks overtake each other, and enough
-    for sixty years.
-    """
-    seconds = max(0, ((changed or created).at - created.at) // 1000)
-    return min(_MOST_REVISION, seconds if seconds < _FINE else _FINE + (seconds - _FINE) // 3600)
-
-
-def local_date(at: Moment, setting: Setting | None = None) -> str:
-    """The date of a moment at its own offset, or in the setting's zone, as `YYYY-MM-DD`."""
-    there = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=at.at)
-    try:
-        here = there.astimezone(setting.zone) if setting else there + timedelta(minutes=at.offset_minutes)
-    except OverflowError:  # in the first or the last hours of the calendar
-        here = there
-    return str(here.date())
-
-
-def documents(data: bytes, *, what: str, one: str, many: str) -> Iterator[tuple[Part, bytes]]:
-    """The objects of a payload and the bytes of each: one bare, one under `one`, a list, or a list under `many`.
+def documents(data: bytes, *wrappers: str, what: str) -> Iterator[tuple[Part, bytes]]:
+    """The objects of a payload and the bytes of each: one, or a list, bare or under the first of the wrappers there is.
 
     Raises `InvalidInput` for anything else.
     """
     value = load_json(data, what=what)
-    if isinstance(value, dict) and many not in value:
-        inner = one in value
-        where = one if inner else ""
-        yield Part(inner_object(value[one] if inner else value, where or "body"), where), data
+    place = next((name for name in wrappers if isinstance(value, dict) and name in value), "")
+    inside = value[place] if place else value
+    if not isinstance(inside, list):
+        yield Part(inner_object(inside, place or "body"), place), data
         return
-    place = many if isinstance(value, dict) else ""
-    items = list_at(value[many] if isinstance(value, dict) else value, place or "body")
-    for index, (item, original) in enumerate(zip(items, pieces(data, *([many] if place else [])), strict=True)):
+    for index, (item, original) in enumerate(zip(inside, originals(data, [place] if place else []), strict=True)):
         where = f"{place}[{index}]"
         yield Part(inner_object(item, where), where), original
 
 
-def pieces(data: bytes, *path: str) -> list[bytes]:
-    """The items of a JSON list, at a path into objects, as they were written. Raises `InvalidInput`."""
+def originals(data: bytes, path: Steps) -> list[bytes]:
+    """The items of the JSON list at a path, as they were written; a lone one has the whole payload.
+
+    Raises `InvalidInput`.
+    """
+    raw = msgspec.Raw(data.removeprefix(BOM_UTF8))
     try:
-        for name in path:
-            data = bytes(msgspec.json.decode(data, type=dict[str, msgspec.Raw])[name])
-        return [bytes(raw) for raw in msgspec.json.decode(data, type=list[msgspec.Raw] | None) or []]
+        for step in path:
+            raw = msgspec.json.decode(raw, type=_ITEMS)[step] if isinstance(step, int) else _member(raw, step)
+        found = msgspec.json.decode(raw, type=_ITEMS)
     except (msgspec.DecodeError, ValueError) as error:
-        where = ".".join(path) or "body"
+        where = ".".join(map(str, path)) or "body"
         raise InvalidInput("the JSON's list cannot be taken apart", field=where, limit="UTF-8") from error
+    return [data] if len(found) == 1 else [bytes(one) for one in found]
+
+
+def _member(raw: msgspec.Raw, name: str) -> msgspec.Raw:
+    return msgspec.json.decode(raw, type=dict[str, msgspec.Raw])[name]

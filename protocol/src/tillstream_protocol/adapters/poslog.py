@@ -11,15 +11,15 @@ and out, opening and closing are read. Another kind of transaction is refused, a
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any, Final
 
 import msgspec
 
 from ..errors import InvalidInput, shown
 from ..transaction import Kind, Moment, Transaction
-from .arts import HOME, KNOWN, Basket, date_of, truth
+from .arts import HOME, KNOWN, Basket, truth
 from .base import Adapter, Notes, Reading, Setting, exponent_of, moment
+from .times import date_of, local_date
 from .xml import Element, checked_at, cut, parse
 
 SYSTEM: Final = "arts-poslog"
@@ -203,10 +203,7 @@ class _Reader:
         return number
 
     def _business_date(self, end: Moment) -> str:
-        said = date_of(self._element.value("BusinessDayDate"))
-        if said is None:
-            self._notes.assumed.append("business_date")
-        return said or datetime.fromisoformat(end.text).date().isoformat()
+        return date_of(self._element.value("BusinessDayDate")) or local_date(end, self._notes)
 
 
 def _body(transaction: Element) -> Element:

@@ -24,7 +24,8 @@ from ..errors import InvalidInput
 from ..limits import MAX_LINES, MAX_LONG_TEXT, MAX_SHORT, MAX_TENDERS
 from ..transaction import ConsentGiven, Customer, Discount, Line, Link, Moment, Tax, Tender, Totals, Transaction
 from .base import Adapter, Notes, Reading, Setting, checked, exponent_of, plain
-from .parts import Part, documents, ext_of, identifiers, local_date, personal, revision_of, within
+from .parts import Part, documents, ext_of, identifiers, personal, within
+from .times import local_date, revision_of
 
 _MOST_TAXES: Final = 50
 _MOST_DISCOUNTS: Final = 100
@@ -38,7 +39,7 @@ _PAID: Final = frozenset({"authorized", "paid", "partially_refunded", "refunded"
 def read(data: bytes, setting: Setting) -> list[Reading]:
     """The orders of a payload, each with its refunds after it. Raises `InvalidInput`."""
     found = []
-    for part, original in documents(data, what="an order of Shopify", one="order", many="orders"):
+    for part, original in documents(data, "orders", "order", what="an order of Shopify"):
         part.fields = _without_repeats(part.fields)
         found += [Reading(one, original) for one in _transactions(part, setting)]
     return found
@@ -103,8 +104,8 @@ def _order(part: Part, setting: Setting) -> tuple[_Order, Moment]:
         id=number,
         currency=currency,
         exponent=part.exponent,
-        business_date=local_date(part.moment("processed_at", setting) or begin),
-        changed=Part(part.fields, part.where).moment("updated_at", setting),
+        business_date=local_date(part.moment("processed_at", setting) or begin, part.notes),
+        changed=part.again().moment("updated_at", setting),
         taxes_included=part.flag("taxes_included"),
         applications=part.parts("discount_applications", MAX_LINES),
         customer=_customer(part),
@@ -118,7 +119,7 @@ def _order(part: Part, setting: Setting) -> tuple[_Order, Moment]:
 def _sale(part: Part, order: _Order, setting: Setting, begin: Moment, *, cancelled: bool) -> Transaction:
     total = part.need_amount("total_price")
     lines = _lines(part, order)
-    part.notes.assumed += ["business_date", "lines.amount"] if lines else ["business_date"]
+    part.notes.assumed += ["lines.amount"] if lines else []
     kept = {"refunds": part.fields.get("refunds")} if cancelled else {}
     return checked(
         Transaction(
@@ -174,7 +175,7 @@ def _lines(part: Part, order: _Order) -> tuple[Line, ...]:
 
 
 def _item(part: Part, order: _Order, seq: int) -> Line:
-    quantity, price = _needed(part, "quantity"), _needed(part, "price")
+    quantity, price = part.need_number("quantity"), part.need_number("price")
     discounts = _discounts(part, order)
     tip = any(part.fields.get(name) for name in ("tip", "tip_payment_gateway", "tip_payment_method"))
     return Line(
@@ -206,13 +207,6 @@ def _shipping(part: Part, order: _Order, seq: int) -> Line:
     )
 
 
-def _needed(part: Part, name: str) -> Decimal:
-    number = part.number(name)
-    if number is None:
-        raise InvalidInput("is missing", field=part.at(name))
-    return number
-
-
 def _discounts(part: Part, order: _Order) -> tuple[Discount, ...]:
     """What the order's discounts take off a line; in shapes that do not tell, what the line says in one sum."""
     allocations = part.parts("discount_allocations", _MOST_DISCOUNTS)
@@ -229,14 +223,13 @@ def _allocated(part: Part, order: _Order) -> Discount:
         if index is not None:
             raise InvalidInput("there is no such discount", field=part.at("discount_application_index"))
         return Discount(amount)
-    said = Part(order.applications[index].fields, order.applications[index].where)
-    rate = said.number("value") if said.text("value_type") == "percentage" else None
+    said = order.applications[index].again()
     return Discount(
         amount,
         kind=said.text("type") or "",
         coupon=said.text("code"),
         name=said.text("title") or said.text("description"),
-        rate=None if rate is None else plain(rate),
+        rate=said.plain("value") if said.text("value_type") == "percentage" else None,
     )
 
 
@@ -339,7 +332,7 @@ def _customer(part: Part) -> Customer | None:
 
 def _paid_back(refund: Part) -> bool:
     """Whether money went back with a refund."""
-    transactions = Part(refund.fields, refund.where).parts("transactions", MAX_TENDERS)
+    transactions = refund.again().parts("transactions", MAX_TENDERS)
     return any(_settled(one, "refund") for one in transactions)
 
 
@@ -351,13 +344,12 @@ def _refund(part: Part, order: _Order, setting: Setting) -> Transaction:
     lines = _returned(part, order)
     tenders = _given_back(part, order.currency)
     total = _paid_total(part, tenders, lines)
-    part.notes.assumed.append("business_date")
     return checked(
         Transaction(
             source=ADAPTER.source("shopify"),
             kind="return",
             pos_id=f"{order.id}/refunds/{number}",
-            business_date=local_date(end),
+            business_date=local_date(end, part.notes),
             end=end,
             begin=created,
             currency=order.currency,
@@ -404,7 +396,7 @@ def _returned(part: Part, order: _Order) -> tuple[Line, ...]:
 
 def _goods(part: Part, order: _Order, seq: int) -> Line:
     item = part.part("line_item")
-    quantity = _needed(part, "quantity")
+    quantity = part.need_number("quantity")
     return Line(
         seq,
         -part.need_amount("subtotal"),
@@ -412,15 +404,10 @@ def _goods(part: Part, order: _Order, seq: int) -> Line:
         type="gift_card" if item.flag("gift_card") else "item",
         sku=item.code("sku"),
         name=item.text("name") or item.text("title"),
-        regular_price=_price(item),
+        regular_price=item.plain("price"),
         taxes=_tax_back(part, "total_tax", order, item),
         ext=ext_of(part.rest()),
     )
-
-
-def _price(item: Part) -> str | None:
-    price = item.number("price")
-    return None if price is None else plain(price)
 
 
 def _tax_back(part: Part, name: str, order: _Order, item: Part | None = None) -> tuple[Tax, ...]:
@@ -428,7 +415,7 @@ def _tax_back(part: Part, name: str, order: _Order, item: Part | None = None) ->
     amount = part.amount(name)
     if not amount:
         return ()
-    known = Part(item.fields, item.where).parts("tax_lines", _MOST_TAXES) if item else []
+    known = item.again().parts("tax_lines", _MOST_TAXES) if item else []
     code = known[0].text("title", MAX_SHORT) if len(known) == 1 else None
     sign = 1 if name == "tax_amount" else -1
     return (Tax(code or "tax", sign * amount, included=order.taxes_included),)

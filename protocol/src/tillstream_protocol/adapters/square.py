@@ -27,7 +27,8 @@ from ..errors import InvalidInput
 from ..limits import MAX_LINES, MAX_SHORT, MAX_TENDERS
 from ..transaction import Customer, Discount, Identifier, Kind, Line, Link, Moment, Tax, Tender, Totals, Transaction
 from .base import Adapter, Reading, Setting, checked, exponent_of, load_json, plain
-from .parts import Part, documents, ext_of, local_date, within
+from .parts import Part, documents, ext_of, within
+from .times import local_date
 
 _WHAT: Final = "an order of Square"
 _MOST_APPLIED: Final = 50
@@ -44,7 +45,7 @@ def read(data: bytes, setting: Setting) -> list[Reading]:
             return []
         found = iter([(Part(held["order"], "data.object.order"), data)])
     else:
-        found = documents(data, what=_WHAT, one="order", many="orders")
+        found = documents(data, "orders", "order", what=_WHAT)
     return [Reading(_transaction(part, setting), original) for part, original in found]
 
 
@@ -105,13 +106,12 @@ def _transaction(part: Part, setting: Setting) -> Transaction:
     begin, end = _times(part, setting)
     lines = _lines(order, returns)
     header = part.part("net_amounts") if returns else part
-    part.notes.assumed.append("business_date")
     return checked(
         Transaction(
             source=ADAPTER.source("square"),
             kind=_kind(order, returned=bool(returns)),
             pos_id=pos_id,
-            business_date=local_date(begin, setting),
+            business_date=local_date(begin, part.notes, setting),
             end=end,
             begin=begin,
             currency=currency,
@@ -236,9 +236,7 @@ def _charge(order: _Order, part: Part, seq: int) -> Line:
 
 
 def _quantity(order: _Order, part: Part) -> str:
-    number = part.number("quantity")
-    if number is None:
-        raise InvalidInput("is missing", field=part.at("quantity"))
+    number = part.need_number("quantity")
     return plain(number.copy_negate() if number and order.sign < 0 else number)
 
 
@@ -279,9 +277,8 @@ def _header_tax(order: _Order, tax: Part) -> Tax:
 
 
 def _tax(named: Part, amount: int) -> Tax:
-    rate = named.number("percentage")
     code = named.text("name", MAX_SHORT) or named.code("tax_uid") or named.code("uid") or "tax"
-    return Tax(code, amount, None if rate is None else plain(rate), included=named.fields.get("type") == "INCLUSIVE")
+    return Tax(code, amount, named.plain("percentage"), included=named.fields.get("type") == "INCLUSIVE")
 
 
 def _discounts(order: _Order, part: Part) -> tuple[Discount, ...]:
@@ -294,14 +291,13 @@ def _discounts(order: _Order, part: Part) -> tuple[Discount, ...]:
 
 def _discount(named: Part, amount: int) -> Discount:
     """As the order names it. It stays whole in `ext`, too, where its scope and its sum over the lines are told."""
-    said = Part(named.fields, named.where)
-    rate = said.number("percentage")
+    said = named.again()
     return Discount(
         amount,
         kind=said.text("type") or "",
         promotion=said.text("catalog_object_id"),
         name=said.text("name"),
-        rate=None if rate is None else plain(rate),
+        rate=said.plain("percentage"),
     )
 
 

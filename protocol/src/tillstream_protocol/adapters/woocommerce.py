@@ -16,20 +16,19 @@ WooCommerce counts no versions: the revision is the time from the order's creati
 from __future__ import annotations
 
 import re
-from datetime import UTC
 from typing import Final
 
 from ..errors import InvalidInput
 from ..limits import MAX_LINES, MAX_LONG_TEXT, MAX_SHORT
 from ..transaction import Customer, Discount, Kind, Line, Link, Moment, Tax, Tender, Totals, Transaction
-from .base import Adapter, Notes, Reading, Setting, checked, exponent_of, plain
-from .parts import Part, documents, ext_of, identifiers, local_date, personal, possible, revision_of
+from .base import Adapter, Notes, Reading, Setting, checked, exponent_of
+from .parts import Part, documents, ext_of, identifiers, personal
+from .times import local_date, possible, revision_of
 
 _MOST_TAXES: Final = 50
 _MOST_REFUNDS: Final = 1_000
 _MOST_ID: Final = 50
 _PING: Final = re.compile(rb"webhook_id=[0-9]{1,20}\s*")
-_GMT: Final = Setting(zone=UTC)
 _KINDS: Final[dict[str, Kind]] = {
     **dict.fromkeys(("pending", "draft", "auto-draft", "checkout-draft"), "suspend"),
     **dict.fromkeys(("cancelled", "failed", "trash"), "cancel"),
@@ -42,7 +41,7 @@ def read(data: bytes, setting: Setting) -> list[Reading]:
         return []
     return [
         Reading(one, original)
-        for part, original in documents(data, what="an order of WooCommerce", one="order", many="orders")
+        for part, original in documents(data, "orders", "order", what="an order of WooCommerce")
         for one in _transactions(part, setting)
     ]
 
@@ -65,16 +64,15 @@ def _sale(part: Part, setting: Setting, *, refunded: bool) -> Transaction:
     made = _moment(part, "date_created", setting)
     if made is None:
         raise InvalidInput("is missing", field=part.at("date_created"))
-    changed = _moment(Part(part.fields, part.where), "date_modified", setting)
+    changed = _moment(part.again(), "date_modified", setting)
     rates = part.parts("tax_lines", _MOST_TAXES)
     total = part.need_amount("total")
-    part.notes.assumed.append("business_date")
     return checked(
         Transaction(
             source=ADAPTER.source("woocommerce", part.text("version") or ""),
             kind="sale" if refunded else _KINDS.get(str(part.fields.get("status")), "sale"),
             pos_id=number,
-            business_date=local_date(made),
+            business_date=local_date(made, part.notes),
             end=made,
             currency=currency,
             exponent=part.exponent,
@@ -94,7 +92,7 @@ def _sale(part: Part, setting: Setting, *, refunded: bool) -> Transaction:
 
 def _moment(part: Part, name: str, setting: Setting) -> Moment | None:
     """A local time whose offset is told by the GMT time beside it, or else by the setting's zone."""
-    local, there = part.moment(name, setting), part.moment(f"{name}_gmt", _GMT)
+    local, there = part.moment(name, setting), part.moment(f"{name}_gmt", setting, utc=True)
     if there is None:
         return local
     on_the_wall = local.at + local.offset_minutes * 60_000 if local else there.at
@@ -108,7 +106,7 @@ def _moment(part: Part, name: str, setting: Setting) -> Moment | None:
 
 def _lines(part: Part, rates: dict[str, Part]) -> tuple[Line, ...]:
     coupons = part.parts("coupon_lines", MAX_LINES)
-    coupon = Part(coupons[0].fields, coupons[0].where).text("code") if len(coupons) == 1 else None
+    coupon = coupons[0].again().text("code") if len(coupons) == 1 else None
     lines: list[Line] = []
     for one in part.parts("line_items", MAX_LINES, kept=False):
         lines.append(_item(one, rates, coupon, len(lines) + 1))
@@ -120,16 +118,16 @@ def _lines(part: Part, rates: dict[str, Part]) -> tuple[Line, ...]:
 
 def _item(part: Part, rates: dict[str, Part], coupon: str | None, seq: int) -> Line:
     amount = part.need_amount("total")
-    before, quantity, price = part.amount("subtotal"), part.number("quantity"), part.number("price")
+    before = part.amount("subtotal")
     off = 0 if before is None else before - amount
     return Line(
         seq,
         amount,
-        "1" if quantity is None else plain(quantity),
+        part.plain("quantity") or "1",
         sku=part.code("sku"),
         gtin=part.code("global_unique_id"),
         name=part.text("name"),
-        price=None if price is None else plain(price),
+        price=part.plain("price"),
         discounts=(Discount(off, coupon=coupon),) if off else (),
         taxes=_taxes(part, rates),
         ext=ext_of(part.rest({"subtotal": part.fields.get("subtotal")} if off else None)),
@@ -164,9 +162,8 @@ def _header_taxes(part: Part) -> list[Tax]:
 
 
 def _tax(named: Part, amount: int) -> Tax:
-    rate = named.number("rate_percent")
     code = named.text("rate_code", MAX_SHORT) or named.text("label", MAX_SHORT)
-    return Tax(code or "tax", amount, None if rate is None else plain(rate))
+    return Tax(code or "tax", amount, named.plain("rate_percent"))
 
 
 # tenders, customer and refunds
@@ -188,7 +185,7 @@ def _tenders(part: Part, total: int) -> tuple[Tender, ...]:
 def _customer(part: Part) -> Customer | None:
     billing, shipping = part.part("billing"), part.part("shipping")
     account = part.text("customer_id")
-    names = [Part(billing.fields, billing.where).text(name) for name in ("first_name", "last_name")]
+    names = [billing.again().text(name) for name in ("first_name", "last_name")]
     named = identifiers(
         ("account", None if account == "0" else account),
         ("email", billing.text("email")),
