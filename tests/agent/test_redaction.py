@@ -172,3 +172,22 @@ def test_no_surrounding_text_hides_a_number_from_the_cheap_look(text: str, numbe
     sale, count = cut(note=note)
     assert count >= 1
     assert number not in (sale.note or "")
+
+
+def test_two_cards_as_keys_stay_two_entries() -> None:
+    cards = [number for number in (f"411111{middle:06}1111" for middle in range(200)) if is_card_number(number)][:3]
+    sale, count = cut(ext={"by": {card: index for index, card in enumerate(cards)}})
+    assert count == 3
+    assert sale.ext == {"by": {"411111******1111": 0, "411111******1111*": 1, "411111******1111**": 2}}
+
+
+def test_secrets_in_json_as_text_go_with_the_rest_of_it_kept() -> None:
+    sale, count = cut(ext={"deep": '{"cvv": "123", "brand": "x"}', "xml": "<cvv>99</cvv>"})
+    assert (sale.ext, count) == ({"deep": '{"cvv": "***", "brand": "x"}', "xml": "<cvv>**</cvv>"}, 2)
+
+
+def test_bit_fields_that_look_like_cards_are_none() -> None:
+    bits = 4919338167972134933
+    assert is_card_number(str(bits))
+    sale, count = cut(ext={"ftSignatureType": bits, "n": bits})
+    assert (sale.ext, count) == ({"ftSignatureType": bits, "n": "491933*********4933"}, 1)

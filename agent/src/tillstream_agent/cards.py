@@ -13,6 +13,13 @@ import struct
 import unicodedata
 from typing import Final
 
+NEVER_KEPT: Final = r"(?ai:cvv|cvc|cav|csc|cvn|track)[\s_-]?\d?(?:[\s_-]?(?ai:data))?|(?ai:pin)[\s_-]?(?ai:block)"
+"""A pattern: names of fields whose values are kept nowhere."""
+NEVER_KEPT_WORDS: Final = ("cvv", "cvc", "cav", "csc", "cvn", "track", "block")
+"""One of these is in every name that the pattern above takes."""
+NOT_A_CARD: Final = "ft(?:ReceiptCase|ChargeItemCase|PayItemCase|SignatureType|SignatureFormat|State|JournalType)"
+"""A pattern: names of fields whose numbers are none of a card. fiskaltrust's are bits, of which every German one is as
+long as a Visa's number and begins like one."""
 _SEPARATORS: Final = r" \t\r\n\xa0\u2000-\u200b\u202f.\-\u2010-\u2015_/,:|*+"
 _RUN: Final = re.compile(rf"\d(?:[{_SEPARATORS}]{{0,3}}\d){{12,}}")
 _GROUP: Final = re.compile(r"\d+")

@@ -16,7 +16,10 @@ from msgspec import Struct
 
 from tillstream_protocol.transaction import Identifier
 
-from .cards import cut_numbers, digits_of, drop_tracks, may_hold_card
+from .cards import NEVER_KEPT, NEVER_KEPT_WORDS, NOT_A_CARD, cut_numbers, digits_of, drop_tracks, may_hold_card
+from .originals import cut_bytes, drop_values
+
+__all__ = ["cut_bytes", "cut_cards", "cut_identifiers"]
 
 T = TypeVar("T", bound=Struct)
 
@@ -38,12 +41,12 @@ UNTOUCHED: Final = frozenset(
 )
 """Fields whose digits name something else."""
 
-_SECRET_KEY = re.compile(r"(?ai:cvv|cvc|cav|csc|cvn|track)[\s_-]?\d?(?:[\s_-]?(?ai:data))?|(?ai:pin)[\s_-]?(?ai:block)")
+_SECRET_KEY: Final = re.compile(NEVER_KEPT)
+_NOT_A_CARD: Final = re.compile(NOT_A_CARD)
 _EXT: Final = b"\xa3ext"
 _PERSONAL: Final = b"\xa8personal"
 """The names, in msgpack, of the fields whose keys a POS chooses."""
-_SECRET_WORDS: Final = (b"cvv", b"cvc", b"cav", b"csc", b"cvn", b"track", b"block")
-"""One of these is in every key that the pattern above takes."""
+_SECRET_WORDS: Final = tuple(word.encode() for word in NEVER_KEPT_WORDS)
 _OTHER_NUMBERS: Final = ("loyalty", "phone")
 """Schemes of identifiers whose numbers may look like a card's by chance, and are none."""
 
@@ -63,21 +66,6 @@ def cut_identifiers(identifiers: tuple[Identifier, ...]) -> tuple[tuple[Identifi
     """Identifiers without card numbers: cut, one would name many people, so it is left out."""
     kept = tuple(i for i in identifiers if i.scheme in _OTHER_NUMBERS or not _holds_card(i.value))
     return kept, len(identifiers) - len(kept)
-
-
-def cut_bytes(data: bytes) -> tuple[bytes, int]:
-    """A POS's own bytes with card numbers overwritten in place, so that every other byte stays where it was."""
-    before = data.decode(errors="surrogateescape")
-    after, tracks = drop_tracks(before, "*")
-    after, numbers = cut_numbers(after)
-    if not tracks and not numbers:
-        return data, 0
-    kept = [a if a == b else "*" * len(_bytes(b)) for a, b in zip(after, before, strict=True)]
-    return _bytes("".join(kept)), tracks + numbers
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode(errors="surrogateescape")
 
 
 def _suspicious(encoded: bytes) -> bool:
@@ -126,10 +114,11 @@ class _Cutter:
         return self.struct(value) if isinstance(value, Struct) else value
 
     def _text(self, value: object) -> object:
-        text, tracks = drop_tracks(cast("str", value))
+        text, values = drop_values(cast("str", value))
+        text, tracks = drop_tracks(text)
         text, numbers = cut_numbers(text)
-        self.count += tracks + numbers
-        return text if tracks or numbers else value
+        self.count += values + tracks + numbers
+        return text if values or tracks or numbers else value
 
     def _number(self, value: object) -> object:
         text, count = cut_numbers(digits_of(cast("float", value)))
@@ -150,7 +139,11 @@ class _Cutter:
             if _SECRET_KEY.fullmatch(key):
                 self.count += 1
                 continue
-            after[cast("str", self._text(key))] = self._ext_value(item)
+            name = cast("str", self._text(key))
+            while name in after:  # two cards may be cut to the same text
+                name += "*"
+            number = type(item) is int and _NOT_A_CARD.fullmatch(key) is not None
+            after[name] = item if number else self._ext_value(item)
         return after if after != before else value
 
     def _ext_value(self, item: object) -> object:

@@ -28,6 +28,7 @@ from .campaigns.packs import Packs
 from .campaigns.triggers import Triggers
 from .clock import Clock
 from .config import Config
+from .customers.originals import Originals
 from .customers.vault import Vault, create_keys
 from .devices import Devices
 from .events import Events
@@ -228,6 +229,7 @@ async def _connect(
         intake,
         hub,
         lambda: rebuild(database),
+        Originals(vault, server.identifier_key),
         server,
         clock,
         random,

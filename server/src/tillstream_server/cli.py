@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 MAX_IMPORT: Final = 4 * MIB
 """Bytes of batches that are imported by one command."""
 _NUMBER: Final = re.compile(r"-?[0-9]{1,19}")
+_EPOCH: Final = re.compile(r"[0-9a-fA-F]{32}")
 _TTL: Final = re.compile(r"(\d{1,9})(s|m|h|d)")
 _ADVICE: Final = {
     "host": "give an address of this machine with --host, and a port that you may use with --port",
@@ -219,6 +220,28 @@ async def _import(given: argparse.Namespace) -> int:
             total.update(result)
     _print({"batches": 0, "stored": 0, "repeat": 0, **total, "refused": refused}, given.json)
     return ERROR if refused else OK
+
+
+async def _original(given: argparse.Namespace) -> int:
+    """The bytes alone go to stdout; what they are is talk."""
+    folder = Folder(given.data)
+    folder.settings()
+    command = office.RecordOriginal(given.retailer, given.store, given.till, given.epoch, given.seq, given.reason)
+    answer = await admin.order(folder, command, _office_opener(given))
+    if given.json:
+        print(answer.decode())
+        return OK
+    found = msgspec.json.decode(answer, type=_Original)
+    _say(f"{len(found.data)} bytes, {found.media_type or 'of no media type'}, SHA-256 {found.sha256}")
+    sys.stdout.buffer.write(found.data)
+    sys.stdout.buffer.flush()
+    return OK
+
+
+class _Original(msgspec.Struct, frozen=True):
+    media_type: str
+    sha256: str
+    data: bytes
 
 
 def _order(of: type[office.Command], *show: str) -> Action:
@@ -397,6 +420,12 @@ def _add_ledger(commands: Commands) -> None:
     batch = _group(commands, "batch", "what tills have captured")
     one = _leaf(batch, "import", "take what `tillstream-agent queue export` wrote", _import)
     one.add_argument("file", metavar="FILE", type=_opened, help="the export; - reads standard input")
+    record = _group(commands, "record", "one record of the ledger")
+    one = _leaf(record, "original", "write the bytes that the POS sent with it to standard output", _original)
+    _till(one)
+    one.add_argument("--epoch", required=True, type=_epoch, metavar="HEX", help="as `ledger export` has it")
+    one.add_argument("--seq", required=True, type=_whole(0, 2**63 - 1), help="likewise")
+    one.add_argument("--reason", required=True, type=_up_to(MAX_TEXT), help="why; it is logged, so name nobody in it")
     ledger = _group(commands, "ledger", "the ledger itself")
     one = _leaf(ledger, "export", "write it as JSON lines", _export)
     one.add_argument("--retailer", type=_word)
@@ -459,6 +488,13 @@ def _up_to(most: int) -> Callable[[str], str]:
 def _word(text: str) -> str:
     """An argument that names a retailer, a store, a till or a campaign."""
     return _up_to(MAX_SHORT)(text)
+
+
+def _epoch(text: str) -> str:
+    """An argument that is an epoch's id."""
+    if _EPOCH.fullmatch(text) is None:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not allowed; give 32 hexadecimal digits")
+    return text.lower()
 
 
 def _folder(text: str) -> Path:

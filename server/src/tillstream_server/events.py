@@ -118,6 +118,10 @@ class Events:
         self.metrics.losses.labels(reason).inc()
         self._log.error("records_lost", till=till_id.hex(), reason=reason)
 
+    def original_read(self, till_id: bytes, epoch: str, seq: int, reason: str) -> None:
+        """Somebody on this machine read a POS's own bytes, which may name a person."""
+        self._log.warning("original_read", till=till_id.hex(), epoch=epoch, seq=seq, reason=reason)
+
     def replayed(self, retried: int, taken: int) -> None:
         """Dead letters were tried again."""
         self._log.info("dead_letters_replayed", retried=retried, taken=taken)

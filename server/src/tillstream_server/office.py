@@ -23,6 +23,7 @@ from .auth import Randomness
 from .campaigns import book as campaigns
 from .campaigns.book import CampaignBook
 from .clock import Clock
+from .customers.originals import Originals
 from .devices import Devices
 from .events import Events
 from .folder import Folder
@@ -176,6 +177,17 @@ class BatchImport(Struct, frozen=True, forbid_unknown_fields=True, tag="batch_im
     batches: Annotated[tuple[bytes, ...], Meta(min_length=1, max_length=MAX_BATCHES)]
 
 
+class RecordOriginal(Struct, frozen=True, forbid_unknown_fields=True, tag="record_original"):
+    """Read the bytes that a POS sent with a record, for a reason."""
+
+    retailer: Name
+    store: Name
+    till: Name
+    epoch: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+    seq: Annotated[int, Meta(ge=0, le=2**63 - 1)]
+    reason: Annotated[str, Meta(min_length=1, max_length=MAX_TEXT)]
+
+
 class Rebuild(Struct, frozen=True, forbid_unknown_fields=True, tag="rebuild"):
     """Drop every projection and fold the ledger again."""
 
@@ -200,6 +212,7 @@ Command = (
     | DeadLettersList
     | DeadLettersRetry
     | BatchImport
+    | RecordOriginal
     | Rebuild
 )
 
@@ -215,6 +228,7 @@ class Office:
     intake: Intake
     hub: Hub
     rebuild: Callable[[], Awaitable[Mapping[str, object]]]
+    originals: Originals
     keys: ServerKeys
     clock: Clock
     random: Randomness
@@ -270,6 +284,8 @@ class Office:
                 return (await self.intake.replay(command.ids)).plain()
             case BatchImport():
                 return await self._import(command)
+            case RecordOriginal():
+                return await self._read_original(command)
             case Rebuild():
                 return dict(await self.rebuild())
 
@@ -382,6 +398,13 @@ class Office:
         unsaid = [(till_id, push.seq) for push in waiting if isinstance(push.body, Revoked)]
         if unsaid:
             await conn.exec_driver_sql("DELETE FROM push_outbox WHERE till_id = ? AND seq = ?", unsaid)
+
+    async def _read_original(self, command: RecordOriginal) -> Result:
+        async with self.database.read() as conn:
+            place = await tills.require(conn, command.retailer, command.store, command.till)
+            found = await self.originals.read(conn, place.till_id, bytes.fromhex(command.epoch), command.seq)
+        self.events.original_read(place.till_id, command.epoch, command.seq, command.reason)
+        return {"media_type": found.media_type, "sha256": found.sha256.hex(), "data": found.data}
 
     async def _release(self, command: QuarantineRelease) -> Result:
         async with self.database.read() as conn:

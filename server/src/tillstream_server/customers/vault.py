@@ -34,6 +34,7 @@ _ADD_KEY: Final = "INSERT INTO subject_key (subject, nonce, wrapped, created_ms)
 _ADD_ITEM: Final = """
 INSERT INTO vault_item (subject, field, record, nonce, sealed) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
 """
+_FIND_ITEM: Final = "SELECT nonce, sealed FROM vault_item WHERE subject = ? AND field = ? AND record = ?"
 _READ_KEYS: Final = "SELECT subject, nonce, wrapped FROM subject_key WHERE subject IN (?)"
 
 _metadata: Final = MetaData()
@@ -128,6 +129,18 @@ class Vault:
             Item(subject, field, record, _open(sealed, _aad(subject, field, record), nonce, keys[subject]))
             for field, record, nonce, sealed in rows
         )
+
+    async def find(self, conn: AsyncConnection, subject: bytes, field: str, record: bytes) -> bytes | None:
+        """One item in clear; None where there is none, or its key has been destroyed. Raises `VaultDamaged`."""
+        keys = await self._known([subject])
+        if subject not in keys:
+            return None
+        row = (await conn.exec_driver_sql(_FIND_ITEM, (subject, field, record))).first()
+        return None if row is None else _open(row.sealed, _aad(subject, field, record), row.nonce, keys[subject])
+
+    async def holds_key(self, subject: bytes) -> bool:
+        """Whether what is sealed for a subject can still be opened."""
+        return subject in await self._known([subject])
 
     async def _known(self, subjects: Collection[bytes]) -> dict[bytes, bytes]:
         known = {subject: key for subject in subjects if (key := self._keys.get(subject)) is not None}

@@ -37,7 +37,6 @@ from ..customers.masking import mask
 from ..ledger.bodies import Identified, LedgerBody
 
 PARTICULARS: Final = "particulars"
-ORIGINAL: Final = "original"
 OPERATION: Final = "operation"
 IDENTIFIER: Final = "identifier"
 

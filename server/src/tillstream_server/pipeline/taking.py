@@ -33,6 +33,7 @@ from tillstream_protocol.transaction import Transaction
 
 from ..campaigns.triggers import Fired, Marked
 from ..customers.identity import Identities, Name, Namer, Resolved
+from ..customers.originals import ORIGINAL, record_name
 from ..customers.vault import Item, Vault
 from ..devices import Device
 from ..keys import ServerKeys
@@ -46,7 +47,7 @@ from .outcome import Outcome
 from .projections import Projector
 from .sales import Entry, voided
 from .sorting import Sorted, sort
-from .split import IDENTIFIER, OPERATION, ORIGINAL, PARTICULARS
+from .split import IDENTIFIER, OPERATION, PARTICULARS
 
 
 class Campaigns(Protocol):
@@ -298,7 +299,7 @@ class Taking:
             if p.duplicate:
                 continue
             parts = p.opened.parts
-            record = p.epoch + p.opened.seq.to_bytes(8, "big")
+            record = record_name(p.epoch, p.opened.seq)
             for name in p.opened.names:
                 if name not in self.names and self._identities.needs_keeping(name, self.resolved):
                     self.names.add(name)
