@@ -26,7 +26,8 @@ _decode: Final = msgpack_decoder(Original, limit=DEFAULT.record)
 
 _FIND: Final = "SELECT subject, retailer FROM ledger WHERE till_id = ? AND epoch = ? AND seq = ?"
 _FIND_OTHER: Final = """
-SELECT l.epoch, l.seq, t.till FROM duplicate d JOIN ledger l ON l.id = d.ledger_id JOIN till t ON t.till_id = l.till_id
+SELECT l.epoch, l.seq, coalesce(t.till, hex(l.till_id)) AS till
+FROM duplicate d JOIN ledger l ON l.id = d.ledger_id LEFT JOIN till t ON t.till_id = l.till_id
 WHERE d.till_id = ? AND d.epoch = ? AND d.seq = ?
 """
 _OWN: Final = "SELECT subject FROM identifier WHERE hash = ?"
