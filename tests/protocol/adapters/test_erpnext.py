@@ -75,6 +75,13 @@ def test_a_discount_on_the_net_total_adds_up_with_taxes_on_top() -> None:
     assert reconcile(read) is True
 
 
+def test_change_comes_off_the_cash_that_was_handed_over() -> None:
+    read = invoice()
+    cash = read.tenders[0]
+    assert (cash.type, cash.amount, cash.tendered, cash.change) == ("Cash", 470, 500, 30)
+    assert sum(tender.amount for tender in read.tenders) == read.total
+
+
 def test_time_and_date_are_the_sites_own() -> None:
     read = invoice()
     assert (read.business_date, read.end.text) == ("2026-02-03", "2026-02-03 9:05:01.123456")

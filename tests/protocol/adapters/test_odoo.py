@@ -107,6 +107,16 @@ def test_what_no_map_knows_keeps_its_id_and_is_noted() -> None:
     assert [tender.type for tender in order.tenders] == ["method 2", "method 1"]
 
 
+def test_change_comes_off_the_cash_whichever_way_its_sign_is_written() -> None:
+    for change in (2.17, -2.17):
+        order, *_ = orders([{**SYNC[0], "amount_return": change}])
+        card, cash = order.tenders
+        assert (card.amount, cash.amount, cash.tendered, cash.change) == (1_000, 1_783, 2_000, 217)
+        assert sum(tender.amount for tender in order.tenders) == order.total
+    unmapped, *_ = orders([SYNC[0]], Setting("EUR"))
+    assert [tender.amount for tender in unmapped.tenders] == [1_000, 2_000]
+
+
 def test_goods_given_back_and_others_bought_are_an_exchange() -> None:
     order = copy.deepcopy(SYNC[0])
     order["lines"][0][2]["qty"] = -1

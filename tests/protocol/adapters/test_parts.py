@@ -9,16 +9,18 @@ import msgspec
 import pytest
 
 from support.golden import refusal
+from tillstream_protocol.adapters.base import Notes
 from tillstream_protocol.adapters.parts import (
     Part,
     bounded,
     documents,
     gtin_of,
+    less_change,
     originals,
     personal,
 )
 from tillstream_protocol.errors import InvalidInput
-from tillstream_protocol.transaction import Ext
+from tillstream_protocol.transaction import Ext, Tender
 
 
 def test_what_was_read_is_known_and_the_rest_is_left() -> None:
@@ -133,3 +135,18 @@ def test_errors_do_not_quote_what_may_name_a_person() -> None:
             read()
         assert "Jo" not in caught.value.message
         assert "jo@" not in caught.value.message
+
+
+def test_change_comes_off_the_last_cash_that_has_so_much() -> None:
+    notes = Notes()
+    paid = (Tender("Cash", 500), Tender("card", 900), Tender("petty cash", 10))
+    first, second, third = less_change(paid, 120, notes)
+    assert (first.amount, first.tendered, first.change) == (380, 500, 120)
+    assert (second, third, notes.assumed) == (*paid[1:], ["tenders.change"])
+
+
+@pytest.mark.parametrize(("change", "paid"), [(0, "cash"), (-5, "cash"), (501, "cash"), (5, "card"), (5, "method 7")])
+def test_change_that_no_cash_can_have_given_changes_nothing(change: int, paid: str) -> None:
+    notes = Notes()
+    assert less_change([Tender(paid, 500)], change, notes) == (Tender(paid, 500),)
+    assert notes.assumed == []

@@ -190,6 +190,16 @@ def test_money_in_another_currency_is_told_as_such() -> None:
     assert (tender.amount, tender.foreign_currency, tender.foreign_amount) == (0, "JPY", 5_000)
 
 
+def test_change_is_a_tender_of_its_own_where_more_was_paid() -> None:
+    paid = {"id": 1, "kind": "sale", "status": "success", "gateway": "cash", "amount": "40.00", "currency": "EUR"}
+    back = {"id": 2, "kind": "change", "status": "success", "gateway": "cash", "amount": "9.70", "currency": "EUR"}
+    sale = read(transactions=[paid, back])
+    assert [(one.amount, one.change, one.refund) for one in sale.tenders] == [(4_000, None, False), (-970, 970, False)]
+    assert sum(one.amount for one in sale.tenders) == sale.total
+    (exact,) = read(transactions=[{**paid, "amount": "30.30"}, back]).tenders
+    assert exact.amount == 3_030
+
+
 def test_a_cancelled_order_counts_no_more_unless_money_went_back() -> None:
     cancelled = {"cancelled_at": "2026-04-02T10:00:00+02:00", "cancel_reason": "customer"}
     unpaid = read(**cancelled, refunds=[REFUND | {"transactions": []}])

@@ -174,6 +174,20 @@ def test_tenders_say_how_it_was_paid() -> None:
     assert sale.ext["refunds"]  # the refund has an order of its own
 
 
+def test_payments_that_came_to_nothing_are_told_and_do_not_count() -> None:
+    card = {"type": "CARD", "amount_money": usd(500), "card_details": {"status": "VOIDED"}}
+    paid = {**card, "card_details": {"status": "CAPTURED"}}
+    sale = read(tenders=[card, paid, {**card, "card_details": None}])
+    assert [tender.amount for tender in sale.tenders] == [500, 500]
+    assert sale.ext is not None
+    assert sale.ext["tenders"] == [card]
+    refunds = [{"id": str(n), "amount_money": usd(n), "status": s} for n, s in enumerate(("PENDING", "REJECTED"), 1)]
+    back = read(returns=[{"source_order_id": "O0"}], net_amounts={"total_money": usd(-1)}, refunds=refunds)
+    assert [tender.amount for tender in back.tenders] == [-1]
+    assert back.ext is not None
+    assert back.ext["refunds"] == [refunds[1]]
+
+
 def test_a_return_links_to_its_sale_and_is_negative() -> None:
     tax = {"uid": "t", "name": "Tax", "percentage": "10", "type": "ADDITIVE", "applied_money": usd(100)}
     back = {

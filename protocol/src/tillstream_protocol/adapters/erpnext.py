@@ -6,7 +6,8 @@ at the till (`is_pos`) has the same fields. Not yet tried on genuine data.
 `docstatus` 0 is a draft (`suspend`), 1 submitted, 2 cancelled (`cancel`): it is the revision too, as a document goes
 through them in this order and keeps its name. `posting_date` is the business date; it and `posting_time` are the
 site's own time. The total is `rounded_total`, or `grand_total` where the site does not round. A line's
-`discount_amount` is for one unit: that of the line is noted as assumed.
+`discount_amount` is for one unit: that of the line is noted as assumed. Payments are what was handed over: the change
+comes off the cash.
 
 Source: frappe/erpnext (GPL-3), the doctypes POS Invoice, POS Invoice Item, Sales Taxes and Charges and Sales Invoice
 Payment, and its documentation of the Point of Sale, read for facts.
@@ -35,7 +36,7 @@ from ..transaction import (
     Transaction,
 )
 from .base import Adapter, Reading, Setting, checked, exponent_of, moment, plain
-from .parts import Part, documents, ext_of, gtin_of, identifiers
+from .parts import Part, documents, ext_of, gtin_of, identifiers, less_change
 
 _DOCTYPES: Final = ("POS Invoice", "Sales Invoice")
 _WRAPPERS: Final = ("docs", "data", "message")
@@ -211,7 +212,9 @@ def _tax(row: Part) -> Tax:
 
 
 def _tenders(part: Part) -> tuple[Tender, ...]:
-    tenders = [_tender(one) for one in part.parts("payments", MAX_TENDERS, kept=False)]
+    """How it was paid. The rows have what was handed over; the change is told once, in the header."""
+    paid = [_tender(one) for one in part.parts("payments", MAX_TENDERS, kept=False)]
+    tenders = list(less_change(paid, part.amount("change_amount") or 0, part.notes))
     if _checked_box(part, "redeem_loyalty_points") and part.look("conversion_rate") in (None, 1):
         paid = part.again().amount("loyalty_amount") or 0
         tenders.append(Tender("loyalty_points", paid, refund=paid < 0))

@@ -8,7 +8,8 @@ Two shapes, told apart by what is in them; both come as a bare list, or inside t
 - Odoo 18 and later, `pos.order.sync_from_ui`: `[{"uuid", "session_id", "payment_ids", "state", …}]`, no wrapper.
 
 Lines and payments are Odoo's x2many commands, `[0, 0, {…}]`. `false` stands for nothing. Times without an offset are
-UTC. The payload has neither currency nor SKU, store or rates of tax: `options["products"]` maps a product's id to the
+UTC. Payments are what was handed over; change is told once, and comes off the cash, if `payment_methods` names one so.
+The payload has neither currency nor SKU, store or rates of tax: `options["products"]` maps a product's id to the
 SKU, `options["payment_methods"]` a payment method's id (Odoo 12: a journal's) to the tender's type. What they do not
 map keeps its id in `ext`, and `ext.unmapped` says so.
 
@@ -30,7 +31,7 @@ from ..errors import InvalidInput
 from ..limits import MAX_LINES, MAX_LONG_TEXT, MAX_SHORT, MAX_TENDERS
 from ..transaction import Customer, Discount, Identifier, Kind, Line, Moment, Tender, Totals, Transaction
 from .base import Adapter, Reading, Setting, checked, decimal, exponent_of, list_at, load_json, object_at, plain
-from .parts import Part, Steps, ext_of, inner_object, originals
+from .parts import Part, Steps, ext_of, inner_object, less_change, originals
 from .times import local_date
 
 _METHODS: Final = ("create_from_ui", "sync_from_ui")
@@ -263,7 +264,7 @@ def _tenders(order: _Order) -> tuple[Tender, ...]:
     tenders = tuple(_tender(order, part) for part in _commands(order.part, name, MAX_TENDERS, gone))
     if gone:
         order.around["removed_payments"] = gone
-    return tenders
+    return less_change(tenders, abs(order.part.amount("amount_return") or 0), order.part.notes)
 
 
 def _tender(order: _Order, part: Part) -> Tender:

@@ -10,10 +10,11 @@ from decimal import Decimal
 from typing import Any, Final, Literal, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from ..errors import InvalidInput
 from ..limits import MAX_EXT_FIELDS, MAX_LONG_TEXT, MAX_MINOR, MAX_SHORT, MAX_TEXT
-from ..transaction import Identifier, Moment
+from ..transaction import Identifier, Moment, Tender
 from .base import Notes, Setting, decimal, load_json, moment, plain
 from .times import possible
 
@@ -255,6 +256,21 @@ def _scalar(value: Any) -> Any:
 
 def _as_text(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def less_change(tenders: Sequence[Tender], change: int, notes: Notes) -> tuple[Tender, ...]:
+    """Tenders of a payload that tells what was handed over, and the change once for all of them.
+
+    It is taken to be given on the last cash that has so much, and noted as assumed. Where there is none, they are left
+    as they were sent: somebody who pays more by card gets cash back.
+    """
+    found = list(tenders)
+    for index, one in reversed(list(enumerate(tenders))):
+        if "cash" in one.type.lower() and 0 < change <= one.amount:
+            notes.assumed.append("tenders.change")
+            found[index] = replace(one, amount=one.amount - change, tendered=one.amount, change=change)
+            break
+    return tuple(found)
 
 
 def gtin_of(scan: str | None) -> str | None:

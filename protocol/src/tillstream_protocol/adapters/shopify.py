@@ -10,7 +10,8 @@ it becomes a return of its own, which links to the order; its total is what was 
 
 The same order comes again whenever it changes. Shopify counts no versions: the revision is the time from its creation
 to its last change. Amounts are in the shop's currency. Lines have no amount of their own, so it is price times
-quantity less the line's discounts (noted as assumed, as are the business date and what a tender settled).
+quantity less the line's discounts (noted as assumed, as are the business date and what a tender settled). Change that
+was given is a negative tender of its own, where more was paid than the order comes to.
 """
 
 from __future__ import annotations
@@ -268,7 +269,9 @@ def _tenders(part: Part, currency: str, total: int) -> tuple[Tender, ...]:
     """What the transactions say, where the payload has them; else the only gateway, for the whole total."""
     said = part.parts("transactions", MAX_TENDERS)
     if said:
-        return tuple(_tender(one, currency) for one in said if _settled(one, "sale", "capture"))
+        paid = [_tender(one, currency) for one in said if _settled(one, "sale", "capture")]
+        over = sum(tender.amount for tender in paid) > total
+        return (*paid, *(_tender(one, currency) for one in said if over and _settled(one, "change")))
     status, names = part.fields.get("financial_status"), part.fields.get("payment_gateway_names")
     gateways = names if isinstance(names, list) else [part.fields.get("gateway")]
     only = gateways[0] if len(gateways) == 1 else None
@@ -289,6 +292,8 @@ def _tender(part: Part, currency: str, sign: int = 1) -> Tender:
     What was paid in another currency settles an amount that the payload does not tell.
     """
     amount = part.need_amount("amount")
+    change = part.fields.get("kind") == "change"
+    sign = -1 if change else sign
     paid_in = part.text("currency") or currency
     foreign = paid_in != currency
     if foreign:
@@ -303,7 +308,8 @@ def _tender(part: Part, currency: str, sign: int = 1) -> Tender:
         foreign_currency=paid_in if foreign else None,
         foreign_amount=sign * amount if foreign else None,
         reference=part.text("authorization") or part.text("id"),
-        refund=sign < 0,
+        change=amount if change and not foreign else None,
+        refund=sign < 0 and not change,
     )
 
 

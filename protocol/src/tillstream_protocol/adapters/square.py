@@ -13,12 +13,14 @@ is the local date of the order's creation.
 
 Amounts: a line's is its `total_money` less taxes on top and apportioned service charges, which are lines of their own.
 (`gross_sales_money` is not the base: whether it holds included taxes depends on the country.) Order discounts are
-apportioned to the lines by Square, so they stand there. `sku` is the catalogue's id of the variation: orders hold no
+apportioned to the lines by Square, so they stand there. A tender that was voided, or a refund that was rejected,
+moved nothing, and is told in `ext` alone. `sku` is the catalogue's id of the variation: orders hold no
 other.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
@@ -31,6 +33,8 @@ from .parts import Part, documents, ext_of, within
 from .times import local_date
 
 _WHAT: Final = "an order of Square"
+_NOTHING_MOVED: Final = ("VOIDED", "FAILED", "REJECTED")
+"""States of a card's payment and of a refund."""
 _MOST_APPLIED: Final = 50
 _MOST_RETURNS: Final = 50
 _MOST_VERSION: Final = 1_000_000
@@ -106,6 +110,7 @@ def _transaction(part: Part, setting: Setting) -> Transaction:
     begin, end = _times(part, setting)
     lines = _lines(order, returns)
     header = part.part("net_amounts") if returns else part
+    tenders, untold = _tenders(order, returned=bool(returns))
     return checked(
         Transaction(
             source=ADAPTER.source("square"),
@@ -123,9 +128,9 @@ def _transaction(part: Part, setting: Setting) -> Transaction:
             links=tuple(link for one in returns for link in _links(one)),
             lines=lines,
             taxes=tuple(_header_tax(one, tax) for one in (order, *returns) for tax in one.taxes.values()),
-            tenders=_tenders(order, returned=bool(returns)),
+            tenders=tenders,
             customer=_customer(part),
-            ext=ext_of(part.rest(), part.notes),
+            ext=ext_of(part.rest(untold), part.notes),
         )
     )
 
@@ -304,12 +309,29 @@ def _discount(named: Part, amount: int) -> Discount:
 # tenders and customer
 
 
-def _tenders(order: _Order, *, returned: bool) -> tuple[Tender, ...]:
-    """How it was paid. Refunds of a sale come as orders of their own, with returns: only there they are tenders."""
-    paid = [_tender(order, part) for part in order.part.parts("tenders", MAX_TENDERS, kept=False)]
+def _tenders(order: _Order, *, returned: bool) -> tuple[tuple[Tender, ...], dict[str, Any]]:
+    """How it was paid, and what of it came to nothing, which is told in `ext`.
+
+    Refunds of a sale come as orders of their own, with returns: only there they are tenders.
+    """
+    paid, failed = _parted(order.part, "tenders", _card_state)
+    tenders, untold = [_tender(order, one) for one in paid], {"tenders": failed}
     if returned:
-        paid += [_refund(order, part) for part in order.part.parts("refunds", MAX_TENDERS, kept=False)]
-    return tuple(paid)
+        given, failed = _parted(order.part, "refunds", lambda one: one.fields.get("status"))
+        tenders, untold = [*tenders, *(_refund(order, one) for one in given)], {**untold, "refunds": failed}
+    return tuple(tenders), untold
+
+
+def _parted(part: Part, name: str, state: Callable[[Part], object]) -> tuple[list[Part], list[dict[str, Any]]]:
+    """The payments of a list that moved money, and the others as they stand."""
+    found = part.parts(name, MAX_TENDERS, kept=False)
+    moved = [one for one in found if state(one) not in _NOTHING_MOVED]
+    return moved, [one.fields for one in found if state(one) in _NOTHING_MOVED]
+
+
+def _card_state(tender: Part) -> object:
+    details = tender.fields.get("card_details")
+    return details.get("status") if isinstance(details, dict) else None
 
 
 def _tender(order: _Order, part: Part) -> Tender:
