@@ -212,6 +212,15 @@ def test_a_return_links_to_its_sale_and_is_negative() -> None:
     assert (swapped.kind, swapped.total, reconcile(swapped)) == ("exchange", 899, True)
 
 
+def test_an_order_that_only_returns_needs_no_total_of_its_own() -> None:
+    back = {"source_order_id": "O0", "return_line_items": [line(1_100)]}
+    bare = {"returns": [back], "total_money": None, "return_amounts": {"total_money": usd(1_100)}}
+    for more in (bare, bare | {"net_amounts": {"total_money": usd(-1_100)}}):
+        given_back = read(**more)
+        assert (given_back.kind, given_back.total, given_back.currency) == ("return", -1_100, "USD")
+        assert reconcile(given_back) is True
+
+
 def test_what_is_too_long_is_cut_and_stands_whole_in_ext() -> None:
     sale = read(line_items=[line(1, name="n" * 300, catalog_object_id="s" * 65)])
     (sold,) = sale.lines

@@ -216,8 +216,8 @@ def _tenders(part: Part) -> tuple[Tender, ...]:
     paid = [_tender(one) for one in part.parts("payments", MAX_TENDERS, kept=False)]
     tenders = list(less_change(paid, part.amount("change_amount") or 0, part.notes))
     if _checked_box(part, "redeem_loyalty_points") and part.look("conversion_rate") in (None, 1):
-        paid = part.again().amount("loyalty_amount") or 0
-        tenders.append(Tender("loyalty_points", paid, refund=paid < 0))
+        points = part.again().amount("loyalty_amount") or 0
+        tenders.append(Tender("loyalty_points", points, refund=points < 0))
     return tuple(tenders)
 
 

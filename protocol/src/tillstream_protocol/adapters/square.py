@@ -103,8 +103,7 @@ class _Order:
 
 def _transaction(part: Part, setting: Setting) -> Transaction:
     pos_id = part.need("id")
-    total = part.part("total_money")
-    currency = part.notes.currency(total.text("currency"), setting, total.at("currency"))
+    currency = part.notes.currency(_currency(part), setting, part.part("total_money").at("currency"))
     order = _Order.of(part, currency, 1)
     returns = [_Order.of(one, currency, -1, "return_") for one in part.parts("returns", _MOST_RETURNS)]
     begin, end = _times(part, setting)
@@ -121,7 +120,7 @@ def _transaction(part: Part, setting: Setting) -> Transaction:
             begin=begin,
             currency=currency,
             exponent=part.exponent,
-            total=order.money(header, "total_money"),
+            total=_total(order, header),
             totals=_totals(order, header, "" if returns else "total_"),
             revision=_revision(part),
             store=part.code("location_id") or "",
@@ -133,6 +132,23 @@ def _transaction(part: Part, setting: Setting) -> Transaction:
             ext=ext_of(part.rest(untold), part.notes),
         )
     )
+
+
+def _currency(part: Part) -> str | None:
+    """An order that only returns may have no total of its own."""
+    said = part.part("total_money").text("currency")
+    if said is None and "returns" in part.fields:
+        amounts = (part.part(name).part("total_money") for name in ("net_amounts", "return_amounts"))
+        said = next((code for one in amounts if (code := one.again().text("currency"))), None)
+    return said
+
+
+def _total(order: _Order, header: Part) -> int:
+    """What was to be paid, or with returns the net of what was sold and what came back."""
+    back = order.part.part("return_amounts")
+    if header is order.part or order.maybe(header.again(), "total_money") is not None or not back.fields:
+        return order.money(header, "total_money")
+    return (order.maybe(order.part, "total_money") or 0) - order.money(back, "total_money")
 
 
 def _times(part: Part, setting: Setting) -> tuple[Moment, Moment]:
