@@ -68,6 +68,15 @@ def test_escapes_of_json_hide_nothing_and_it_is_json_still() -> None:
     assert len(data) == len(written)
 
 
+def test_escaped_digits_and_separators_of_any_script_are_found() -> None:
+    for zero in (0x30, 0x660, 0x966, 0x1040, 0x17E0, 0xA620, 0xABF0, 0xFF10):
+        digits = "".join(chr(zero + int(one)) for one in VISA)
+        spaced = "\u2003".join((digits[:4], digits[4:8], digits[8:12], digits[12:]))
+        data, count = cut_bytes(json.dumps({"名": "名 Имя", "pan": spaced}).encode())
+        assert (json.loads(data)["pan"].count("*"), count) == (6, 1)
+        assert json.loads(data)["名"] == "名 Имя"
+
+
 @pytest.mark.parametrize("form", ["d", "04d", "x", "04X"])
 def test_escapes_of_xml_hide_nothing_and_it_is_xml_still(form: str) -> None:
     written = f"<a b='1'>x &amp; {as_xml_escapes(VISA, form)} &lt;</a>".encode()

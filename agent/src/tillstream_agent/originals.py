@@ -22,7 +22,10 @@ _STAR: Final = "*"
 _NO_CHARACTER: Final = "\ufffd"
 _MARKUP: Final = frozenset('"\\<>&')
 """Characters that mean something else when they are written as an escape."""
-_ESCAPE: Final = re.compile(r"\\u([0-9a-fA-F]{4})|&#(?:([0-9]{1,7})|[xX]([0-9a-fA-F]{1,6}));")
+_WITH_DIGITS: Final = "0[06-9a-fA-F]|1[0-9a-cA-C]|20|[aA][6-9a-bA-B]|[fF][fF]"
+"""The upper bytes of characters that are a digit in some script, a separator or ASCII. Other escapes part a number just
+as their characters would, and are many where a name is Chinese or Russian."""
+_ESCAPE: Final = re.compile(rf"\\u((?:{_WITH_DIGITS})[0-9a-fA-F]{{2}})|&#(?:([0-9]{{1,7}})|[xX]([0-9a-fA-F]{{1,6}}));")
 _ESCAPES: Final = ("\\u", "&#")
 _MOST_CHARACTER: Final = 0x10FFFF
 
@@ -41,8 +44,8 @@ _XML_TEXT: Final = re.compile(
 )
 _XML_ATTRIBUTE: Final = re.compile(rf"""\s{_PREFIX}(?:{NEVER_KEPT})\s*+=\s*+(?:"([^"<]*)|'([^'<]*))""")
 
-_BASE64: Final = re.compile(r"(?<![A-Za-z0-9+/])[MNO][A-Za-z0-9+/]{17,59}={0,2}(?![A-Za-z0-9+/=])")
-"""What digits, or the second track's sentinel and digits, may look like in base64."""
+_BASE64: Final = re.compile(r"[MNO](?<![A-Za-z0-9+/].)[A-Za-z0-9+/]{17,59}={0,2}(?![A-Za-z0-9+/=])")
+"""What digits, or the second track's sentinel and digits, may look like in base64; the rare letter is sought first."""
 _WIDE: Final = (
     re.compile(rb"(?:[\t\n\r -~]\x00){13,}"),
     re.compile(rb"(?:\x00[\t\n\r -~]){13,}"),
@@ -70,7 +73,7 @@ def drop_values(text: str) -> tuple[str, int]:
     lowered = text.lower()
     if not any(word in lowered for word in NEVER_KEPT_WORDS):
         return text, 0
-    found = [*_json_values(text), *_xml_values(text)]
+    found = [*_json_values(text), *(_xml_values(text) if "<" in text else ())]
     changes = [(start, new) for start, new in found if new.strip() and text[start : start + len(new)] != new]
     if not changes:
         return text, 0
