@@ -54,6 +54,11 @@ def test_the_other_byte_order_and_an_odd_end_are_read_too() -> None:
     assert (data, count) == (b"\xfe\xff" + text.replace(VISA, CUT).encode("utf-16-be") + b"!", 1)
 
 
+@pytest.mark.parametrize("mark", [b"\xff\xfe", b"\xfe\xff"])
+def test_a_mark_that_lies_hides_nothing(mark: bytes) -> None:
+    assert cut_bytes(mark + VISA.encode()) == (mark + CUT.encode(), 1)
+
+
 def test_digits_of_other_scripts_keep_their_places_in_utf_16() -> None:
     wide = VISA.translate({ord(str(digit)): 0x1D7CE + digit for digit in range(10)})
     data, count = cut_bytes(b"\xff\xfe" + wide.encode("utf-16-le"))

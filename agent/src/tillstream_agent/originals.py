@@ -55,12 +55,14 @@ _WIDE: Final = (
 
 def cut_bytes(data: bytes) -> tuple[bytes, int]:
     """A POS's own bytes with what names a card overwritten in place, and how often there was some."""
+    marked = 0
     for mark, codec in ((BOM_UTF16_LE, "utf-16-le"), (BOM_UTF16_BE, "utf-16-be")):
         if data.startswith(mark):
             end = len(data) - len(data) % 2
-            text, count = _cut_encoded(data[2:end], codec, "surrogatepass")
-            return (mark + text + data[end:], count) if count else (data, 0)
-    data, count = _cut_encoded(data, "utf-8", "surrogateescape")
+            text, marked = _cut_encoded(data[2:end], codec, "surrogatepass")
+            data = mark + text + data[end:]
+    data, count = _cut_encoded(data, "utf-8", "surrogateescape")  # whatever a mark says
+    count += marked
     if b"\x00" in data:
         for place, pattern in enumerate(_WIDE):
             data, more = _cut_wide(data, pattern, place)
