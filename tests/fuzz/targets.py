@@ -18,7 +18,6 @@ from nacl.public import PrivateKey
 
 from tillstream_agent.hooks.requests import Call
 from tillstream_agent.hooks.socket import Borders
-from tillstream_agent.redaction import cut_cards
 from tillstream_agent.sync.push import PushSession as TillSession
 from tillstream_agent.sync.push import Requeue
 from tillstream_protocol import messages
@@ -45,6 +44,7 @@ from tillstream_protocol.framing import (
 )
 from tillstream_protocol.limits import DEFAULT
 from tillstream_protocol.ranges import covers
+from tillstream_protocol.redaction import cut_cards
 from tillstream_protocol.sealing import RecordSeal
 from tillstream_protocol.signing import BadSignature, SignKey
 from tillstream_protocol.transaction import Transaction, check, idempotency_key, reconcile

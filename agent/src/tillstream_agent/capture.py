@@ -41,12 +41,12 @@ from tillstream_protocol.facts import (
     sale_occasion_key,
 )
 from tillstream_protocol.framing import NO_TAG, Spend
+from tillstream_protocol.redaction import cut_cards, cut_identifiers, cut_original
 from tillstream_protocol.transaction import Identifier, Transaction, check, idempotency_key, reconcile
 
 from .clock import Clock
 from .journal import Journal, JournalError, Name, Randomness, Seen
 from .offers.edge import Edge
-from .redaction import cut_bytes, cut_cards, cut_identifiers
 
 REMEMBERED: Final = 1_000
 """How many recent records' decisions are kept, for POS systems that ask twice."""
@@ -133,7 +133,7 @@ class Capture:
         if seen is not None:
             return Captured(seen.name, True, self._recent.get(tag, ()))
         if original is not None:
-            original, more = _cut_original(original)
+            original, more = cut_original(original)
             redactions += more
         basket = closes.key if closes is not None else None
         return self._append(
@@ -343,14 +343,6 @@ def _names_one_of(own_id: str, people: Sequence[Identifier]) -> bool:
     gets an id of our own.
     """
     return any(person.value in own_id for person in people)
-
-
-def _cut_original(original: Original) -> tuple[Original, int]:
-    """The POS's own bytes without card numbers. The digest is of what is kept: that of the uncut bytes would tell
-    the missing digits to whoever tries them all.
-    """
-    data, cut = cut_bytes(original.data)
-    return (Original(original.media_type, hashlib.sha256(data).digest(), data), cut) if cut else (original, 0)
 
 
 def _sale_tag(key: bytes, transaction: Transaction) -> bytes:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.golden import DATA
-from tillstream_agent.originals import cut_bytes
+from tillstream_protocol.originals import cut_bytes
 
 VISA = "4111111111111111"
 CUT = "411111******1111"

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tillstream_agent.cards import OTHER_DIGITS, may_hold_card
-from tillstream_agent.redaction import _Cutter, cut_bytes, cut_cards
+from tillstream_protocol.cards import OTHER_DIGITS, may_hold_card
 from tillstream_protocol.codec import encode
+from tillstream_protocol.redaction import _Cutter, cut_bytes, cut_cards
 from tillstream_protocol.transaction import Customer, Moment, Source, Transaction
 
 VISA = "4111111111111111"

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tillstream_agent.cards import is_card_number
-from tillstream_agent.redaction import cut_bytes, cut_cards
+from tillstream_protocol.cards import is_card_number
 from tillstream_protocol.codec import encode
+from tillstream_protocol.redaction import cut_bytes, cut_cards
 from tillstream_protocol.transaction import (
     Customer,
     Identifier,

@@ -7,6 +7,7 @@ touched.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable
 from typing import Final, TypeVar, cast
@@ -14,12 +15,12 @@ from typing import Final, TypeVar, cast
 import msgspec
 from msgspec import Struct
 
-from tillstream_protocol.transaction import Identifier
-
 from .cards import NEVER_KEPT, NEVER_KEPT_WORDS, NOT_A_CARD, cut_numbers, digits_of, drop_tracks, may_hold_card
+from .events import Original
 from .originals import cut_bytes, drop_values
+from .transaction import Identifier
 
-__all__ = ["cut_bytes", "cut_cards", "cut_identifiers"]
+__all__ = ["cut_bytes", "cut_cards", "cut_identifiers", "cut_original"]
 
 T = TypeVar("T", bound=Struct)
 
@@ -66,6 +67,14 @@ def cut_identifiers(identifiers: tuple[Identifier, ...]) -> tuple[tuple[Identifi
     """Identifiers without card numbers: cut, one would name many people, so it is left out."""
     kept = tuple(i for i in identifiers if i.scheme in _OTHER_NUMBERS or not _holds_card(i.value))
     return kept, len(identifiers) - len(kept)
+
+
+def cut_original(original: Original) -> tuple[Original, int]:
+    """The POS's own bytes without card numbers. The digest is of what is kept: that of the uncut bytes would tell
+    the missing digits to whoever tries them all.
+    """
+    data, cut = cut_bytes(original.data)
+    return (Original(original.media_type, hashlib.sha256(data).digest(), data), cut) if cut else (original, 0)
 
 
 def _suspicious(encoded: bytes) -> bool:
