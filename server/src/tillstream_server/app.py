@@ -41,6 +41,8 @@ from .gateway.hub import Hub
 from .gateway.notes import Notes
 from .gateway.push import PushChannel
 from .gateway.returning import Returns
+from .hooks.door import HookDoor
+from .hooks.intake import HookIntake
 from .keys import ServerKeys
 from .ledger.database import Database, migrate
 from .office import Office
@@ -81,6 +83,7 @@ class Parts:
     returns: Returns
     intake: Intake
     channel: PushChannel
+    hook_door: HookDoor
 
     def routes(self, events: Events) -> list[aioweb.RouteDef]:
         """Every door of the server."""
@@ -90,6 +93,7 @@ class Parts:
             aioweb.post("/till/v1/return", self.returns.post),
             aioweb.post("/till/v1/batches", self.intake.post),
             aioweb.get("/till/v1/push", self.channel.connect),
+            *self.hook_door.routes(),
             *Api(self.database, self.office).routes(),
             *web.Desk(self.database, events).routes(),
         ]
@@ -221,12 +225,15 @@ async def _connect(
     channel = PushChannel(
         database, devices, hub, notes, deliveries, clock, random, events, ping_seconds=config.ping_seconds
     )
+    hooks = HookIntake(database, devices, intake, server, clock, random)
+    hook_door = HookDoor(database, server, hooks, clock, events)
     office = Office(
         database,
         devices,
         book,
         deliveries,
         intake,
+        hooks,
         hub,
         lambda: rebuild(database),
         Originals(vault, server.identifier_key),
@@ -237,7 +244,8 @@ async def _connect(
         folder,
         begin_again,
     )
-    return Parts(database, vault, server, devices, hub, notes, deliveries, office, enrolment, returns, intake, channel)
+    gate = (enrolment, returns, intake, channel, hook_door)
+    return Parts(database, vault, server, devices, hub, notes, deliveries, office, *gate)
 
 
 async def _listen(runner: aioweb.AppRunner, config: Config) -> str:

@@ -33,7 +33,8 @@ _KEY_PREFIX: Final = "tsk_"
 
 
 class TokenRefused(TillstreamError):
-    """An enrolment token that opens nothing; `reason` is unknown, expired, used or till_revoked."""
+    """An enrolment token that opens nothing; `reason` is unknown, expired, used, till_revoked or
+    till_is_source."""
 
     code = "token_refused"
 

@@ -36,6 +36,7 @@ from .clock import SystemClock
 from .config import Config
 from .events import Events, json_logger
 from .folder import Folder, check_currency
+from .hooks.signatures import KINDS
 from .ledger import export
 from .metrics import Metrics
 from .office import Office
@@ -68,7 +69,9 @@ _NOTHING: Final = {
     "campaigns": "no campaigns",
     "dead_letters": "no dead letters",
     "gaps": "no gaps",
+    "orders": "no order is known by name alone",
     "quarantine": "nothing in quarantine",
+    "sources": "no sources",
     "tills": "no tills",
 }
 """What to say of a list that is empty."""
@@ -335,6 +338,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_access(commands)
     _add_campaigns(commands)
     _add_fleet(commands)
+    _add_sources(commands)
     _add_ledger(commands)
     return parser
 
@@ -408,6 +412,40 @@ def _add_fleet(commands: Commands) -> None:
     _till(_leaf(held, "release", "take a till's batches after all", _order(office.QuarantineRelease)))
 
 
+def _add_sources(commands: Commands) -> None:
+    source = _group(commands, "source", "let the webhooks of cloud POS systems in")
+    one = _leaf(source, "create", "make a source, and print the URL to give the vendor", _order(office.SourceCreate))
+    one.add_argument("--retailer", required=True, type=_word)
+    one.add_argument("--store", required=True, type=_word)
+    _source(one)
+    one.add_argument("--till", type=_word, help="its name among the store's tills (default: the source's)")
+    one.add_argument(
+        "--url", type=_up_to(MAX_TEXT), help="how the vendor reaches this server: https://hooks.example.com"
+    )
+    one.add_argument("--secret-file", **_SECRET)
+    one.add_argument("--adapter", type=_word, help="for generic: what reads it (default: canonical transactions)")
+    one.add_argument("--options", type=_file, metavar="FILE", help="the adapter's own settings, as a JSON object")
+    one.add_argument("--currency", type=_word, help="where the payload names none")
+    one.add_argument("--zone", type=_word, help="of times without an offset, such as Europe/Berlin (default UTC)")
+    one = _leaf(source, "list", "list them, without secrets", _order(office.SourceList, "sources"))
+    one.add_argument("--retailer", type=_word)
+    _source(_leaf(source, "revoke", "take nothing more of one", _order(office.SourceRevoke)))
+    one = _leaf(source, "rotate", "put another secret in force", _order(office.SourceRotate))
+    _source(one)
+    one.add_argument("--secret-file", **_SECRET)
+    one.add_argument(
+        "--overlap", dest="overlap_ms", type=_overlap, metavar="TIME", help="take the former one yet (default 24h)"
+    )
+    one = _leaf(source, "orders", "orders that were named and never told", _order(office.SourceOrders, "orders"))
+    _source(one)
+    one.add_argument("--limit", type=_whole(1, office.MAX_LETTERS), help=f"at most {office.MAX_LETTERS}")
+
+
+def _source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--kind", required=True, choices=KINDS)
+    parser.add_argument("--name", type=_word, help="the last part of its URL (default: its kind)")
+
+
 def _add_ledger(commands: Commands) -> None:
     _leaf(commands, "rebuild", "fold the ledger into every projection again", _order(office.Rebuild))
     letters = _group(commands, "dead-letters", "records that could not be taken", "dead-letter")
@@ -474,6 +512,10 @@ def _whole(least: int, most: int) -> Callable[[str], int]:
     return parse
 
 
+def _overlap(text: str) -> int:
+    return 0 if text == "0" else _duration(text)
+
+
 def _up_to(most: int) -> Callable[[str], str]:
     """An argument that is a text, and not an empty one."""
 
@@ -508,6 +550,19 @@ def _file(name: str) -> str:
         return sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise argparse.ArgumentTypeError(f"cannot read {name}: {error}") from error
+
+
+def _secret(name: str) -> str:
+    """A secret from a file, where no list of processes shows it, without the line's end."""
+    return _file(name).strip()
+
+
+_SECRET: Final[dict[str, Any]] = {
+    "dest": "secret",
+    "type": _secret,
+    "metavar": "FILE",
+    "help": "the vendor's signing secret; - reads it; without it one is made, where the vendor takes ours",
+}
 
 
 def _opened(name: str) -> BinaryIO:

@@ -130,6 +130,25 @@ class Events:
         """Quarantined batches went through the pipeline after all."""
         self._log.info("quarantine_released", batches=batches)
 
+    # Webhooks
+
+    def hook_taken(self, kind: str, outcome: str) -> None:
+        """A delivery was acknowledged."""
+        self.metrics.hooks.labels(kind, outcome).inc()
+
+    def hook_unreadable(self, kind: str, reason: str) -> None:
+        """A delivery in which a sale should be could not be read, and is kept among the dead letters."""
+        self._log.warning("hook_unreadable", kind=kind, reason=reason)
+
+    def hook_refused(self, kind: str, outcome: str, reason: str) -> None:
+        """A delivery was not taken; nothing that was sent is repeated here."""
+        self.metrics.hooks.labels(kind, outcome).inc()
+        self._log.warning("hook_refused", kind=kind, outcome=outcome, reason=reason)
+
+    def source_changed(self, kind: str, name: str, change: str) -> None:
+        """A webhook source was made, got another secret, or was revoked."""
+        self._log.warning("source", kind=kind, name=name, change=change)
+
     # The push channel
 
     def push_opened(self, till_id: bytes, agent_version: str) -> None:

@@ -82,6 +82,15 @@ class ServerKeys:
             retailer.encode(), digest_size=KEY_SIZE, key=self.digest_key, person=b"tillstream-ofkey"
         ).digest()
 
+    def source_key(self) -> bytes:
+        """What the signing secrets of webhook sources lie sealed under, 32 bytes."""
+        return hashlib.blake2b(digest_size=KEY_SIZE, key=self.vault_key, person=b"tillstream-srcsc").digest()
+
+    def source_device(self, till_id: bytes) -> SignKey:
+        """The device that speaks for a webhook source's till: this server, and the same after a restore."""
+        seed = hashlib.blake2b(till_id, digest_size=KEY_SIZE, key=self.vault_key, person=b"tillstream-srcdv")
+        return SignKey(seed.digest())
+
     def facts(self) -> dict[str, object]:
         """What may be told of the keys in force."""
         return {

@@ -28,11 +28,29 @@ ENROLMENT_OUTCOMES: Final = (
     "token_expired",
     "token_used",
     "token_till_revoked",
+    "token_till_is_source",
     "version_mismatch",
     "invalid",
 )
 RETURN_OUTCOMES: Final = ("taken_back", "known", "refused")
 ALARM_KINDS: Final = ("forked", "restored_image", "tail_lost", "journal_missing", "missing")
+HOOK_KINDS: Final = ("square", "shopify", "woocommerce", "generic")
+HOOK_OUTCOMES: Final = (
+    "stored",
+    "repeat",
+    "ignored",
+    "ping",
+    "hint",
+    "dead_letter",
+    "unknown_source",
+    "bad_signature",
+    "stale_delivery",
+    "too_large",
+    "unsupported_media",
+    "invalid_input",
+    "busy",
+    "failed",
+)
 LOSS_REASONS: Final = ("damaged_frame", "damaged_header", "torn_tail", "missing_chunk", "power_cut")
 PUSH_ENDS: Final = ("closed", "replaced", "revoked", "refused", "broken", "failed", "shutdown")
 
@@ -53,6 +71,15 @@ class Metrics:
             registry, "losses_stated", "Losses that tills have stated, by reason.", "reason", LOSS_REASONS
         )
         self.push_ends = _counted(registry, "push_sessions_ended", "Push sessions ended, by reason.", PUSH_ENDS)
+        self.hooks = Counter(
+            "tillstream_server_hooks",
+            "Deliveries of webhooks, by the kind of source and by what became of them.",
+            ["kind", "outcome"],
+            registry=registry,
+        )
+        for kind in HOOK_KINDS:
+            for outcome in HOOK_OUTCOMES:
+                self.hooks.labels(kind, outcome)
         self.batch_seconds = Histogram(
             "tillstream_server_batch_seconds",
             "From a batch's last byte to its commit.",

@@ -14,7 +14,7 @@ from msgspec import Meta, Struct, to_builtins
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tillstream_protocol.errors import ErrorBody, InvalidInput, TillstreamError
-from tillstream_protocol.limits import MAX_TEXT
+from tillstream_protocol.limits import MAX_SHORT, MAX_TEXT
 from tillstream_protocol.messages import Name, Revoked, decode_batch
 from tillstream_protocol.signing import fingerprint
 
@@ -31,6 +31,10 @@ from .gateway import quarantine
 from .gateway.batches import Intake
 from .gateway.deliveries import Deliveries
 from .gateway.hub import Hub
+from .hooks import book as hook_book
+from .hooks import sources
+from .hooks.intake import HookIntake
+from .hooks.signatures import Kind
 from .keys import ServerKeys
 from .ledger import alarms, gaps, outbox
 from .ledger.database import Database, LedgerFault
@@ -44,6 +48,8 @@ MAX_TTL_MS: Final = 366 * DAY_MS
 MAX_TILLS: Final = 1000
 MAX_LETTERS: Final = 10_000
 MAX_BATCHES: Final = 10_000
+MAX_OPTIONS: Final = 1024 * 1024
+"""Characters of an adapter's own settings."""
 
 Result = dict[str, object]
 
@@ -188,6 +194,52 @@ class RecordOriginal(Struct, frozen=True, forbid_unknown_fields=True, tag="recor
     reason: Annotated[str, Meta(min_length=1, max_length=MAX_TEXT)]
 
 
+class SourceCreate(Struct, frozen=True, forbid_unknown_fields=True, tag="source_create"):
+    """Let a cloud POS's webhooks in. Name and till are the kind's unless they are given."""
+
+    kind: Kind
+    retailer: Name
+    store: Name
+    name: Name | None = None
+    till: Name | None = None
+    adapter: Name | None = None
+    url: Annotated[str, Meta(max_length=MAX_TEXT)] = ""
+    currency: Annotated[str, Meta(pattern="^[A-Z]{3}$")] | None = None
+    zone: Annotated[str, Meta(max_length=MAX_SHORT)] = "UTC"
+    options: Annotated[str, Meta(max_length=MAX_OPTIONS)] = "{}"
+    secret: str | None = None
+
+
+class SourceList(Struct, frozen=True, forbid_unknown_fields=True, tag="source_list"):
+    """Every source of webhooks, without its secrets."""
+
+    retailer: Name | None = None
+
+
+class SourceRevoke(Struct, frozen=True, forbid_unknown_fields=True, tag="source_revoke"):
+    """Take nothing more of a source."""
+
+    kind: Kind
+    name: Name | None = None
+
+
+class SourceRotate(Struct, frozen=True, forbid_unknown_fields=True, tag="source_rotate"):
+    """Put another secret in force; the former one is taken for a while yet."""
+
+    kind: Kind
+    name: Name | None = None
+    secret: str | None = None
+    overlap_ms: Annotated[int, Meta(ge=0, le=MAX_TTL_MS)] = DAY_MS
+
+
+class SourceOrders(Struct, frozen=True, forbid_unknown_fields=True, tag="source_orders"):
+    """The orders that a source has named without telling what is in them."""
+
+    kind: Kind
+    name: Name | None = None
+    limit: Annotated[int, Meta(ge=1, le=MAX_LETTERS)] = 1000
+
+
 class Rebuild(Struct, frozen=True, forbid_unknown_fields=True, tag="rebuild"):
     """Drop every projection and fold the ledger again."""
 
@@ -213,8 +265,14 @@ Command = (
     | DeadLettersRetry
     | BatchImport
     | RecordOriginal
+    | SourceCreate
+    | SourceList
+    | SourceRevoke
+    | SourceRotate
+    | SourceOrders
     | Rebuild
 )
+SourceCommand = SourceCreate | SourceList | SourceRevoke | SourceRotate | SourceOrders
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +284,7 @@ class Office:
     book: CampaignBook
     deliveries: Deliveries
     intake: Intake
+    hooks: HookIntake
     hub: Hub
     rebuild: Callable[[], Awaitable[Mapping[str, object]]]
     originals: Originals
@@ -281,11 +340,13 @@ class Office:
             case DeadLettersList():
                 return await self._list_dead_letters(command)
             case DeadLettersRetry():
-                return (await self.intake.replay(command.ids)).plain()
+                return (await self.intake.replay(command.ids, self.hooks.read_again)).plain()
             case BatchImport():
                 return await self._import(command)
             case RecordOriginal():
                 return await self._read_original(command)
+            case SourceCreate() | SourceList() | SourceRevoke() | SourceRotate() | SourceOrders():
+                return await self._do_with_sources(command)
             case Rebuild():
                 return dict(await self.rebuild())
 
@@ -456,3 +517,62 @@ class Office:
             else:
                 counts.update(outcome.counts)
         return {"batches": len(command.batches), **counts, "refused": [to_builtins(body) for body in refused]}
+
+    async def _do_with_sources(self, command: SourceCommand) -> Result:
+        match command:
+            case SourceCreate():
+                return await self._create_source(command)
+            case SourceList():
+                async with self.database.read() as conn:
+                    return {"sources": await sources.listing(conn, command.retailer)}
+            case SourceRevoke():
+                return await self._revoke_source(command)
+            case SourceRotate():
+                return await self._rotate_source(command)
+            case SourceOrders():
+                async with self.database.read() as conn:
+                    till_id = await sources.require_id(conn, command.kind, command.name or command.kind)
+                    return {"orders": await hook_book.hinted(conn, till_id, command.limit)}
+
+    async def _create_source(self, command: SourceCreate) -> Result:
+        kind = command.kind
+        name = command.name or kind
+        new = sources.NewSource(
+            kind=kind,
+            name=name,
+            retailer=command.retailer,
+            store=command.store,
+            till=command.till or name,
+            adapter=command.adapter or (sources.CANONICAL if kind == "generic" else kind),
+            base_url=command.url,
+            currency=command.currency,
+            zone=command.zone,
+            options=command.options,
+        )
+        secret = sources.secret_for(kind, command.secret, self.random)
+        async with self.database.write() as conn:
+            now_ms = self.clock.now_ms()
+            till_id = await sources.create(conn, self.keys, new, secret, now_ms=now_ms, random=self.random)
+        self.events.source_changed(kind, name, "created")
+        made: Result = {"till_id": till_id.hex(), "kind": kind, "name": name, "till": new.till, "url": new.url}
+        return made if command.secret is not None else {**made, "secret": secret}
+
+    async def _revoke_source(self, command: SourceRevoke) -> Result:
+        name = command.name or command.kind
+        async with self.database.write() as conn:
+            till_id = await sources.revoke(conn, command.kind, name, self.clock.now_ms())
+        self.devices.forget()
+        self.events.source_changed(command.kind, name, "revoked")
+        return {"till_id": till_id.hex(), "revoked": True}
+
+    async def _rotate_source(self, command: SourceRotate) -> Result:
+        name = command.name or command.kind
+        secret = sources.secret_for(command.kind, command.secret, self.random)
+        until_ms = self.clock.now_ms() + command.overlap_ms
+        async with self.database.write() as conn:
+            till_id = await sources.rotate(
+                conn, self.keys, command.kind, name, secret, until_ms=until_ms, random=self.random
+            )
+        self.events.source_changed(command.kind, name, "rotated")
+        made: Result = {"till_id": till_id.hex(), "former_until_ms": until_ms}
+        return made if command.secret is not None else {**made, "secret": secret}

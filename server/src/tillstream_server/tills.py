@@ -59,8 +59,16 @@ async def place_for(conn: AsyncConnection, grant: Grant, *, now_ms: int, random:
         if found.revoked:
             hint = "let it in again first: tillstream-server till allow-again"
             raise TokenRefused("till_revoked", f"the till {name} is revoked", hint=hint)
+        if await _is_source(conn, found):
+            raise TokenRefused("till_is_source", f"the till {name} takes webhooks", hint="name another till")
         return found
     return await make(conn, random(16), grant.retailer, grant.store, name, now_ms)
+
+
+async def _is_source(conn: AsyncConnection, place: Place) -> bool:
+    """Whether the server itself speaks for a till, as it does for sources of webhooks."""
+    rows = await conn.exec_driver_sql("SELECT 1 FROM source WHERE till_id = ?", (place.till_id,))
+    return rows.first() is not None
 
 
 async def make(conn: AsyncConnection, till_id: bytes, retailer: str, store: str, till: str, now_ms: int) -> Place:

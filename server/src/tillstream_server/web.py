@@ -23,6 +23,10 @@ from .campaigns.book import UnknownCampaign
 from .events import Events
 from .gateway.flow import Busy
 from .gateway.requests import Revoked, UnknownDevice, UnsupportedMedia
+from .hooks.deliveries import StaleDelivery
+from .hooks.intake import Unreadable
+from .hooks.signatures import BadHookSignature
+from .hooks.sources import UnknownSource
 from .ledger.alarms import UnknownAlarm
 from .ledger.database import Database, is_current
 from .tills import UnknownTill
@@ -35,12 +39,16 @@ _STATUS: Final[tuple[tuple[type[TillstreamError], int], ...]] = (
     (BadSignature, 401),
     (UnknownDevice, 401),
     (Unauthorised, 401),
+    (BadHookSignature, 401),
+    (StaleDelivery, 401),
     (Revoked, 403),
     (TokenRefused, 403),
     (Forbidden, 403),
     (UnknownCampaign, 404),
     (UnknownTill, 404),
     (UnknownAlarm, 404),
+    (UnknownSource, 404),
+    (Unreadable, 422),
     (TooLarge, 413),
     (UnsupportedMedia, 415),
     (Busy, 503),

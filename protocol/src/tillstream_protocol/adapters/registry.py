@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from . import digital_receipt, erpnext, escpos, fiskaltrust, mapping, naxml, odoo, poslog, shopify, square, woocommerce
+from . import (
+    digital_receipt,
+    erpnext,
+    escpos,
+    fiskaltrust,
+    mapping,
+    naxml,
+    odoo,
+    poslog,
+    shopify,
+    square,
+    square_payment,
+    woocommerce,
+)
 from .base import Adapter
 
 _MODULES: Final = (
@@ -19,6 +32,7 @@ _MODULES: Final = (
     poslog,
     shopify,
     square,
+    square_payment,
     woocommerce,
 )
 ADAPTERS: Final[Mapping[str, Adapter]] = {module.ADAPTER.name: module.ADAPTER for module in _MODULES}

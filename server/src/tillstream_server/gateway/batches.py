@@ -6,7 +6,7 @@ counted by its reason. A revoked device's batch is quarantined first.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, replace
 
 from aiohttp import web
@@ -29,6 +29,9 @@ from .dead_letters import Letter, Replayed
 from .flow import Flow
 from .hub import Hub
 from .requests import Revoked, UnknownDevice, body_of, sender_of
+
+ReadAgain = Callable[[Letter], Awaitable[bool | None]]
+"""Whether a letter was taken; None for one that it does not know how to read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +134,11 @@ class Intake:
             raise UnknownDevice("the chunk's device is not enrolled here", field="header.device_key_id", hint=hint)
         return await self._process(await self._former(header), header, batch)
 
-    async def replay(self, ids: Collection[int] | None = None) -> Replayed:
-        """Try dead letters again, those with these ids or all. One that still cannot be taken stays, and says why."""
+    async def replay(self, ids: Collection[int] | None = None, read_again: ReadAgain | None = None) -> Replayed:
+        """Try dead letters again, those with these ids or all. One that still cannot be taken stays, and says why.
+
+        `read_again` has the first look: it takes those that hold no record, but what one may be read from.
+        """
         retried = taken = 0
         async with self.database.read() as conn:
             wanted = await dead_letters.ids(conn, ids)
@@ -141,7 +147,8 @@ class Intake:
                 letter = await dead_letters.find(conn, id_)
             if letter is not None:
                 retried += 1
-                taken += await self._replay(letter)
+                again = None if read_again is None else await read_again(letter)
+                taken += await self._replay(letter) if again is None else again
         self.events.replayed(retried, taken)
         return Replayed(retried, taken)
 

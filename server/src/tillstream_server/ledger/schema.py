@@ -328,6 +328,51 @@ conflict = Table(
 )
 """A record under a name that the ledger holds with another content: kept, never taken."""
 
+# Webhooks
+
+source = Table(
+    "source",
+    metadata,
+    _blob("till_id", ForeignKey("till.till_id")),
+    _text("kind"),
+    _text("name"),
+    _text("adapter"),
+    _text("url"),
+    _text("currency", null=True),
+    _text("zone"),
+    _text("options"),
+    _blob("secret"),
+    _blob("former_secret", null=True),
+    _int("former_until_ms", null=True),
+    _int("created_ms"),
+    _int("revoked_ms", null=True),
+    PrimaryKeyConstraint("till_id"),
+    Index("uq_source_kind_name", "kind", "name", unique=True, sqlite_where=text("revoked_ms IS NULL")),
+)
+"""A cloud POS's account, which is a till of the server's own. Its secrets are sealed, each with its nonce before it."""
+
+hook_event = _keyed(
+    "hook_event",
+    _blob("till_id", ForeignKey("till.till_id")),
+    _blob("event"),
+    _text("outcome"),
+    _int("received_ms"),
+    PrimaryKeyConstraint("till_id", "event"),
+)
+"""Deliveries that a source has made, by a keyed hash: one that comes again changes nothing."""
+
+hinted_order = _keyed(
+    "hinted_order",
+    _blob("till_id", ForeignKey("till.till_id")),
+    _text("pos_id"),
+    _int("version"),
+    _text("state"),
+    _text("location"),
+    _int("hinted_ms"),
+    PrimaryKeyConstraint("till_id", "pos_id"),
+)
+"""Orders that a vendor named without telling what is in them: nobody's ids but the vendor's."""
+
 refusal = _keyed("refusal", _text("reason"), _int("count"), PrimaryKeyConstraint("reason"))
 
 # Customers

@@ -23,7 +23,7 @@ from msgspec.structs import replace
 from nacl.public import PrivateKey
 
 from tillstream_protocol import codec, framing
-from tillstream_protocol.errors import Damaged, InvalidInput, TillstreamError
+from tillstream_protocol.errors import Damaged, InvalidInput, TillstreamError, UnknownField
 from tillstream_protocol.events import (
     KIND_NUMBERS,
     BasketChanged,
@@ -155,6 +155,13 @@ class Opener:
         reader = _Reader(self._keys, device, header, seal, self._decode, self._report)
         return OpenedBatch(header, batch, frames, tuple(map(reader.read, frames)), gaps)
 
+    def plain(self, header: ChunkHeader, batch: Batch) -> list[tuple[int, bytes]]:
+        """What the frames hold, whether records or not, by seq. Raises `ForeignChunk` or `CannotOpen`."""
+        seal = RecordSeal(self._chunk_key(header, batch.header), limit=self._limits.record)
+        place = framing.Place(header.till, header.epoch, header.chunk)
+        frames = [one for one in framing.scan(batch.frames) if isinstance(one, Frame)]
+        return [(one.header.seq, framing.open_frame(seal, place, one)) for one in frames]
+
     def _chunk_key(self, header: ChunkHeader, encoded: bytes) -> bytes:
         with self._lock:
             key = self._chunks.get(encoded)
@@ -211,7 +218,7 @@ class _Reader:
         try:
             return self._read(frame)
         except TillstreamError as error:
-            return Refused(frame.header.seq, error.code, _harmless(error))
+            return Refused(frame.header.seq, error.code, harmless(error))
         except MemoryError:
             raise
         except Exception as error:  # noqa: BLE001 - a defect of ours, of whatever class, is this record's alone
@@ -353,7 +360,7 @@ def _require_known(version: int) -> None:
         raise NewerRecord(f"record version {version}", field="version", limit=str(RECORD), hint="upgrade the server")
 
 
-def _harmless(error: TillstreamError) -> str:
+def harmless(error: TillstreamError) -> str:
     """An error as text without what the sender wrote: it is stored in the clear."""
-    place = f"{error.field}: " if error.field else ""
+    place = f"{error.field}: " if error.field and not isinstance(error, UnknownField) else ""
     return place + (f"expected {error.limit}" if error.limit else error.code)

@@ -1,0 +1,211 @@
+"""Takes deliveries whose signatures are good: one after the other for each source, and by the pipeline alone.
+
+    seen before? → read and cut → seal under the source's next names → the pipeline's transaction → noted as seen
+
+An event is noted in a transaction after the pipeline's. If the server ends between the two, the vendor delivers it
+again; then the ledger finds that it has the content already, and nothing changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from tillstream_protocol.errors import InvalidInput, TillstreamError
+from tillstream_protocol.framing import ChunkHeader
+from tillstream_protocol.limits import DEFAULT, Limits
+from tillstream_protocol.messages import Batch, DeadLetter
+
+from ..clock import Clock
+from ..devices import Devices
+from ..gateway.batches import Intake
+from ..gateway.dead_letters import Letter
+from ..gateway.flow import Busy
+from ..keys import Randomness, ServerKeys
+from ..ledger.database import Database
+from ..pipeline.opening import Opener, harmless
+from . import book, readings, sources
+from .deliveries import Delivery
+from .journal import SourceJournal
+from .sources import Source
+
+Result = Literal["stored", "repeat", "ignored", "ping", "hint", "dead_letter"]
+MOST_WAITING: Final = 32
+"""Deliveries of one source that wait for their turn."""
+
+
+class Unreadable(InvalidInput):
+    """A delivery in which a sale should be, and none could be read; it is kept among the dead letters.
+
+    `code` and the rest are those of what was wrong with it.
+    """
+
+    def __init__(self, error: InvalidInput) -> None:
+        super().__init__(error.message, field=error.field, limit=error.limit, hint="it is kept: see dead-letters list")
+        self.code = error.code
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of a delivery, and how many transactions it held."""
+
+    result: Result
+    records: int = 0
+    problem: InvalidInput | None = None
+
+
+class _Desk:
+    """Where one source's deliveries wait."""
+
+    def __init__(self, journal: SourceJournal) -> None:
+        self.journal = journal
+        self.turn = asyncio.Lock()
+        self.waiting = 0
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        if self.waiting >= MOST_WAITING:
+            limit = f"{MOST_WAITING} deliveries"
+            raise Busy("too many deliveries of this source wait", limit=limit, hint="send later")
+        self.waiting += 1
+        try:
+            yield
+        finally:
+            self.waiting -= 1
+
+
+class HookIntake:
+    """Takes deliveries, and dead letters of them that are tried again."""
+
+    def __init__(
+        self,
+        database: Database,
+        devices: Devices,
+        intake: Intake,
+        keys: ServerKeys,
+        clock: Clock,
+        random: Randomness,
+        *,
+        limits: Limits = DEFAULT,
+    ) -> None:
+        self._database = database
+        self._devices = devices
+        self._intake = intake
+        self._keys = keys
+        self._clock = clock
+        self._random = random
+        self._limits = limits
+        self._opener = Opener(keys, limits)
+        self._desks: dict[bytes, _Desk] = {}
+
+    async def take(self, source: Source, delivery: Delivery) -> Taken:
+        """Take a delivery; when this returns, what it held is on the disk. Raises `Busy` or `LedgerFault`."""
+        if not delivery.concerns_sales:
+            return Taken("ignored")
+        desk = self._desk(source.till_id)
+        with desk.one():
+            async with desk.turn:
+                return await self._take(source, delivery, desk.journal)
+
+    async def _take(self, source: Source, delivery: Delivery, journal: SourceJournal) -> Taken:
+        till_id, event = source.till_id, book.event_of(self._keys, source.till_id, delivery)
+        async with self._database.read() as conn:
+            if await book.outcome_of(conn, till_id, event) is not None:
+                return Taken("repeat")
+            seq = await journal.next_seq(conn)
+        try:
+            records = await asyncio.to_thread(readings.records_of, source, delivery, self._clock.now_ms())
+            batch = await asyncio.to_thread(journal.seal, records, seq) if records else None
+        except InvalidInput as error:
+            taken = Taken("dead_letter", problem=error)
+            await self._keep(source, delivery, journal, seq, error)
+        else:
+            taken = await self._taken(source, delivery, batch, len(records))
+        if taken.result != "ignored":
+            async with self._database.write() as conn:
+                await book.note(conn, till_id, event, taken.result, self._clock.now_ms())
+        return taken
+
+    async def _taken(self, source: Source, delivery: Delivery, batch: Batch | None, records: int) -> Taken:
+        if batch is not None:
+            dead = await self._process(source.till_id, batch)
+            return Taken("dead_letter" if dead else "stored", records)
+        hint = readings.hint_of(delivery)
+        if hint is None:
+            return Taken("ignored")
+        async with self._database.write() as conn:
+            await book.note_hint(conn, source.till_id, hint, self._clock.now_ms())
+        return Taken("hint")
+
+    async def _keep(
+        self, source: Source, delivery: Delivery, journal: SourceJournal, seq: int, error: InvalidInput
+    ) -> None:
+        """Keep what cannot be read: the pipeline sets it aside like a till's record, and then it is said why."""
+        plain = await asyncio.to_thread(readings.kept, delivery)
+        batch = await asyncio.to_thread(journal.seal, [plain], seq)
+        await self._process(source.till_id, batch)
+        epoch = ChunkHeader.decode(batch.header).epoch
+        async with self._database.write() as conn:
+            await book.explain(conn, source.till_id, epoch, seq, error.code, harmless(error))
+
+    async def _process(self, till_id: bytes, batch: Batch) -> tuple[DeadLetter, ...]:
+        """The one way into the ledger, which a till's batch takes too."""
+        device = await self._devices.find(self._keys.source_device(till_id).key_id)
+        assert device is not None
+        return (await self._intake.take(device, batch)).dead
+
+    async def read_again(self, letter: Letter) -> bool | None:
+        """Read a kept delivery again; whether it could be. None for a letter that holds something else.
+
+        The first of its transactions takes the letter's own name, and so the letter's place.
+        """
+        header = ChunkHeader.decode(letter.header)
+        async with self._database.read() as conn:
+            source = await sources.of_till(conn, self._keys, header.till, self._clock.now_ms())
+        held = None if source is None else self._held(header, letter)
+        if source is None or held is None:
+            return None
+        seq, delivery = held
+        desk = self._desk(source.till_id)
+        async with desk.turn:
+            try:
+                await self._again(source, delivery, desk.journal, header, seq)
+            except InvalidInput as error:
+                async with self._database.write() as conn:
+                    await book.explain(conn, source.till_id, header.epoch, seq, error.code, harmless(error))
+                return False
+        return True
+
+    async def _again(
+        self, source: Source, delivery: Delivery, journal: SourceJournal, header: ChunkHeader, seq: int
+    ) -> None:
+        records = await asyncio.to_thread(readings.records_of, source, delivery, self._clock.now_ms())
+        if not records:
+            raise InvalidInput("holds no transaction", field="body")
+        first, *others = records
+        own = await asyncio.to_thread(journal.seal_again, header, first, seq)
+        if others:
+            async with self._database.read() as conn:
+                free = await journal.next_seq(conn)
+            await self._process(source.till_id, await asyncio.to_thread(journal.seal, others, free))
+        if await self._process(source.till_id, own):
+            raise InvalidInput("is still not taken", field="body")
+
+    def _held(self, header: ChunkHeader, letter: Letter) -> tuple[int, Delivery] | None:
+        """The seq and the delivery that a letter holds."""
+        try:
+            ((seq, plain),) = self._opener.plain(header, letter.batch())
+        except (TillstreamError, ValueError):
+            return None
+        kept = readings.kept_of(plain)
+        return None if kept is None else (seq, kept.delivery())
+
+    def _desk(self, till_id: bytes) -> _Desk:
+        desk = self._desks.get(till_id)
+        if desk is None:
+            journal = SourceJournal(till_id, self._keys, self._clock, self._random, self._limits)
+            desk = self._desks[till_id] = _Desk(journal)
+        return desk
