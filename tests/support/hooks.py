@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import hashlib
 import hmac
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import aiohttp
 import msgspec
 
 from support.golden import sample
@@ -100,6 +102,33 @@ class Cloud:
         with contextlib.closing(sqlite3.connect(f"file:{self.server.folder.ledger}?mode=ro", uri=True)) as conn:
             conn.row_factory = sqlite3.Row
             return [dict(row) for row in conn.execute(statement)]
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Another process holds the database's lock meanwhile, so that nothing can be written."""
+        with contextlib.closing(sqlite3.connect(self.server.folder.ledger, isolation_level=None)) as conn:
+            conn.execute("PRAGMA wal_autocheckpoint=0")
+            conn.execute("BEGIN IMMEDIATE")
+            yield
+            conn.execute("ROLLBACK")
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """Change what the server remembers, behind its back."""
+        with contextlib.closing(sqlite3.connect(self.server.folder.ledger, isolation_level=None)) as conn:
+            conn.execute("PRAGMA wal_autocheckpoint=0")
+            yield conn
+
+    async def retried(self) -> dict[str, Any]:
+        """Try every dead letter again."""
+        return await self.server.order(office.DeadLettersRetry())
+
+    async def until_it_answers(self, body: bytes) -> Reply:
+        """Deliver to a server that begins again just now, as a vendor does who tries again."""
+        while True:
+            with contextlib.suppress(aiohttp.ClientError):
+                return await self.shopify(body, event="again")
+            await asyncio.sleep(0.05)
 
     async def letters(self) -> list[tuple[str, str]]:
         """Dead letters: code and reason."""

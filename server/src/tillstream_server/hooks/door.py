@@ -8,7 +8,7 @@ from typing import Final, cast
 
 from aiohttp import web
 
-from tillstream_protocol.errors import Damaged, InvalidInput, TillstreamError, TooLarge
+from tillstream_protocol.errors import InvalidInput, TillstreamError, TooLarge
 from tillstream_protocol.limits import DEFAULT
 
 from ..clock import Clock
@@ -109,4 +109,4 @@ def _require_media(kind: Kind, media_type: str) -> None:
 def _outcome(error: TillstreamError) -> str:
     if error.code in _NAMED:
         return error.code
-    return "invalid_input" if isinstance(error, (InvalidInput, Damaged)) else "failed"
+    return "invalid_input" if isinstance(error, InvalidInput) else "failed"

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from tillstream_protocol.adapters import Setting
 from tillstream_protocol.adapters.mapping_format import mapping_of
 from tillstream_protocol.adapters.registry import ADAPTERS
-from tillstream_protocol.errors import Damaged, InvalidInput, TillstreamError
+from tillstream_protocol.errors import InvalidInput, TillstreamError
 from tillstream_protocol.sealing import NONCE_SIZE
 
 from .. import tills
@@ -44,10 +44,11 @@ class UnknownSource(TillstreamError):
     code = "unknown_source"
 
 
-class SourceDamaged(Damaged):
+class SourceDamaged(TillstreamError):
     """A secret that does not open: altered, or sealed under another server's keys."""
 
     code = "source_damaged"
+    retryable = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,5 +258,5 @@ SELECT t.retailer, t.store, t.till, s.kind, s.name, s.adapter, s.url, s.currency
     (SELECT MAX(e.received_ms) FROM hook_event e WHERE e.till_id = s.till_id) AS last_event_ms,
     (SELECT COUNT(*) FROM hinted_order h WHERE h.till_id = s.till_id) AS orders_without_lines
 FROM source s JOIN till t ON t.till_id = s.till_id
-WHERE ? IS NULL OR t.retailer = ? ORDER BY s.created_ms, s.till_id
+WHERE ? IS NULL OR t.retailer = ? ORDER BY t.retailer, t.store, s.kind, s.name, s.created_ms
 """
