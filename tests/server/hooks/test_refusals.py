@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 from typing import Any
 
 import pytest
 
-from support.hooks import JSON, PAYMENT_UPDATED, SECRET, SHOPIFY, Cloud, altered, b64, canonical, iso, mac
+from support.hooks import JSON, PAYMENT_UPDATED, SECRET, SHOPIFY, WOOCOMMERCE, Cloud, altered, b64, canonical, iso, mac
 from support.serving import Server
 from tillstream_protocol.limits import DEFAULT
 from tillstream_server import office
@@ -210,14 +211,25 @@ async def test_a_sale_of_another_retailer_is_set_aside_by_the_pipeline(cloud: Cl
     assert await cloud.letters() == [("unacceptable", "retailer: unacceptable")]
 
 
-async def test_more_than_fits_into_one_batch_is_kept_whole(cloud: Cloud) -> None:
+async def test_many_orders_at_once_are_taken_together(cloud: Cloud) -> None:
     await cloud.source("generic", name="own", adapter="shopify")
     order = json.loads(SHOPIFY)["order"]
     orders = json.dumps([{**order, "id": number} for number in range(60)]).encode()
-    many = json.dumps([{"id": 1}] * 200_000).encode()
-    assert (await cloud.generic(orders, event="1")).json()["transactions"] == 60
-    assert len(many) > DEFAULT.hook_body
-    assert (await cloud.generic(many, event="2")).status == 413
+    assert (await cloud.generic(orders)).json() == {"outcome": "stored", "transactions": 60}
+
+
+@pytest.mark.parametrize(("refunds", "noise"), [(1_000, 1), (100, 40_000)])
+async def test_what_would_be_too_much_for_a_batch_is_kept_whole(cloud: Cloud, refunds: int, noise: int) -> None:
+    await every_source(cloud)
+    body = altered(
+        WOOCOMMERCE,
+        refunds=[{"id": number, "total": "-0.01"} for number in range(refunds)],
+        meta_data=[{"id": 1, "key": "noise", "value": os.urandom(noise).hex()}],
+    )
+    assert (await cloud.woocommerce(body)).json()["outcome"] == "dead_letter"
+    ((code, _),) = await cloud.letters()
+    assert code == "too_large"
+    assert await cloud.sales() == []
 
 
 async def test_more_deliveries_at_once_than_can_wait_are_sent_away_for_now(cloud: Cloud) -> None:

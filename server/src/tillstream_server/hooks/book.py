@@ -17,13 +17,13 @@ EVENT_SIZE: Final = 16
 
 
 def event_of(keys: ServerKeys, till_id: bytes, delivery: Delivery) -> bytes:
-    """What a delivery is known by: the vendor's id and the very body, keyed.
+    """What a delivery is known by, keyed: its body, and in our own form the event's id.
 
-    The body is part of it, since the id may stand in a header that nobody signed: whoever alters one can neither have
-    a new event passed over, nor one twice taken that says something else.
+    Square's id stands in the body. Shopify's and WooCommerce's stand in headers that nobody signs: whoever plays a
+    delivery again under another id must not have it taken for a new one, nor a new one for an old.
     """
     state = hashlib.blake2b(digest_size=EVENT_SIZE, key=keys.digest_key, person=b"tillstream-event")
-    event = delivery.event.encode(errors="surrogateescape")
+    event = delivery.event.encode(errors="surrogateescape") if delivery.kind == "generic" else b""
     state.update(b"".join((till_id, len(event).to_bytes(4, "big"), event)))
     state.update(delivery.body)
     return state.digest()

@@ -13,16 +13,18 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tillstream_protocol.errors import TooLarge
+from tillstream_protocol.events import KIND_NUMBERS
 from tillstream_protocol.framing import NO_EPOCH, NO_TAG, ChunkHeader, ClearHeader, Place, seal_frame
 from tillstream_protocol.limits import Limits
 from tillstream_protocol.messages import Batch
 from tillstream_protocol.sealing import KEY_SIZE, NONCE_SIZE, RecordSeal, key_id, seal_key
+from tillstream_protocol.transaction import Transaction
 
 from ..clock import Clock
 from ..keys import Randomness, ServerKeys
 from ..ledger.lookup import rows_of
 
-TRANSACTION: Final = 1
+TRANSACTION: Final = KIND_NUMBERS[Transaction]
 """The kind that frames of sources have."""
 
 
