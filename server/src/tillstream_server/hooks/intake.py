@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from tillstream_protocol.errors import InvalidInput, TillstreamError
+from tillstream_protocol.errors import InvalidInput, TillstreamError, UnknownField
 from tillstream_protocol.framing import ChunkHeader
 from tillstream_protocol.limits import DEFAULT, Limits
 from tillstream_protocol.messages import Batch, DeadLetter
@@ -149,7 +149,7 @@ class HookIntake:
         await self._process(source.till_id, batch)
         epoch = ChunkHeader.decode(batch.header).epoch
         async with self._database.write() as conn:
-            await book.explain(conn, source.till_id, epoch, seq, error.code, harmless(error))
+            await book.explain(conn, source.till_id, epoch, seq, error.code, _reason(error))
 
     async def _process(self, till_id: bytes, batch: Batch) -> tuple[DeadLetter, ...]:
         """The one way into the ledger, which a till's batch takes too."""
@@ -175,7 +175,7 @@ class HookIntake:
                 await self._again(source, delivery, desk.journal, header, seq)
             except InvalidInput as error:
                 async with self._database.write() as conn:
-                    await book.explain(conn, source.till_id, header.epoch, seq, error.code, harmless(error))
+                    await book.explain(conn, source.till_id, header.epoch, seq, error.code, _reason(error))
                 return False
         return True
 
@@ -209,3 +209,8 @@ class HookIntake:
             journal = SourceJournal(till_id, self._keys, self._clock, self._random, self._limits)
             desk = self._desks[till_id] = _Desk(journal)
         return desk
+
+
+def _reason(error: InvalidInput) -> str:
+    """Why, without what the sender wrote: the name of a field that nobody knows is the sender's own."""
+    return error.code if isinstance(error, UnknownField) else harmless(error)

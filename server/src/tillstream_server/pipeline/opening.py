@@ -23,7 +23,7 @@ from msgspec.structs import replace
 from nacl.public import PrivateKey
 
 from tillstream_protocol import codec, framing
-from tillstream_protocol.errors import Damaged, InvalidInput, TillstreamError, UnknownField
+from tillstream_protocol.errors import Damaged, InvalidInput, TillstreamError
 from tillstream_protocol.events import (
     KIND_NUMBERS,
     BasketChanged,
@@ -362,5 +362,5 @@ def _require_known(version: int) -> None:
 
 def harmless(error: TillstreamError) -> str:
     """An error as text without what the sender wrote: it is stored in the clear."""
-    place = f"{error.field}: " if error.field and not isinstance(error, UnknownField) else ""
+    place = f"{error.field}: " if error.field else ""
     return place + (f"expected {error.limit}" if error.limit else error.code)
