@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ from support.hooks import BASE, PAYMENT_UPDATED, SECRET, SHOPIFY, WOOCOMMERCE, C
 from support.serving import Server, Till, serving
 from tillstream_protocol.events import Original
 from tillstream_protocol.messages import Token
-from tillstream_server import app, keys, office
+from tillstream_server import app, backup, keys, office
 from tillstream_server.admin import CommandFailed
+from tillstream_server.backup import Copying
 from tillstream_server.config import Config
 from tillstream_server.events import Events, json_logger
+from tillstream_server.folder import Folder
 
 
 @pytest.fixture
@@ -145,6 +148,27 @@ async def test_the_very_bytes_come_back_from_the_server(tmp_path: Path) -> None:
     async with app.opened(folder, Config(), around) as parts, parts.database.read() as conn:
         originals = {item.data for item in await originals_in(parts, conn)}
     assert originals == {SHOPIFY, WOOCOMMERCE, payment, canonical(1)}
+
+
+async def test_after_a_restore_the_source_goes_on_and_no_name_is_given_twice(tmp_path: Path) -> None:
+    data, copy = tmp_path / "data", tmp_path / "copy"
+    async with serving(data) as server:
+        cloud = Cloud(server)
+        await cloud.source("generic", name="own")
+        await cloud.generic(canonical(1), event="1")
+        copying = Copying(server.clock.now_ms, os.urandom, "1.2.3")
+        await asyncio.to_thread(backup.backup, server.folder, copy, copying)
+        await cloud.generic(canonical(2), event="2")
+        lost = {(row["epoch"], row["seq"]) for row in await cloud.sales()}
+    await backup.restore(copy, Folder(tmp_path / "again"), copying)
+    async with serving(tmp_path / "again") as server:
+        cloud = Cloud(server)
+        answers = [await cloud.generic(canonical(number), event=str(number)) for number in (1, 2)]
+        assert [answer.json()["outcome"] for answer in answers] == ["repeat", "stored"]
+        named = [(row["epoch"], row["seq"]) for row in await cloud.sales()]
+        assert named[1] not in lost
+        assert (await server.order(office.TillAlarms()))["alarms"] == []
+        assert (await server.order(office.TillGaps("acme", "north", "own")))["gaps"] == []
 
 
 async def originals_in(parts: app.Parts, conn: AsyncConnection) -> list[Original]:
