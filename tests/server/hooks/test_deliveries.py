@@ -37,11 +37,12 @@ def test_the_example_in_the_documentation_signs_what_the_server_wants() -> None:
     names: dict[str, Any] = {}
     exec(code, names)
     sent: list[Any] = []
-    names["urllib"] = SimpleNamespace(
-        request=SimpleNamespace(
-            Request=urllib.request.Request, urlopen=lambda request, timeout: sent.append(request) or io.BytesIO()
-        )
-    )
+
+    def urlopen(request: urllib.request.Request, timeout: float) -> io.BytesIO:
+        sent.append(request)
+        return io.BytesIO()
+
+    names["urllib"] = SimpleNamespace(request=SimpleNamespace(Request=urllib.request.Request, urlopen=urlopen))
     names["deliver"]("https://hooks.example.com/hooks/generic/own", SECRET, "event-1", b"{}")
     headers = {name: sent[0].get_header(name.capitalize()) for name in (SIGNATURE["generic"], TIMESTAMP, EVENT)}
     signatures.require("generic", (SECRET,), b"{}", headers, "")
