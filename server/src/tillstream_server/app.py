@@ -225,7 +225,7 @@ async def _connect(
     channel = PushChannel(
         database, devices, hub, notes, deliveries, clock, random, events, ping_seconds=config.ping_seconds
     )
-    hooks = HookIntake(database, devices, intake, server, clock, random)
+    hooks = HookIntake(database, devices, intake, server, clock, random, report=events.unexpected)
     hook_door = HookDoor(database, server, hooks, clock, events)
     office = Office(
         database,

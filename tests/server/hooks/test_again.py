@@ -173,6 +173,19 @@ async def test_and_all_of_its_sales_are_there_after_a_restart_too(tmp_path: Path
         assert (await server.order(office.TillAlarms()))["alarms"] == []
 
 
+async def test_what_the_server_itself_fails_over_is_kept_until_a_better_one_comes(cloud: Cloud) -> None:
+    await cloud.source("shopify")
+    with cloud.writing() as conn:
+        conn.execute("UPDATE source SET adapter = 'of a newer server'")
+    assert (await cloud.shopify()).json()["outcome"] == "dead_letter"
+    assert await cloud.letters() == [("server_defect", "body: server_defect")]
+    assert [line["where"] for line in cloud.server.logged("unexpected_error")] == ["hooks"]
+    with cloud.writing() as conn:
+        conn.execute("UPDATE source SET adapter = 'shopify'")
+    assert (await cloud.retried())["taken"] == 1
+    assert (await cloud.revenue())["amount_minor"] == {"USD": 40994}
+
+
 async def test_one_that_no_adapter_reads_stays_and_says_why_it_is_now(cloud: Cloud) -> None:
     await cloud.source("shopify")
     await cloud.shopify(b"nonsense")

@@ -26,7 +26,7 @@ from ..gateway.dead_letters import Letter
 from ..gateway.flow import Busy
 from ..keys import Randomness, ServerKeys
 from ..ledger.database import Database
-from ..pipeline.opening import Opener, harmless
+from ..pipeline.opening import SERVER_DEFECT, Opener, Report, harmless, unheard
 from . import book, readings, sources
 from .deliveries import Delivery
 from .journal import SourceJournal
@@ -46,6 +46,12 @@ class Unreadable(InvalidInput):
     def __init__(self, error: InvalidInput) -> None:
         super().__init__(error.message, field=error.field, limit=error.limit, hint="it is kept: see dead-letters list")
         self.code = error.code
+
+
+class ReadingFailed(InvalidInput):
+    """A delivery that our own adapter fails over: kept like one that cannot be read, to be read by a better one."""
+
+    code = SERVER_DEFECT
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +96,9 @@ class HookIntake:
         random: Randomness,
         *,
         limits: Limits = DEFAULT,
+        report: Report = unheard,
     ) -> None:
+        """`report` is told of the server's own defects that a delivery has set off."""
         self._database = database
         self._devices = devices
         self._intake = intake
@@ -98,6 +106,7 @@ class HookIntake:
         self._clock = clock
         self._random = random
         self._limits = limits
+        self._report = report
         self._opener = Opener(keys, limits)
         self._desks: dict[bytes, _Desk] = {}
 
@@ -117,7 +126,7 @@ class HookIntake:
                 return Taken("repeat")
             seq = await journal.next_seq(conn)
         try:
-            records = await asyncio.to_thread(readings.records_of, source, delivery, self._clock.now_ms())
+            records = await asyncio.to_thread(self._read, source, delivery)
             batch = await asyncio.to_thread(journal.seal, records, seq) if records else None
         except InvalidInput as error:
             taken = Taken("dead_letter", problem=error)
@@ -128,6 +137,16 @@ class HookIntake:
             async with self._database.write() as conn:
                 await book.note(conn, till_id, event, taken.result, self._clock.now_ms())
         return taken
+
+    def _read(self, source: Source, delivery: Delivery) -> list[bytes]:
+        """In a thread. Raises `InvalidInput`."""
+        try:
+            return readings.records_of(source, delivery, self._clock.now_ms())
+        except (InvalidInput, MemoryError):
+            raise
+        except Exception as error:  # a defect of ours, of whatever class, must cost nobody a sale
+            self._report("hooks", error)
+            raise ReadingFailed("the server failed over this", field="body") from error
 
     async def _taken(self, source: Source, delivery: Delivery, batch: Batch | None, records: int) -> Taken:
         if batch is not None:
@@ -182,7 +201,7 @@ class HookIntake:
     async def _again(
         self, source: Source, delivery: Delivery, journal: SourceJournal, header: ChunkHeader, seq: int
     ) -> None:
-        records = await asyncio.to_thread(readings.records_of, source, delivery, self._clock.now_ms())
+        records = await asyncio.to_thread(self._read, source, delivery)
         if not records:
             raise InvalidInput("holds no transaction", field="body")
         first, *others = records
