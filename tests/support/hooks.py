@@ -24,11 +24,11 @@ from tillstream_server import office
 SECRET: Final = "a secret of the vendor's making"
 BASE: Final = "https://hooks.example.com"
 JSON: Final = "application/json"
-SHOPIFY: Final = sample("shopify", "order.json")
-WOOCOMMERCE: Final = sample("woocommerce", "order_created_response.json")
-SQUARE: Final = sample("square", "CreateOrderResponse.json")
-ORDER_UPDATED: Final = sample("square", "OrderUpdatedEvent.json")
-PAYMENT_UPDATED: Final = sample("square", "PaymentUpdatedEvent.json")
+SHOPIFY: Final = sample("shopify/order.json")
+WOOCOMMERCE: Final = sample("woocommerce/order_created_response.json")
+SQUARE: Final = sample("square/CreateOrderResponse.json")
+ORDER_UPDATED: Final = sample("square/OrderUpdatedEvent.json")
+PAYMENT_UPDATED: Final = sample("square/PaymentUpdatedEvent.json")
 
 
 def mac(secret: str, *parts: bytes) -> bytes:

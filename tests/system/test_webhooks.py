@@ -23,7 +23,7 @@ pytestmark = pytest.mark.system
 
 COMMAND = [str(Path(sys.executable).with_name("tillstream-server"))]
 SECRET = "wc secret of the shop"
-ORDER = sample("woocommerce", "order_created_response.json")
+ORDER = sample("woocommerce/order_created_response.json")
 
 
 def run(data: Path, *arguments: str | Path) -> Any:

@@ -195,7 +195,7 @@ async def test_one_that_no_adapter_reads_stays_and_says_why_it_is_now(cloud: Clo
 
 async def test_one_that_holds_no_transaction_any_more_stays(cloud: Cloud) -> None:
     await cloud.source("generic", name="own", adapter="woocommerce")
-    await cloud.generic(b'{"order": []}')
+    await cloud.generic(b'{"id": 1}')
     with cloud.writing() as conn:
         conn.execute("UPDATE source SET adapter = 'square_payment'")
     assert (await cloud.retried())["still_dead"] == 1

@@ -24,6 +24,7 @@ from tillstream_protocol.ranges import contains
 from tillstream_protocol.sealing import CannotOpen
 from tillstream_protocol.signing import BadSignature
 from tillstream_protocol.transaction import Identifier, Line, Transaction
+from tillstream_protocol.versions import RECORD
 from tillstream_server import keys
 from tillstream_server.keys import ServerKeys
 from tillstream_server.pipeline.opening import DamagedBatch, ForeignChunk, Opened, Opener
@@ -197,7 +198,7 @@ class NewerRecord(msgspec.Struct):
 
     body: NewerTransaction | None
     captured_at: int
-    version: int = 2
+    version: int = RECORD + 1
 
 
 def newer() -> NewerTransaction:
@@ -230,13 +231,13 @@ async def test_a_newer_record_waits_for_the_upgrade(server: Server) -> None:
     till = server.till()
     body = newer()
     frame = till.frame(encode(NewerRecord(body, NOW)), seq=7)
-    assert await dead_letter(server, till, frame) == ("newer_record", "version: expected 1")
+    assert await dead_letter(server, till, frame) == ("newer_record", f"version: expected {RECORD}")
 
 
 async def test_a_newer_version_of_known_form_waits_too(server: Server) -> None:
     till = server.till()
-    frame = till.frame(Record(sale(), NOW, version=2), seq=7)
-    assert await dead_letter(server, till, frame) == ("newer_record", "version: expected 1")
+    frame = till.frame(Record(sale(), NOW, version=RECORD + 1), seq=7)
+    assert await dead_letter(server, till, frame) == ("newer_record", f"version: expected {RECORD}")
 
 
 async def test_a_frame_that_lies_about_its_kind_is_a_dead_letter(server: Server) -> None:

@@ -17,7 +17,8 @@ from ..errors import InvalidInput
 from ..limits import MAX_SHORT
 from ..transaction import Customer, Identifier, Kind, Link, Tender, Transaction
 from .base import Adapter, Reading, Setting, checked, exponent_of, load_json
-from .parts import Part, ext_of, identifiers, local_date, revision_of, within
+from .parts import Part, ext_of, identifiers, within
+from .times import local_date, revision_of
 
 LACKING: Final = ("lines", "taxes", "discounts")
 _WHAT: Final = "an event of Square"
@@ -58,7 +59,6 @@ def _transaction(part: Part, setting: Setting, *, refund: bool) -> Transaction:
     total = sign * _minor(money)
     begin = part.need_moment("created_at", setting)
     changed = part.moment("updated_at", setting)
-    part.notes.assumed.append("business_date")
     number = part.need("id")
     tender = _tender(part, total, refund=refund)
     links = (Link("original", part.need("payment_id")),) if refund and part.fields.get("payment_id") else ()
@@ -68,7 +68,7 @@ def _transaction(part: Part, setting: Setting, *, refund: bool) -> Transaction:
             source=ADAPTER.source("square"),
             kind=_kind(part, refund=refund),
             pos_id=number,
-            business_date=local_date(begin, setting),
+            business_date=local_date(begin, part.notes, setting),
             end=changed or begin,
             begin=begin,
             currency=currency,
