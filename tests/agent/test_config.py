@@ -23,9 +23,20 @@ def test_a_file_sets_everything(tmp_path: Path) -> None:
     settings = file(
         tmp_path,
         """
-        hook = {port = 9000, origins = ["https://pos.example", "http://10.0.0.1:8080"]}
-        sync = {heartbeat_s = 5, timeout_s = 2.5, ca_file = "/etc/ca.pem"}
-        journal = {retain_s = 60, retain_bytes = 0, reserve_bytes = 1048576}
+        [hook]
+        port = 9000
+        origins = ["https://pos.example", "http://10.0.0.1:8080"]
+        connections = 9
+        request_s = 1
+        calls_s = 50
+        [sync]
+        heartbeat_s = 5
+        timeout_s = 2.5
+        ca_file = "/etc/ca.pem"
+        [journal]
+        retain_s = 60
+        retain_bytes = 0
+        reserve_bytes = 1048576
         [log]
         level = "debug"
         [run]
@@ -35,6 +46,9 @@ def test_a_file_sets_everything(tmp_path: Path) -> None:
     assert load(settings, environment={}) == Config(
         hook_port=9000,
         hook_origins=("https://pos.example", "http://10.0.0.1:8080"),
+        hook_connections=9,
+        hook_request_s=1.0,
+        hook_calls_s=50.0,
         sync_heartbeat_s=5.0,
         sync_timeout_s=2.5,
         sync_ca_file="/etc/ca.pem",

@@ -29,6 +29,7 @@ from .display.stream import Display
 from .events import Events, JournalEvents, json_logger
 from .folder import Folder, Identity, write_private
 from .hooks.counter import Counter
+from .hooks.crowd import Caps
 from .hooks.http import HttpDoor
 from .hooks.requests import Desk
 from .hooks.socket import SocketDoor
@@ -343,6 +344,7 @@ async def _doors(stack: AsyncExitStack, core: _Core, queue: QueueDesk) -> int:
         origins=core.config.hook_origins,
         limits=DEFAULT,
         gauges=core.reporter.gauges,
+        caps=Caps(core.config.hook_connections, core.config.hook_request_s, core.config.hook_calls_s),
     )
     socket = SocketDoor(core.desk, queue, core.events, world.clock, limits=DEFAULT)
     stack.push_async_callback(http.close)

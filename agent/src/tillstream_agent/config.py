@@ -33,6 +33,12 @@ class Config:
     """0 takes any free port."""
     hook_origins: tuple[str, ...] = ()
     """Origins of web pages that may call the hook, e.g. `https://pos.example`."""
+    hook_connections: int = 64
+    """Connections to the HTTP hook at once."""
+    hook_request_s: float = 10.0
+    """How long a request may take to arrive whole."""
+    hook_calls_s: float = 5_000.0
+    """Calls a second of one caller: far more than a POS makes."""
     baskets_abandon_s: float = 4 * 3600.0
     """A basket that was not touched for so long is given up."""
     sync_heartbeat_s: float = 15.0
@@ -119,6 +125,9 @@ def _origin(value: Any) -> str:
 _SETTINGS: Final = (
     _Setting("hook.port", "hook_port", "a whole number from 0 to 65535", _whole(0, 65_535)),
     _Setting("hook.origins", "hook_origins", "origins such as https://pos.example", _origins),
+    _Setting("hook.connections", "hook_connections", "a whole number from 8 to 1024", _whole(8, 1024)),
+    _Setting("hook.request_s", "hook_request_s", "seconds from 0.1 to 600", _number(0.1, 600)),
+    _Setting("hook.calls_s", "hook_calls_s", "calls a second from 10 to 1000000", _number(10, 1_000_000)),
     _Setting("baskets.abandon_s", "baskets_abandon_s", "seconds from 60 to 604800", _number(60, 604_800)),
     _Setting("sync.heartbeat_s", "sync_heartbeat_s", "seconds from 1 to 3600", _number(1, 3600)),
     _Setting("sync.timeout_s", "sync_timeout_s", "seconds from 1 to 600", _number(1, 600)),

@@ -39,6 +39,9 @@ REFUSALS: Final = (
     "not_on_disk",
     "stale_revision",
     "too_large",
+    "too_many_calls",
+    "too_many_connections",
+    "too_slow",
     "unauthorized",
     "unsupported_media_type",
 )

@@ -1,8 +1,10 @@
 """Who may speak to the loopback hook.
 
 Any web page that the till's browser opens can reach a loopback port. So: an exact list of hosts (a rebound name is
-not on it), an exact list of origins, a bearer token, content types that no form can send, and no permissive
-cross-origin headers. The cashier's page gets in by a key of its own, which can do nothing but look.
+not on it), an exact list of origins, a bearer token, content types that no form can send, and cross-origin headers for
+configured origins alone (see cors.py). A browser also says by itself from where a request was started
+(`Sec-Fetch-Site`): what another site's page embeds or fetches without an origin is refused by that. The cashier's page
+gets in by a key of its own, which can do nothing but look.
 """
 
 from __future__ import annotations
@@ -57,26 +59,46 @@ class Guard:
     def __init__(self, token: str, port: int, origins: Iterable[str] = ()) -> None:
         names = [f"{host}:{port}" for host in ("127.0.0.1", "localhost", "[::1]")]
         self._hosts = frozenset(names)
+        self._shared = frozenset(origins)
         self._origins = frozenset([*(f"http://{name}" for name in names), *origins])
         self._bearer = f"Bearer {token}".encode()
         self._token = token.encode()
         self._display = display_key(token).encode()
         self.display_cookie = to_text(hmac.digest(token.encode(), b"tillstream-cookie-1", hashlib.sha256))
 
-    def admit(self, headers: Headers) -> None:
-        """Raise `Forbidden` unless host and origin are allowed."""
+    def admit(self, headers: Headers, target: str = "/", *, opened: bool = False) -> None:
+        """Raise `Forbidden` unless host, origin and target are allowed.
+
+        `target` is as it stands in the request line; `opened` says that a page which a browser may open from anywhere
+        was asked for.
+        """
         hosts = headers.getall("Host", [])
         if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
             raise Forbidden("this host name is not served here", field="Host", hint="call 127.0.0.1 and the port")
-        for origin in headers.getall("Origin", []):
-            if origin not in self._origins:
-                hint = "add it to hook.origins if it is the POS's own"
-                raise Forbidden("pages of this origin may not call here", field="Origin", hint=hint)
+        if not target.startswith("/"):
+            raise Forbidden("this is no path", field="target", hint="begin it with /")
+        if any(value.strip().lower() != "h2c" for value in headers.getall("Upgrade", [])):
+            raise Forbidden("no connection is made into another here", field="Upgrade")
+        origins = headers.getall("Origin", [])
+        if len(origins) > 1 or any(origin not in self._origins for origin in origins):
+            hint = "add it to hook.origins if it is the POS's own"
+            raise Forbidden("pages of this origin may not call here", field="Origin", hint=hint)
+        if not origins and not _started_here(headers, opened=opened):
+            raise Forbidden("pages of another site may not load this", field="Sec-Fetch-Site")
+
+    def shared_origin(self, headers: Headers) -> str | None:
+        """The configured origin whose page sends this, if one does."""
+        origins = headers.getall("Origin", [])
+        return origins[0] if len(origins) == 1 and origins[0] in self._shared else None
+
+    def knows(self, headers: Headers) -> bool:
+        """Whether the hook's token is shown."""
+        given = headers.getall("Authorization", [])
+        return len(given) == 1 and _same(given[0], self._bearer)
 
     def authenticate(self, headers: Headers) -> None:
         """Raise `Unauthorized` unless the hook's token is shown."""
-        given = headers.getall("Authorization", [])
-        if len(given) != 1 or not _same(given[0], self._bearer):
+        if not self.knows(headers):
             raise Unauthorized("the hook's token is missing or wrong", field="Authorization", hint="see hook-token")
 
     def opens_display(self, key: str) -> bool:
@@ -108,6 +130,14 @@ def media_type(headers: Headers) -> str:
 def wants_msgpack(headers: Headers) -> bool:
     """Whether the caller asked for a reply in msgpack."""
     return any(MSGPACK in value for value in headers.getall("Accept", []))
+
+
+def _started_here(headers: Headers, *, opened: bool) -> bool:
+    """Whether no other site's page stands behind a request without an origin, as far as a browser says so."""
+    sites = headers.getall("Sec-Fetch-Site", [])
+    if all(site in ("none", "same-origin") for site in sites):
+        return True
+    return opened and headers.getall("Sec-Fetch-Mode", []) == ["navigate"]
 
 
 def _same(given: str, expected: bytes) -> bool:

@@ -21,17 +21,24 @@ from ..display.stream import Display
 from ..events import Events
 from ..journal import JournalError
 from ..metrics import AgentMetrics, Gauges
+from .cors import VARY, method_of, preflight, shared
 from .counter import BasketBody, SurveyBody, Taken
+from .crowd import Caps, Rates, TooManyCalls
 from .guard import DISPLAY_COOKIE, JSON, MSGPACK, Forbidden, Guard, Unauthorized, UnsupportedMedia, media_type
 from .guard import wants_msgpack as wants
 from .replies import Ack
 from .requests import Answer, Desk, Refusal, status_of
-from .wire import HEADERS, QuietRunner, not_http
+from .wire import HEADERS, QuietRunner, not_http, vouch
 
 T = TypeVar("T")
 HOST: Final = "127.0.0.1"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-_GUARD_STATUSES: Final[dict[type[TillstreamError], int]] = {Forbidden: 403, Unauthorized: 401, UnsupportedMedia: 415}
+_GUARD_STATUSES: Final[dict[type[TillstreamError], int]] = {
+    Forbidden: 403,
+    TooManyCalls: 429,
+    Unauthorized: 401,
+    UnsupportedMedia: 415,
+}
 _json: Final = msgspec.json.Encoder().encode
 
 
@@ -79,6 +86,7 @@ class HttpDoor:
         origins: tuple[str, ...],
         limits: Limits,
         gauges: Callable[[], Gauges],
+        caps: Caps = Caps(),  # noqa: B008 (it is frozen)
     ) -> None:
         self._desk = desk
         self._display = display
@@ -90,6 +98,8 @@ class HttpDoor:
         self._gauges = gauges
         self._limit = limits.hook_body
         self._guard = Guard(token, 0)
+        self._caps = caps
+        self._rates = Rates(caps)
         self._transactions = _Decoders(Transaction, self._limit)
         self._members = _Decoders(MemberIdentified, self._limit)
         self._baskets = _Decoders(BasketBody, self._limit)
@@ -100,7 +110,7 @@ class HttpDoor:
 
     async def open(self, port: int) -> int:
         """Listen on the loopback address; port 0 takes any. Returns the port. Raises `PortInUse`."""
-        runner = QuietRunner(self._application(), self._events, shutdown_timeout=2.0)
+        runner = QuietRunner(self._application(), self._events, self._caps, shutdown_timeout=2.0)
         await runner.setup()
         try:
             await web.TCPSite(runner, HOST, port, reuse_address=True).start()
@@ -121,7 +131,7 @@ class HttpDoor:
             await self._runner.cleanup()
 
     def _application(self) -> web.Application:
-        app = web.Application(client_max_size=self._limit, middlewares=[self._answer_errors])
+        app = web.Application(client_max_size=self._limit, middlewares=[self._share, self._answer_errors])
         app.add_routes(
             [
                 web.post("/v1/transactions", self._for_pos(self._take_transaction)),
@@ -145,9 +155,20 @@ class HttpDoor:
     # Who may call
 
     @web.middleware
+    async def _share(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Let a page of a configured origin read the answers that are meant for it, the errors too."""
+        response = await handler(request)
+        if method_of(request.rel_url.raw_path) is not None and not response.prepared:
+            origin = self._guard.shared_origin(request.headers)
+            response.headers.update(VARY if origin is None else shared(origin))
+        return response
+
+    @web.middleware
     async def _answer_errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
-            self._guard.admit(request.headers)
+            self._admit(request)
+            if request.method == "OPTIONS":
+                return self._preflight(request)
             return await handler(request)
         except TillstreamError as error:
             return self._refuse(request, error)
@@ -169,6 +190,25 @@ class HttpDoor:
         except Exception as error:  # noqa: BLE001 (the border of the process: a defect must not end the door)
             return self._crashed(request, error)
 
+    def _admit(self, request: web.Request) -> None:
+        headers = request.headers
+        if trusted := self._guard.knows(headers):
+            vouch(request)
+            caller = "token"
+        elif request.method == "OPTIONS" and (origin := self._guard.shared_origin(headers)) is not None:
+            caller = origin
+        else:
+            caller = "screen" if DISPLAY_COOKIE in request.cookies else ""
+        self._rates.count(caller, self._clock.monotonic(), trusted=trusted)
+        opened = request.method == "GET" and request.path.startswith("/display")
+        self._guard.admit(headers, request.raw_path, opened=opened)
+
+    def _preflight(self, request: web.Request) -> web.Response:
+        if self._guard.shared_origin(request.headers) is None:
+            raise Forbidden("only pages of configured origins may ask", field="Origin", hint="see hook.origins")
+        granted = preflight(request.headers, request.rel_url.raw_path)
+        return web.Response(status=204, headers={**HEADERS, **granted})
+
     def _for_pos(self, handler: Handler) -> Handler:
         async def guarded(request: web.Request) -> web.StreamResponse:
             self._guard.authenticate(request.headers)
@@ -179,6 +219,7 @@ class HttpDoor:
     def _for_screens(self, handler: Handler) -> Handler:
         async def guarded(request: web.Request) -> web.StreamResponse:
             self._guard.authenticate_display(request.headers, request.cookies)
+            vouch(request)
             return await handler(request)
 
         return guarded
