@@ -15,6 +15,7 @@ import aiohttp
 from support.agents import enrolled
 from support.gateways import Gateway, gateway
 from tillstream_agent.folder import Folder
+from tillstream_protocol.decisions import Campaign
 
 _RUN = "import sys; from tillstream_agent.cli import main; sys.exit(main(sys.argv[1:]))"
 _CAPTURES = re.compile(r"^tillstream_agent_captures_total\{.*\} (\S+)$", re.MULTILINE)
@@ -57,10 +58,13 @@ class Till:
 
 
 @asynccontextmanager
-async def till(folder: Path, origins: Sequence[str] = (), **settings: object) -> AsyncIterator[Till]:
+async def till(
+    folder: Path, origins: Sequence[str] = (), campaigns: tuple[Campaign, ...] = (), **settings: object
+) -> AsyncIterator[Till]:
     """An agent that has joined a stand-in server. `settings` are named as in the environment, in small letters."""
     given = {"HOOK_ORIGINS": ",".join(origins), **{name.upper(): str(value) for name, value in settings.items()}}
     async with gateway() as server:
+        server.campaigns = campaigns
         joined = await enrolled(folder / "state", server)
         process, port = await _started(joined, 0, given)
         running = Till(joined, server, port, process, given)
