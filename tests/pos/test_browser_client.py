@@ -146,7 +146,7 @@ async def test_an_agent_that_hangs_costs_the_deadline_three_times_and_then_nothi
     await pos.opens(deadlineMs=100)
     pos.till.process.send_signal(signal.SIGSTOP)
     try:
-        basket = {"revision": 1, "state": "open", "lines": [], "total": 0}
+        basket: dict[str, Any] = {"revision": 1, "state": "open", "lines": [], "total": 0}
         slow = [await pos.calls("basket", "B7", basket) for _ in range(3)]
         resting = await pos.calls("basket", "B7", basket)
         kept = await pos.sells(1)
@@ -221,9 +221,10 @@ async def test_every_call_is_one_that_the_agent_has(pos: Pos) -> None:
 
     await pos.opens()
     await pos.page.route(f"{pos.till.url}/**", note)
-    basket: dict[str, object] = {"revision": 1, "state": "open", "lines": [], "total": 0}
+    basket: dict[str, Any] = {"revision": 1, "state": "open", "lines": [], "total": 0}
     await pos.calls("basket", "B 7", basket)
-    await pos.calls("basket", "B 7", {**basket, "revision": 2, "state": "voided"})
+    voided = basket | {"revision": 2, "state": "voided"}
+    await pos.calls("basket", "B 7", voided)
     assert (await pos.calls("adapt", "odoo", [{"uuid": "u"}], {"key": "u paid"}))["effects"] == [{"offer": "1"}]
     await pos.calls("decline", "0" * 32)
     await pos.calls("observe", "other_bags", {"basket": "B 7"})
@@ -232,7 +233,7 @@ async def test_every_call_is_one_that_the_agent_has(pos: Pos) -> None:
     events = [body.pop("event_id") for _, _, body in made if body and "event_id" in body]
     assert made == [
         ("PUT", "/v1/baskets/B%207", basket),
-        ("PUT", "/v1/baskets/B%207", {**basket, "revision": 2, "state": "voided"}),
+        ("PUT", "/v1/baskets/B%207", voided),
         ("POST", "/v1/adapters/odoo", [{"uuid": "u"}]),
         ("POST", f"/v1/offers/{'0' * 32}/declined", None),
         ("POST", "/v1/observations", {"kind": "other_bags", "basket": "B 7"}),
@@ -240,6 +241,27 @@ async def test_every_call_is_one_that_the_agent_has(pos: Pos) -> None:
         ("POST", "/v1/wish-list", {"text": "a boat"}),
     ]
     assert len({event for event in events if len(event) == 32}) == 3
+
+
+@in_the_browsers_loop
+async def test_a_one_time_code_becomes_a_token_and_a_wrong_one_nothing(pos: Pos) -> None:
+    asked: list[Any] = []
+
+    async def redeem(route: Route) -> None:
+        asked.append(route.request.post_data_json)
+        right = asked[-1] == {"code": "right"}
+        body: dict[str, Any] = {"token": "t"} if right else {"error": {}}
+        await route.fulfill(
+            status=201 if right else 403, json=body, headers={"Access-Control-Allow-Origin": pos.url.rstrip("/")}
+        )
+
+    await pos.opens()
+    await pos.page.route(f"{pos.till.url}/v1/pair", redeem)
+    script = "([url, code]) => till.constructor.pair({url, code})"
+    assert await pos.page.evaluate(script, [pos.till.url, "right"]) == "t"
+    assert await pos.page.evaluate(script, [pos.till.url, "wrong"]) is None
+    assert await pos.page.evaluate(script, ["http://127.0.0.1:1", "right"]) is None
+    assert len(asked) == 2
 
 
 @pytest.mark.skipif(

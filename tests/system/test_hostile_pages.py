@@ -169,8 +169,8 @@ def tries() -> Iterator[Try]:
         yield Try("stream", "/display/stream", name)
         yield Try("socket", "/display/stream", name)
         yield Try("socket", "/v1/transactions", name)
-    for kind in ("text/plain", "application/json", "application/x-www-form-urlencoded"):
-        yield Try("beacon", "/v1/transactions", about={"type": kind, "body": SALE})
+    for type_ in ("text/plain", "application/json", "application/x-www-form-urlencoded"):
+        yield Try("beacon", "/v1/transactions", about={"type": type_, "body": SALE})
 
 
 PAGES = ("evil", "null", "rebound")

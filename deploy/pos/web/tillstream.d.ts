@@ -184,6 +184,8 @@ export interface Keeper {
 
 export class Tillstream {
     constructor(options: Options);
+    /** Exchange a one-time code for a token of this page's own; nothing if it is wrong or the agent is away. */
+    static pair(about: { url?: string; code: string; deadlineMs?: number }): Promise<string | undefined>;
     /** Ask once when the POS opens, so that a browser's question to the cashier comes before the first customer. */
     reach(about?: { patienceMs?: number }): Promise<Answer>;
     /** A finished transaction, in the canonical form. Kept until the agent has it. */

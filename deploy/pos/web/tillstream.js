@@ -18,6 +18,7 @@
 /** @typedef {import("./tillstream").Notice} Notice */
 /** @typedef {import("./tillstream").Options} Options */
 
+const URL_OF_AGENT = "http://127.0.0.1:8710";
 const DEADLINE_MS = 250;
 const KEPT = 1000;
 const TRIPPED_AFTER = 3;
@@ -27,6 +28,14 @@ const BACKGROUND_MS = 5000;
 /** Browsers let 64 KiB of a page's requests outlive it. */
 const MOST_OUTLIVING = 16_000;
 const STORE = "outbox";
+/** @type {RequestInit} */
+const QUIETLY = {
+    mode: "cors",
+    credentials: "omit",
+    cache: "no-store",
+    redirect: "error",
+    referrerPolicy: "no-referrer",
+};
 
 /** What a POS need not keep trying: it would be refused again. A token may be set right, so 401 and 403 wait. */
 const FINAL = new Set([400, 404, 405, 409, 413, 415, 422]);
@@ -165,11 +174,35 @@ export class Tillstream {
 
     /** @param {Options} options */
     constructor(options) {
-        this.#options = { url: "http://127.0.0.1:8710", deadlineMs: DEADLINE_MS, kept: KEPT, ...options };
+        this.#options = { url: URL_OF_AGENT, deadlineMs: DEADLINE_MS, kept: KEPT, ...options };
         this.#options.url = this.#options.url.replace(/\/+$/, "");
         this.#keeper = this.#open();
         globalThis.addEventListener?.("focus", this.#wakes);
         void this.flush();
+    }
+
+    /**
+     * Exchange a one-time code, which the till's operator was shown, for a token of this page's own.
+     * @param {{url?: string, code: string, deadlineMs?: number}} about
+     * @returns {Promise<string | undefined>} nothing if the code is wrong or the agent is away
+     */
+    static async pair({ url = URL_OF_AGENT, code, deadlineMs = 10_000 }) {
+        const stop = new AbortController();
+        const timer = setTimeout(() => stop.abort(), deadlineMs);
+        try {
+            const reply = await fetch(url.replace(/\/+$/, "") + "/v1/pair", {
+                method: "POST",
+                headers: { "Content-Type": "application/json" },
+                body: JSON.stringify({ code }),
+                signal: stop.signal,
+                ...QUIETLY,
+            });
+            return reply.ok ? (await reply.json()).token : undefined;
+        } catch {
+            return undefined;
+        } finally {
+            clearTimeout(timer);
+        }
     }
 
     /**
@@ -440,11 +473,7 @@ export class Tillstream {
                 headers: { Authorization: `Bearer ${this.#options.token}`, "Content-Type": "application/json" },
                 body: typeof body === "string" ? body : JSON.stringify(body),
                 signal: stop.signal,
-                mode: "cors",
-                credentials: "omit",
-                cache: "no-store",
-                redirect: "error",
-                referrerPolicy: "no-referrer",
+                ...QUIETLY,
                 keepalive: outlives && String(body).length < MOST_OUTLIVING,
             });
             const said = await reply.json();

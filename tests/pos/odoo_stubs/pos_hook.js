@@ -1,0 +1,2 @@
+import { useState } from "@odoo/owl";
+export const usePos = () => useState(window.pos);

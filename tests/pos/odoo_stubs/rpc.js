@@ -1,0 +1,2 @@
+export class ConnectionLostError extends Error {}
+export class RPCError extends Error {}
