@@ -244,6 +244,34 @@ async def test_every_call_is_one_that_the_agent_has(pos: Pos) -> None:
 
 
 @in_the_browsers_loop
+async def test_a_basket_is_answered_while_it_is_open_and_kept_when_it_is_closed(pos: Pos) -> None:
+    await pos.opens()
+    line = {"seq": 0, "amount": 500, "sku": "1"}
+    basket: dict[str, Any] = {"revision": 1, "state": "open", "lines": [line], "total": 500}
+    opened = await pos.calls("basket", "B7", basket)
+    assert (opened["status"], opened["body"]["state"], opened["effects"]) == (200, "open", [])
+    stale = await pos.calls("basket", "B7", basket | {"total": 400})
+    assert (stale["status"], stale["error"]["code"]) == (409, "stale_revision")
+    await pos.till.stops()
+    closed = basket | {"revision": 2, "state": "closed", "sale": msgspec.to_builtins(sale("1"))}
+    assert (await pos.calls("basket", "B7", closed))["kept"]
+    await pos.till.starts()
+    await pos.sent(captured=1)
+
+
+@in_the_browsers_loop
+async def test_what_is_seen_said_and_wished_is_captured(pos: Pos) -> None:
+    await pos.opens()
+    answers = [
+        await pos.calls("observe", "other_bags", {"text": "two"}),
+        await pos.calls("surveyAnswer", "nps", "9", {"basket": "B7"}),
+        await pos.calls("wish", {"text": "a boat", "basket": "B7"}),
+    ]
+    assert [one["status"] for one in answers] == [201, 201, 201]
+    assert await pos.till.captured() == 3
+
+
+@in_the_browsers_loop
 async def test_a_one_time_code_becomes_a_token_and_a_wrong_one_nothing(pos: Pos) -> None:
     asked: list[Any] = []
 
@@ -262,6 +290,28 @@ async def test_a_one_time_code_becomes_a_token_and_a_wrong_one_nothing(pos: Pos)
     assert await pos.page.evaluate(script, [pos.till.url, "wrong"]) is None
     assert await pos.page.evaluate(script, ["http://127.0.0.1:1", "right"]) is None
     assert len(asked) == 2
+
+
+@in_the_browsers_loop
+async def test_a_page_from_outside_that_the_browser_does_not_let_through_loses_nothing(tmp_path: Path) -> None:
+    """Chromium takes this page for a public one, and asks before it may reach loopback; headless, that is a no."""
+    async with pages({"tillstream.js": WEB / "tillstream.js"}) as port:
+        origin = f"http://pos.example:{port}"
+        outside = (f"--ip-address-space-overrides=127.0.0.1:{port}=public", *as_if_https(origin))
+        async with till(tmp_path, [origin]) as agent, chromium(*outside, names=["pos.example"]) as browser:
+            context = await browser.new_context()
+            pos = Pos(await context.new_page(), agent, origin + "/")
+            await pos.opens()
+            assert (await pos.calls("reach"))["reason"] == "unreachable"
+            assert (await pos.sells(1))["kept"]
+            await context.grant_permissions(["local-network-access"], origin=origin)
+            await pos.opens()
+            assert (await pos.calls("reach"))["ok"]
+            await pos.sent(captured=1)
+
+
+def as_if_https(origin: str) -> tuple[str, ...]:
+    return (f"--unsafely-treat-insecure-origin-as-secure={origin}",)
 
 
 @pytest.mark.skipif(
