@@ -105,7 +105,8 @@ class Till:
     async def opens(self, *, paired: bool = True) -> None:
         """Start the POS."""
         if paired:
-            await self.page.add_init_script("localStorage.tillstream ??= JSON.stringify({ token: 't' })")
+            about = "{ token: 't', deadlineMs: 10_000 }"
+            await self.page.add_init_script(f"localStorage.tillstream ??= JSON.stringify({about})")
         await self.page.route(f"{AGENT}/**", self._answer)
         await self.page.goto(self.url)
         await self.page.wait_for_function("window.ready")

@@ -15,21 +15,19 @@ from typing import Final
 
 from .guard import Forbidden, Headers
 
-CALLS: Final[tuple[tuple[str, re.Pattern[str]], ...]] = tuple(
-    (method, re.compile(path))
-    for method, path in (
-        ("POST", r"/v1/transactions"),
-        ("PUT", r"/v1/baskets/[^/]+"),
-        ("POST", r"/v1/members/identify"),
-        ("POST", r"/v1/offers/[^/]+/(accepted|declined)"),
-        ("POST", r"/v1/observations"),
-        ("POST", r"/v1/survey-answers"),
-        ("POST", r"/v1/wish-list"),
-        ("POST", r"/v1/adapters/[^/]+"),
-        ("POST", r"/v1/pair"),
-    )
+_CALLS: Final = {
+    "/v1/transactions": "POST",
+    "/v1/members/identify": "POST",
+    "/v1/observations": "POST",
+    "/v1/survey-answers": "POST",
+    "/v1/wish-list": "POST",
+    "/v1/pair": "POST",
+}
+"""The method of each path that a POS in a browser calls."""
+_NAMED: Final = re.compile(
+    r"/v1/(?:(?P<PUT>baskets/[^/]+)|(?P<POST>adapters/[^/]+|offers/[^/]+/(?:accepted|declined)))"
 )
-"""Method and path, before any decoding, of what a POS in a browser calls."""
+"""The same for those that name something; before any decoding."""
 HEADERS: Final = frozenset({"authorization", "content-type"})
 """Headers that these calls need and that a browser asks for."""
 MAX_AGE_S: Final = 600
@@ -38,7 +36,8 @@ VARY: Final = {"Vary": "Origin"}
 
 def method_of(path: str) -> str | None:
     """The method by which a page may call a path; None for one that is no page's."""
-    return next((method for method, pattern in CALLS if pattern.fullmatch(path)), None)
+    found = _NAMED.fullmatch(path)
+    return _CALLS.get(path) if found is None else found.lastgroup
 
 
 def preflight(headers: Headers, path: str) -> dict[str, str]:

@@ -194,7 +194,7 @@ class HttpDoor:
         headers = request.headers
         if trusted := self._guard.knows(headers):
             vouch(request)
-            caller = "token"
+            caller = f"token {self._guard.shared_origin(headers)}"
         elif request.method == "OPTIONS" and (origin := self._guard.shared_origin(headers)) is not None:
             caller = origin
         else:
