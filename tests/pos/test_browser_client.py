@@ -18,7 +18,7 @@ import pytest_asyncio
 from support.agents import WELCOME, sale
 from support.browsers import chromium, needs_chromium
 from support.hooked import Till, till
-from support.pages import pages
+from support.sites import pages
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, BrowserContext, Page, Route

@@ -14,11 +14,11 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import pytest_asyncio
+from support.mangling import told
 
 from pos.odoo import build
 from support.browsers import chromium, needs_chromium
-from support.mangling import told
-from support.pages import pages
+from support.sites import pages
 from tillstream_protocol.adapters import Setting
 from tillstream_protocol.adapters.odoo import ADAPTER
 

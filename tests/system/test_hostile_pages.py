@@ -19,7 +19,7 @@ import pytest_asyncio
 from support.agents import sale
 from support.browsers import chromium, needs_chromium
 from support.hooked import Till, till
-from support.pages import BLANK, pages
+from support.sites import BLANK, pages
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Frame
