@@ -14,10 +14,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import pytest_asyncio
-from support.mangling import told
 
 from pos.odoo import build
 from support.browsers import chromium, needs_chromium
+from support.golden import written
 from support.sites import pages
 from tillstream_protocol.adapters import Setting
 from tillstream_protocol.adapters.odoo import ADAPTER
@@ -197,7 +197,7 @@ async def test_a_sale_made_offline_in_odoo_18_is_captured_whole(till: Till) -> N
 
 def read_by_adapter(orders: Any, name: str) -> tuple[Any, Any]:
     """What the adapter reads of one order that was sent, and what its golden file says of it; `ext` left out."""
-    (read,) = told(ADAPTER.read(json.dumps(orders).encode(), SETTING))
+    (read,) = written(ADAPTER.read(json.dumps(orders).encode(), SETTING))
     golden = json.loads((SAMPLES / name).read_text())[0]
     for one in (read, golden):
         for part in (one, *one["lines"], *one["tenders"]):
