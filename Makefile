@@ -102,6 +102,7 @@ requirements: $(VENV)/ready ## pin again what pyproject.toml files ask for; ARGS
 	@$(call compile,bench,--group bench --constraint requirements/dev.txt --override <(echo python-dateutil))
 	@$(call compile,fuzz,--group fuzz)
 	@$(call compile,mutate,--group mutate --constraint requirements/dev.txt)
+	@$(call compile,tryton,--group tryton --constraint requirements/dev.txt)
 	@$(call compile,test,--group test --constraint requirements/dev.txt)
 	@$(call compile,agent,agent/pyproject.toml --constraint requirements/dev.txt)
 	@$(call compile,server,server/pyproject.toml --constraint requirements/dev.txt)
@@ -135,6 +136,16 @@ $(VENV)/fuzz $(VENV)/mutate: $(VENV)/%: $(VENV)/ready requirements/%.txt
 # looked up, so that nothing is installed in another version than everything else was tested with.
 $(VENV)/bench: $(VENV)/ready requirements/bench.txt
 	@$(INSTALL) --no-deps --python $(VENV) -r requirements/bench.txt
+	@touch $@
+
+# Tryton's modules are found by their distributions' entry points, so ours is installed too. The empty shop takes Tryton
+# a minute to make: it is made here, once, and every test begins with a copy.
+$(VENV)/tryton: $(VENV)/ready requirements/tryton.txt deploy/pos/python/pyproject.toml deploy/pos/tryton/pyproject.toml
+	$(call say,Setting up Tryton)
+	@$(INSTALL) --python $(VENV) -r requirements/tryton.txt
+	@$(UV) pip install --python $(VENV) --no-deps --no-build-isolation -e deploy/pos/python -e deploy/pos/tryton
+	@rm -rf $(VENV)/tryton-shop && mkdir $(VENV)/tryton-shop
+	@$(BIN)/python tests/support/tryton_build.py $(VENV)/tryton-shop
 	@touch $@
 
 $(ALONE)/ready: $(VENV)/ready requirements/agent.txt requirements/test.txt $(AGENT_SOURCES)

@@ -61,9 +61,12 @@ class Till:
 
     # Calls
 
-    def transaction(self, sale: Mapping[str, Any], *, ack: str = "os") -> Answer:
-        """Report a sale, return or whatever else the till did, as a canonical transaction."""
-        return self._call("POST", ("transactions",), sale, ack)
+    def transaction(self, sale: Mapping[str, Any], *, ack: str = "os", deadline: float | None = None) -> Answer:
+        """Report a sale, return or whatever else the till did, as a canonical transaction.
+
+        `deadline` shortens the till's own for this call: for who sends several within one wait.
+        """
+        return self._call("POST", ("transactions",), sale, ack, deadline=deadline)
 
     def basket(
         self,
@@ -135,35 +138,45 @@ class Till:
 
     # What every call goes through
 
-    def _call(self, method: str, parts: tuple[str, ...], body: Body, ack: str, kind: str = JSON) -> Answer:
-        answer = self._answered(method, parts, body, ack, kind)
+    def _call(
+        self,
+        method: str,
+        parts: tuple[str, ...],
+        body: Body,
+        ack: str,
+        kind: str = JSON,
+        *,
+        deadline: float | None = None,
+    ) -> Answer:
+        seconds = self._deadline if deadline is None else min(deadline, self._deadline)
+        answer = self._answered(method, parts, body, ack, kind, seconds)
         if self._strict and not answer.ok:
             raise TillError(answer)
         return answer
 
-    def _answered(self, method: str, parts: tuple[str, ...], body: Body, ack: str, kind: str) -> Answer:
-        deadline = time.monotonic() + self._deadline
+    def _answered(self, method: str, parts: tuple[str, ...], body: Body, ack: str, kind: str, seconds: float) -> Answer:
+        deadline = time.monotonic() + seconds
         try:
             request = _request(method, parts, body, ack, kind)
         except Exception as error:  # noqa: BLE001 (whatever the POS gave, it goes on selling)
             return failed("invalid_input", f"the call cannot be written: {error}", retryable=False)
         if not self._breaker.admits():
             return failed("resting", "the agent could not be reached lately; it is tried again soon", retryable=True)
-        answer, reached = self._tried(request, deadline)
+        answer, reached = self._tried(request, deadline, seconds)
         if reached:
             self._breaker.succeeded()
         else:
             self._breaker.failed()
         return answer
 
-    def _tried(self, request: Request, deadline: float) -> tuple[Answer, bool]:
+    def _tried(self, request: Request, deadline: float, seconds: float) -> tuple[Answer, bool]:
         """The answer, and whether there is an agent."""
         try:
             status, said = self._exchange(request, deadline)
         except Absent as error:
             return failed("unreachable", str(error), retryable=True, hint=error.hint), False
         except Overdue:
-            return failed("timeout", f"no answer within {self._deadline:g} s", retryable=True), False
+            return failed("timeout", f"no answer within {seconds:.2g} s", retryable=True), False
         except Broken as error:
             return failed("unreachable", f"the agent cannot be reached: {error}", retryable=True), False
         except Strange as error:
