@@ -29,7 +29,8 @@ pytestmark = [
 P = ParamSpec("P")
 T = TypeVar("T")
 WAIT_S = 60
-DEADLINE_S = 0.25
+DEADLINE_S = 2.0
+"""Longer than the usual, which a busy test machine may need for itself."""
 OFFER = "Try the pear mustard with it"
 CAMPAIGN = {
     "id": "mustard",
@@ -225,20 +226,24 @@ async def test_a_sale_that_is_rolled_back_is_never_captured(stand: Stand) -> Non
 async def test_an_agent_that_hangs_costs_no_more_than_the_deadline_and_what_waited_goes_with_the_next_sale(
     stand: Stand,
 ) -> None:
-    async def paid() -> tuple[Any, float]:
+    async def ready() -> Any:
         sale = await waited(stand.cashier.rings_up, ("Gift box", 1.0))
         payment = sale.payments.new()
         payment.method = stand.cashier.one("sale.point.payment.method", ("name", "=", "Cash"))
         await waited(sale.save)
+        return sale
+
+    async def paid(sale: Any) -> float:
         started = time.monotonic()
         await waited(sale.click, "process")
-        return sale, time.monotonic() - started
+        return time.monotonic() - started
 
-    _, usually = await paid()
+    usually = await paid(await ready())
+    hung = await ready()
     with stand.agent_hangs():
-        hung, seconds = await paid()
+        seconds = await paid(hung)
     assert (hung.state, hung.tillstream_state) == ("done", "waiting")
-    assert hung.tillstream_error.startswith("timeout: no answer within 0.2")
+    assert hung.tillstream_error.startswith("timeout: no answer within ")
     assert seconds < usually + DEADLINE_S + 1.0  # what a busy machine adds
     await waited(hung.click, "post")
     assert hung.state == "posted"
@@ -265,3 +270,10 @@ async def test_without_an_agent_tryton_sells_and_the_scheduled_task_catches_up_e
     sale.reload()
     assert (sale.tillstream_state, sale.tillstream_error) == ("captured", None)
     assert len(await stand.in_ledger(sale)) == 1
+
+
+async def test_the_module_passes_what_tryton_asks_of_every_module_and_is_translated(
+    stand: Stand,
+) -> None:
+    said = await waited(stand.shop.own_tests)
+    assert said.endswith("OK\n"), said

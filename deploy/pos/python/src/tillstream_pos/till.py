@@ -75,25 +75,27 @@ class Till:
         revision: int,
         state: str = "open",
         lines: Iterable[Mapping[str, Any]] = (),
-        total: int = 0,
+        total: int | None = None,
         currency: str | None = None,
         identifiers: Identifiers = (),
+        offset_minutes: int | None = None,
         sale: Mapping[str, Any] | None = None,
         ack: str = "os",
+        deadline: float | None = None,
     ) -> Answer:
         """Say how the basket stands: `open`, `suspended`, `closed` or `voided`, its lines and who buys, if known.
 
-        `revision` grows with each change; the same one again gets the same answer. Closing takes the `sale`, which is
-        captured as `transaction` would.
+        `revision` grows with each change; the same one again gets the same answer. `total` is the lines' sum if it is
+        left out, `offset_minutes` local time less UTC. Closing takes the `sale`, and captures it as `transaction` does.
         """
-        people = _People(identifiers) if identifiers else None
-        body = {"revision": revision, "state": state, "lines": lines, "total": total}
-        body.update(_given(currency=currency, identifiers=people, sale=sale))
-        return self._call("PUT", ("baskets", basket), body, ack)
+        body = {"revision": revision, "state": state, "lines": lines}
+        body.update(_given(total=total, currency=currency, offset_minutes=offset_minutes, sale=sale))
+        body.update(_people(identifiers))
+        return self._call("PUT", ("baskets", basket), body, ack, deadline=deadline)
 
     def identify(self, identifiers: Identifiers, *, basket: str = "", event_id: str = "", ack: str = "os") -> Answer:
         """Say who is at the till, each as `(scheme, value)`: `("loyalty", "9900112233")`."""
-        body = _event(event_id, identifiers=_People(identifiers), basket=basket)
+        body = _event(event_id, identifiers=_Persons(identifiers), basket=basket)
         return self._call("POST", ("members", "identify"), body, ack)
 
     def accept(self, offer: str, *, ack: str = "os") -> Answer:
@@ -104,20 +106,52 @@ class Till:
         """The customer does not want the offer."""
         return self._call("POST", ("offers", offer, "declined"), {}, ack)
 
-    def observe(self, kind: str, *, text: str = "", basket: str = "", event_id: str = "", ack: str = "os") -> Answer:
+    def observe(
+        self,
+        kind: str,
+        *,
+        text: str = "",
+        basket: str = "",
+        identifiers: Identifiers = (),
+        event_id: str = "",
+        ack: str = "os",
+    ) -> Answer:
         """Note what the cashier saw, such as `other_bags`."""
-        return self._call("POST", ("observations",), _event(event_id, kind=kind, text=text, basket=basket), ack)
+        body = _event(event_id, kind=kind, text=text, basket=basket, **_people(identifiers))
+        return self._call("POST", ("observations",), body, ack)
 
     def survey_answer(
-        self, question: str, answer: str, *, basket: str = "", offer: str = "", event_id: str = "", ack: str = "os"
+        self,
+        question: str,
+        answer: str = "",
+        *,
+        text: str = "",
+        basket: str = "",
+        offer: str = "",
+        identifiers: Identifiers = (),
+        event_id: str = "",
+        ack: str = "os",
     ) -> Answer:
-        """Pass on what the customer said to a question."""
-        body = _event(event_id, question=question, answer=answer, basket=basket, offer=offer)
-        return self._call("POST", ("survey-answers",), body, ack)
+        """Pass on what the customer said to a question: a choice or a number, words of their own, or both.
 
-    def wish(self, *, text: str = "", sku: str = "", basket: str = "", event_id: str = "", ack: str = "os") -> Answer:
+        `offer` is the id of the offer whose prompt asked.
+        """
+        said = {"answer": answer, "text": text, "basket": basket, "offer": offer, **_people(identifiers)}
+        return self._call("POST", ("survey-answers",), _event(event_id, question=question, **said), ack)
+
+    def wish(
+        self,
+        *,
+        text: str = "",
+        sku: str = "",
+        basket: str = "",
+        identifiers: Identifiers = (),
+        event_id: str = "",
+        ack: str = "os",
+    ) -> Answer:
         """Note what the customer would have liked to buy: in words, by product number, or both."""
-        return self._call("POST", ("wish-list",), _event(event_id, text=text, sku=sku, basket=basket), ack)
+        body = _event(event_id, text=text, sku=sku, basket=basket, **_people(identifiers))
+        return self._call("POST", ("wish-list",), body, ack)
 
     def adapt(self, adapter: str, data: bytes, *, kind: str = JSON, ack: str = "os") -> Answer:
         """Hand over the POS's own bytes, of this content type, for one of the agent's adapters to read."""
@@ -228,7 +262,7 @@ class Till:
         connection.close()
 
 
-class _People:
+class _Persons:
     """Identifiers as the POS gave them: pairs or mappings."""
 
     def __init__(self, given: Identifiers) -> None:
@@ -259,13 +293,17 @@ def _request(method: str, parts: tuple[str, ...], body: Body, ack: str, kind: st
 
 
 def _written(value: object) -> object:
-    if isinstance(value, _People):
+    if isinstance(value, _Persons):
         return value.written()
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, Iterable):
         return list(value)
     raise TypeError(f"a {type(value).__name__} has no place in JSON")
+
+
+def _people(identifiers: Identifiers) -> dict[str, Any]:
+    return {"identifiers": _Persons(identifiers)} if identifiers else {}
 
 
 def _given(**fields: Any) -> dict[str, Any]:

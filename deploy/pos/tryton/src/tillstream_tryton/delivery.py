@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from trytond.pool import Pool
 from trytond.transaction import Transaction
 
-from tillstream_pos import Answer
+from tillstream_pos import Answer, Till
 
 from .effects import readable
-from .mapping import Unmapped, transaction
+from .mapping import Unmapped, basket, name_of, transaction
 from .settings import DEADLINE_S, deadline, identifiers, settings, till
 
 OLDER = 20
@@ -33,10 +33,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one revision of one sale."""
+    """What became of one revision of one sale; without a revision, of a basket."""
 
     sale: int
-    revision: int
+    revision: int | None
     answer: Answer
     effects: str = ""
 
@@ -46,6 +46,7 @@ class Delivery:
 
     def __init__(self) -> None:
         self._wanted: dict[int, None] = {}
+        self._baskets: dict[int, None] = {}
         self._sweeps = False
 
     def __eq__(self, other: object) -> bool:
@@ -54,8 +55,12 @@ class Delivery:
     __hash__ = None  # type: ignore[assignment]
 
     def wants(self, sales: Iterable[int]) -> None:
-        """Send these, if they are committed."""
+        """Send these marked sales, if they are committed."""
         self._wanted.update(dict.fromkeys(sales))
+
+    def tells_of(self, baskets: Iterable[int]) -> None:
+        """Say how these stand, if they are not paid by then."""
+        self._baskets.update(dict.fromkeys(baskets))
 
     def sweeps(self) -> None:
         """Send whatever is marked."""
@@ -72,12 +77,14 @@ class Delivery:
 
     def tpc_finish(self, committed: Any) -> None:
         """It is committed: send. Raises nothing."""
-        wanted, sweeps = list(self._wanted), self._sweeps
+        round_ = _Round(committed.database.name, committed.language, list(self._wanted), self._sweeps)
+        baskets = list(self._baskets)
         self._forget()
-        if not wanted and not sweeps:
-            return
         try:
-            _deliver(committed.database.name, committed.language, wanted, sweeps=sweeps)
+            if round_.wanted or round_.sweeps:
+                round_.deliver(round_.sales)
+            elif baskets:
+                round_.deliver(lambda: round_.baskets(baskets))
         except Exception:
             logger.exception("sales could not be sent to Tillstream; they stay marked")
 
@@ -87,17 +94,80 @@ class Delivery:
 
     def _forget(self) -> None:
         self._wanted.clear()
+        self._baskets.clear()
         self._sweeps = False
 
 
-def _deliver(database: str, language: str, wanted: list[int], *, sweeps: bool) -> None:
-    until = time.monotonic() + (SWEEP_S if sweeps else _patience())
-    with Transaction(new=True).start(database, 0, readonly=True):
-        outcomes = list(_sent(database, language, wanted, SWEPT if sweeps else OLDER, until))
-    if outcomes:
-        with Transaction(new=True).start(database, 0):
-            for outcome in outcomes:
-                _note(outcome)
+class _Round:
+    """One delivery, with one deadline for all of it."""
+
+    def __init__(self, database: str, language: str, wanted: list[int], sweeps: bool) -> None:
+        self.database = database
+        self.language = language
+        self.wanted = wanted
+        self.sweeps = sweeps
+        self._until = time.monotonic() + (SWEEP_S if sweeps else _patience())
+
+    def deliver(self, send: Callable[[], Iterator[Outcome]]) -> None:
+        """Send, then write down what came of it. No transaction that writes is open meanwhile."""
+        with Transaction(new=True).start(self.database, 0, readonly=True):
+            outcomes = list(send())
+        if outcomes:
+            with Transaction(new=True).start(self.database, 0):
+                for outcome in outcomes:
+                    _note(outcome)
+
+    def sales(self) -> Iterator[Outcome]:
+        """Send one marked sale after the other, until the time is over or the agent is in trouble."""
+        search = Pool().get("sale.point.sale").search
+        waiting = ("tillstream_state", "=", "waiting")
+        marked = search([("id", "in", self.wanted), waiting])
+        most = SWEPT if self.sweeps else OLDER
+        older = search([waiting, ("id", "not in", self.wanted)], order=[("id", "ASC")], limit=most)
+        for sale in [*marked, *older]:
+            answer = self._answer(sale, lambda client, left, sale=sale: self._send(client, left, sale))
+            if answer is None:
+                return
+            yield Outcome(sale.id, sale.tillstream_revision, answer, readable(answer, self.language))
+            if answer.retryable:
+                return
+
+    def baskets(self, ids: list[int]) -> Iterator[Outcome]:
+        """Say how baskets stand. Nothing is repeated: the next change says it all again."""
+        search = Pool().get("sale.point.sale").search
+        unpaid = [("id", "in", ids), ("state", "in", ["open", "cancelled"]), ("tillstream_revision", "=", None)]
+        for sale in search(unpaid):
+            answer = self._answer(sale, lambda client, left, sale=sale: self._tell(client, left, sale))
+            if answer is None or not answer.ok:
+                return
+            yield Outcome(sale.id, None, answer, readable(answer, self.language))
+
+    def _send(self, client: Till, left: float, sale: Any) -> Answer:
+        return client.transaction(transaction(sale, self.database, identifiers()), deadline=left)
+
+    def _tell(self, client: Till, left: float, sale: Any) -> Answer:
+        """Revisions are milliseconds: they grow with every change, whichever process makes it."""
+        revision = time.time_ns() // 1_000_000
+        said = basket(sale, identifiers())
+        return client.basket(name_of(sale, self.database), revision=revision, deadline=left, **said)
+
+    def _answer(self, sale: Any, ask: Callable[[Till, float], Answer]) -> Answer | None:
+        """None when the time is over."""
+        left = self._until - time.monotonic()
+        if left <= 0:
+            return None
+        try:
+            client = till(settings(sale.point.name))
+        except (ValueError, OSError) as error:
+            logger.error("trytond.conf does not say how to reach the agent: %s", error)  # noqa: TRY400 (no defect)
+            return Answer(ok=False, code="settings", error=str(error), retryable=True)
+        try:
+            return ask(client, left)
+        except Unmapped as error:
+            return Answer(ok=False, code="unmapped", error=str(error))
+        except Exception as error:
+            logger.exception("sale %s cannot be mapped", sale.id)
+            return Answer(ok=False, code="unmapped", error=f"the module failed: {type(error).__name__}")
 
 
 def _patience() -> float:
@@ -107,52 +177,28 @@ def _patience() -> float:
         return DEADLINE_S
 
 
-def _sent(database: str, language: str, wanted: list[int], most: int, until: float) -> Iterator[Outcome]:
-    """Send one after the other until the time is over or the agent is in trouble."""
-    Sale = Pool().get("sale.point.sale")  # noqa: N806 (Tryton's models are classes)
-    schemes = identifiers()
-    marked = Sale.search([("id", "in", wanted), ("tillstream_state", "=", "waiting")])
-    older = Sale.search(
-        [("tillstream_state", "=", "waiting"), ("id", "not in", wanted)], order=[("id", "ASC")], limit=most
-    )
-    for sale in [*marked, *older]:
-        left = until - time.monotonic()
-        if left <= 0:
-            return
-        answer = _answer(sale, database, schemes, left)
-        yield Outcome(sale.id, sale.tillstream_revision, answer, readable(answer, language))
-        if answer.retryable:
-            return
-
-
-def _answer(sale: Any, database: str, schemes: tuple[tuple[str, str], ...], left: float) -> Answer:
-    try:
-        body = transaction(sale, database, schemes)
-    except Unmapped as error:
-        return Answer(ok=False, code="unmapped", error=str(error))
-    except Exception as error:
-        logger.exception("sale %s cannot be mapped", sale.id)
-        return Answer(ok=False, code="unmapped", error=f"the module failed: {type(error).__name__}")
-    try:
-        client = till(settings(sale.point.name))
-    except (ValueError, OSError) as error:
-        logger.error("trytond.conf does not say how to reach the agent: %s", error)  # noqa: TRY400 (no defect)
-        return Answer(ok=False, code="settings", error=str(error), retryable=True)
-    return client.transaction(body, deadline=left)
-
-
 def _note(outcome: Outcome) -> None:
     """Write down what came of it, unless the sale has changed since: then its new revision is still to be sent."""
     table = Pool().get("sale.point.sale").__table__()
+    if outcome.revision is None:
+        columns, values = [table.tillstream_effects], [outcome.effects or None]
+        same = table.state.in_(["open", "cancelled"])
+    else:
+        columns, values = _changes(table, outcome)
+        same = (table.tillstream_revision == outcome.revision) & (table.tillstream_state == "waiting")
+    cursor = Transaction().connection.cursor()
+    cursor.execute(*table.update(columns, values, where=(table.id == outcome.sale) & same))
+
+
+def _changes(table: Any, outcome: Outcome) -> tuple[list[Any], list[Any]]:
+    """Columns and their values. What stood on the basket stays, if the sale brought nothing more."""
     answer = outcome.answer
     error = None if answer.ok else ": ".join(filter(None, (answer.code, answer.field, answer.error)))
-    columns, values = [table.tillstream_error], [error]
+    changes = [(table.tillstream_error, error)]
     if answer.ok or not answer.retryable:
-        columns.append(table.tillstream_state)
-        values.append("captured" if answer.ok else "refused")
+        changes.append((table.tillstream_state, "captured" if answer.ok else "refused"))
     if answer.captured is not None:
-        columns += [table.tillstream_record, table.tillstream_effects]
-        values += [f"{answer.captured.epoch}/{answer.captured.seq}", outcome.effects or None]
-    same = (table.id == outcome.sale) & (table.tillstream_revision == outcome.revision)
-    cursor = Transaction().connection.cursor()
-    cursor.execute(*table.update(columns, values, where=same & (table.tillstream_state == "waiting")))
+        changes.append((table.tillstream_record, f"{answer.captured.epoch}/{answer.captured.seq}"))
+    if outcome.effects:
+        changes.append((table.tillstream_effects, outcome.effects))
+    return [column for column, _ in changes], [value for _, value in changes]

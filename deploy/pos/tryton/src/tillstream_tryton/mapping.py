@@ -7,7 +7,7 @@ total. Names come in the database's own language, so that a sale that is sent ag
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -29,16 +29,34 @@ class Unmapped(Exception):
     """A sale that has no canonical form; the message says why."""
 
 
+def name_of(sale: Any, database: str) -> str:
+    """The sale's own id, while it is a basket and afterwards."""
+    return f"{database}:{sale.id}"[-128:]
+
+
+def basket(sale: Any, schemes: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+    """How a sale stands that is not paid yet, as arguments of `Till.basket`. Raises `Unmapped`."""
+    digits = _digits(sale)
+    return _said(
+        {
+            "state": "open" if sale.state == "open" else "voided",
+            "lines": [_line(line, seq, digits) for seq, line in enumerate(sale.lines, start=1)],
+            "total": _minor(sale.total, digits),
+            "currency": sale.currency.code,
+            "identifiers": list(_identifiers(sale, schemes)),
+            "offset_minutes": _moment(sale, datetime.now(timezone.utc)).get("offset_minutes"),
+        }
+    )
+
+
 def transaction(sale: Any, database: str, schemes: tuple[tuple[str, str], ...]) -> dict[str, Any]:
     """The canonical transaction of a sale that was paid or cancelled. Raises `Unmapped`."""
-    digits = sale.currency.digits
-    if not 0 <= digits <= 4:
-        raise Unmapped(f"the currency has {digits} digits, and 4 are the most")
-    people = tuple(_identifiers(sale, schemes))
+    digits = _digits(sale)
+    people = list(_identifiers(sale, schemes))
     body = {
         "source": {"system": SYSTEM, "version": __version__, "adapter": ADAPTER, "adapter_version": VERSION},
         "kind": _kind(sale),
-        "pos_id": f"{database}:{sale.id}"[-128:],
+        "pos_id": name_of(sale, database),
         "business_date": sale.tillstream_date.isoformat(),
         "revision": sale.tillstream_revision,
         "begin": _moment(sale, sale.create_date),
@@ -58,6 +76,13 @@ def transaction(sale: Any, database: str, schemes: tuple[tuple[str, str], ...]) 
     return _said(body)
 
 
+def _digits(sale: Any) -> int:
+    digits: int = sale.currency.digits
+    if not 0 <= digits <= 4:
+        raise Unmapped(f"the currency has {digits} digits, and 4 are the most")
+    return digits
+
+
 def _kind(sale: Any) -> str:
     if sale.state == "cancelled":
         return "cancel"
@@ -69,7 +94,7 @@ def _kind(sale: Any) -> str:
 
 def _moment(sale: Any, at: datetime) -> dict[str, Any]:
     """An instant; Tryton keeps them in UTC without saying so. The offset is the company's."""
-    instant = at.replace(tzinfo=UTC)
+    instant = at.replace(tzinfo=timezone.utc)
     milliseconds = int(instant.timestamp() * 1000)
     zone = sale.company.timezone
     if not zone:

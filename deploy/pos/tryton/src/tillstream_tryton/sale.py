@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Any
 
 from trytond.model import Index, ModelView, fields
@@ -12,7 +12,25 @@ from trytond.pyson import Eval
 from trytond.transaction import Transaction
 
 from .delivery import Delivery
-from .settings import captures_when_paid
+from .settings import captures_when_paid, follows_baskets
+
+
+def tell_of(sales: Iterable[Any]) -> None:
+    """Tell the agent how these stand, once that is committed. Which of them are open shows then."""
+    if follows_baskets():
+        Transaction().join(Delivery()).tells_of(sale.id for sale in sales)
+
+
+class POSSaleLine(metaclass=PoolMeta):
+    """A line of a sale."""
+
+    __name__ = "sale.point.sale.line"
+
+    @classmethod
+    def on_modification(cls, mode: str, lines: list[Any], field_names: set[str] | None = None) -> None:
+        """A line was made, changed or struck out."""
+        super().on_modification(mode, lines, field_names=field_names)
+        tell_of({line.sale for line in lines if line.sale})
 
 
 class POSSale(metaclass=PoolMeta):
@@ -76,6 +94,13 @@ class POSSale(metaclass=PoolMeta):
         )
 
     @classmethod
+    def on_modification(cls, mode: str, sales: list[Any], field_names: set[str] | None = None) -> None:
+        """A sale was made or changed. While it is open, the agent is told how it stands."""
+        super().on_modification(mode, sales, field_names=field_names)
+        if mode != "delete":
+            tell_of(sales)
+
+    @classmethod
     def copy(cls, sales: list[Any], default: dict[str, Any] | None = None) -> list[Any]:
         """A copy is a sale of its own: nothing of it is captured."""
         default = dict(default or {})
@@ -125,7 +150,7 @@ class POSSale(metaclass=PoolMeta):
     def _tillstream_mark(cls, sales: Iterable[Any]) -> None:
         """Note in the sale's own transaction that this revision is to be sent."""
         marked = list(sales)
-        now = datetime.now(UTC).replace(tzinfo=None)
+        now = datetime.now(timezone.utc).replace(tzinfo=None)
         with Transaction().set_context(_check_access=False):
             for sale in marked:
                 before = sale.tillstream_revision

@@ -62,6 +62,11 @@ def captures_when_paid() -> bool:
     return _text("capture", "") != "posted"
 
 
+def follows_baskets() -> bool:
+    """Whether the agent is told of sales while they are open."""
+    return _text("baskets", "") != "no"
+
+
 def identifiers() -> tuple[tuple[str, str], ...]:
     """Which of a party's identifiers are passed on, and as what: pairs of Tryton's kind and Tillstream's scheme."""
     words = (_text("identifiers", "") or IDENTIFIERS).split()
