@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -16,6 +17,17 @@ from support.gateways import gateway
 from tillstream_agent.config import Config
 from tillstream_agent.folder import Folder
 from tillstream_pos import Answer, Till, TillError
+from tillstream_protocol.decisions import Campaign
+from tillstream_protocol.effects import CustomerMessage
+
+PAIR = Campaign(
+    id="pair",
+    version=1,
+    name="A second one",
+    trigger="basket",
+    condition={"in": ["A", {"var": "sale.skus"}]},
+    effects=(CustomerMessage("The second one is half price"),),
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -43,9 +55,9 @@ async def calling(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
 @asynccontextmanager
 async def agent(path: Path) -> AsyncIterator[Folder]:
-    """A whole agent whose pack greets members."""
+    """A whole agent whose pack greets members, and has an offer for open baskets."""
     async with gateway() as server:
-        server.campaigns = (WELCOME,)
+        server.campaigns = (WELCOME, PAIR)
         folder = await enrolled(path, server)
         async with running_agent(folder):
             yield folder
@@ -112,6 +124,37 @@ async def test_an_offer_is_accepted_once_and_another_declined(till: Till) -> Non
     assert (await calling(till.decline, offer)).ok
     unknown = await calling(till.decline, "0" * 32)
     assert (unknown.ok, unknown.code, unknown.field, unknown.status) == (False, "not_found", "offer", 404)
+
+
+async def test_a_basket_is_answered_while_it_is_open_and_captured_when_it_closes(till: Till) -> None:
+    lines = sale()["lines"]
+    opened = await calling(till.basket, "B7", revision=1, lines=lines, total=500, identifiers=CARD)
+    assert opened.ok
+    assert set(opened.messages()) == {"Nice to see you", "The second one is half price"}
+    again = await calling(till.basket, "B7", revision=1, lines=lines, total=500, identifiers=CARD)
+    assert again.messages() == opened.messages()
+    first, second = [await calling(till.basket, "B7", revision=2, state="closed", sale=sale()) for _ in range(2)]
+    assert first.captured is not None
+    assert not first.captured.repeat
+    assert second.captured == replace(first.captured, repeat=True)
+
+
+async def test_an_older_state_of_a_basket_is_refused_by_name(till: Till) -> None:
+    assert (await calling(till.basket, "B7", revision=3)).ok
+    stale = await calling(till.basket, "B7", revision=2)
+    assert (stale.code, stale.field, stale.status, stale.retryable) == ("stale_revision", "revision", 409, False)
+
+
+async def test_what_is_said_at_the_till_is_captured_once_each(till: Till) -> None:
+    calls: list[Callable[[], Answer]] = [
+        lambda: till.observe("other_bags", text="two", basket="B7", event_id="e1"),
+        lambda: till.survey_answer("nps", "9", text="Friendly", identifiers=CARD, event_id="e2"),
+        lambda: till.wish(sku="S-1", text="in blue", event_id="e3"),
+    ]
+    first = [await calling(call) for call in calls]
+    again = [await calling(call) for call in calls]
+    assert [answer.captured.seq for answer in first if answer.captured] == [0, 1, 2]
+    assert [answer.captured.seq for answer in again if answer.captured and answer.captured.repeat] == [0, 1, 2]
 
 
 async def test_a_refusal_names_the_field_and_is_not_worth_repeating(till: Till) -> None:
