@@ -27,6 +27,10 @@ OLDER = 20
 """Marked sales of before that are sent along with a new one, while its deadline lasts."""
 SWEPT = 1_000
 SWEEP_S = 30.0
+WAITING = ("tillstream_state", "=", "waiting")
+INVALID = (400, 413)
+"""Statuses by which the agent says that it is the sale that is wrong."""
+UNAUTHORIZED = 401
 
 logger = logging.getLogger(__name__)
 
@@ -118,18 +122,22 @@ class _Round:
                     _note(outcome)
 
     def sales(self) -> Iterator[Outcome]:
-        """Send one marked sale after the other, until the time is over or the agent is in trouble."""
-        search = Pool().get("sale.point.sale").search
-        waiting = ("tillstream_state", "=", "waiting")
-        marked = search([("id", "in", self.wanted), waiting])
-        most = SWEPT if self.sweeps else OLDER
-        older = search([waiting, ("id", "not in", self.wanted)], order=[("id", "ASC")], limit=most)
-        for sale in [*marked, *older]:
+        """Send what is marked: at each point until its agent is in trouble, and all of it until the time is over."""
+        sale = Pool().get("sale.point.sale")
+        marked = sale.search([("id", "in", self.wanted), WAITING])
+        points = Pool().get("sale.point").search([]) if self.sweeps else {one.point for one in marked}
+        for point in points:
+            older = [("point", "=", point.id), ("id", "not in", self.wanted), WAITING]
+            rest = sale.search(older, order=[("id", "ASC")], limit=SWEPT if self.sweeps else OLDER)
+            yield from self._in_turn([*(one for one in marked if one.point == point), *rest])
+
+    def _in_turn(self, sales: list[Any]) -> Iterator[Outcome]:
+        for sale in sales:
             answer = self._answer(sale, lambda client, left, sale=sale: self._send(client, left, sale))
             if answer is None:
                 return
             yield Outcome(sale.id, sale.tillstream_revision, answer, readable(answer, self.language))
-            if answer.retryable:
+            if not _settled(answer):
                 return
 
     def baskets(self, ids: list[int]) -> Iterator[Outcome]:
@@ -162,12 +170,20 @@ class _Round:
             logger.error("trytond.conf does not say how to reach the agent: %s", error)  # noqa: TRY400 (no defect)
             return Answer(ok=False, code="settings", error=str(error), retryable=True)
         try:
-            return ask(client, left)
+            answer = ask(client, left)
         except Unmapped as error:
             return Answer(ok=False, code="unmapped", error=str(error))
         except Exception as error:
             logger.exception("sale %s cannot be mapped", sale.id)
             return Answer(ok=False, code="unmapped", error=f"the module failed: {type(error).__name__}")
+        if answer.status == UNAUTHORIZED:
+            till.cache_clear()  # the agent may have a new token: its file is read again
+        return answer
+
+
+def _settled(answer: Answer) -> bool:
+    """Whether sending the same again would change nothing. What is wrong with the agent or the settings may pass."""
+    return answer.ok or answer.code == "unmapped" or answer.status in INVALID
 
 
 def _patience() -> float:
@@ -195,7 +211,7 @@ def _changes(table: Any, outcome: Outcome) -> tuple[list[Any], list[Any]]:
     answer = outcome.answer
     error = None if answer.ok else ": ".join(filter(None, (answer.code, answer.field, answer.error)))
     changes = [(table.tillstream_error, error)]
-    if answer.ok or not answer.retryable:
+    if _settled(answer):
         changes.append((table.tillstream_state, "captured" if answer.ok else "refused"))
     if answer.captured is not None:
         changes.append((table.tillstream_record, f"{answer.captured.epoch}/{answer.captured.seq}"))
