@@ -139,14 +139,21 @@ $(VENV)/bench: $(VENV)/ready requirements/bench.txt
 	@touch $@
 
 # Tryton's modules are found by their distributions' entry points, so ours is installed too. The empty shop takes Tryton
-# a minute to make: it is made here, once, and every test begins with a copy.
-$(VENV)/tryton: $(VENV)/ready requirements/tryton.txt deploy/pos/python/pyproject.toml deploy/pos/tryton/pyproject.toml
-	$(call say,Setting up Tryton)
+# a minute to make: it is made once, and every test begins with a copy.
+TRYTON_SHOP := $(VENV)/tryton-shop
+$(VENV)/tryton: $(VENV)/tryton-packages $(TRYTON_SHOP)/made
+	@touch $@
+
+$(VENV)/tryton-packages: $(VENV)/ready requirements/tryton.txt $(wildcard deploy/pos/*/pyproject.toml)
 	@$(INSTALL) --python $(VENV) -r requirements/tryton.txt
 	@$(UV) pip install --python $(VENV) --no-deps --no-build-isolation -e deploy/pos/python -e deploy/pos/tryton
-	@rm -rf $(VENV)/tryton-shop && mkdir $(VENV)/tryton-shop
-	@$(BIN)/python tests/support/tryton_build.py $(VENV)/tryton-shop
 	@touch $@
+
+$(TRYTON_SHOP)/made: requirements/tryton.txt tests/support/tryton_build.py | $(VENV)/tryton-packages
+	$(call say,Setting up a shop in Tryton)
+	@rm -rf $(TRYTON_SHOP) $(TRYTON_SHOP).new && mkdir $(TRYTON_SHOP).new
+	@$(BIN)/python tests/support/tryton_build.py $(TRYTON_SHOP).new
+	@touch $(TRYTON_SHOP).new/made && mv $(TRYTON_SHOP).new $(TRYTON_SHOP)
 
 $(ALONE)/ready: $(VENV)/ready requirements/agent.txt requirements/test.txt $(AGENT_SOURCES)
 	$(call say,Setting up $(ALONE) from the agent's wheels)
