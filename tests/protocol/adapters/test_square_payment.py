@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.golden import golden, read_or_refused, sample, written
 from support.broken_json import broken
+from support.golden import golden, read_or_refused, sample, written
 from tillstream_protocol.adapters import Setting, square_payment
 from tillstream_protocol.errors import InvalidInput
 from tillstream_protocol.transaction import Link, Transaction, reconcile
