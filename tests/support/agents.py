@@ -20,10 +20,12 @@ from tillstream_agent.baskets import Baskets
 from tillstream_agent.capture import Capture, Enrolment
 from tillstream_agent.clock import Clock, SystemClock
 from tillstream_agent.config import Config
+from tillstream_agent.config_doors import Doors
 from tillstream_agent.display.board import Board, Card
 from tillstream_agent.events import Events, json_logger
 from tillstream_agent.folder import Folder, Identity
 from tillstream_agent.hooks.counter import Counter as BasketCounter
+from tillstream_agent.hooks.payloads import Payloads
 from tillstream_agent.hooks.requests import Desk
 from tillstream_agent.journal import Disk, Journal
 from tillstream_agent.letters import Letters
@@ -129,6 +131,7 @@ class Counter:
     link: Link
     desk: Desk
     baskets: BasketCounter
+    payloads: Payloads
     reporter: Reporter
     shown: list[Card]
     letters: Letters
@@ -138,7 +141,11 @@ class Counter:
 
 @asynccontextmanager
 async def counter(
-    folder: Path, *campaigns: Campaign, disk: Disk | None = None, leases: tuple[Lease, ...] = ()
+    folder: Path,
+    *campaigns: Campaign,
+    disk: Disk | None = None,
+    leases: tuple[Lease, ...] = (),
+    doors: Doors | None = None,
 ) -> AsyncIterator[Counter]:
     """The parts behind the doors, on a journal in `folder`."""
     till = TestTill(folder / "journal", FAST, disk)
@@ -173,13 +180,29 @@ async def counter(
     )
     baskets = BasketCounter(capture, Baskets(till.clock, os.urandom), board, telling.events, till.clock)
     desk = Desk(capture, baskets, board, telling.events, till_id=till_id, reports=reporter)
+    payloads = Payloads(desk, doors or Doors(), currency="USD")
     flow = UploadFlow(journal, telling.events, link, lambda: 0.5, FAST, letters)
     queue = QueueDesk(flow, journal, letters, telling.events, lambda: None)
     try:
         yield Counter(
-            telling, till, till.clock, journal, edge, board, link, desk, baskets, reporter, shown, letters, flow, queue
+            telling,
+            till,
+            till.clock,
+            journal,
+            edge,
+            board,
+            link,
+            desk,
+            baskets,
+            payloads,
+            reporter,
+            shown,
+            letters,
+            flow,
+            queue,
         )
     finally:
+        payloads.close()
         await journal.close()
 
 

@@ -30,7 +30,9 @@ from .events import Events, JournalEvents, json_logger
 from .folder import Folder, Identity, write_private
 from .hooks.counter import Counter
 from .hooks.crowd import Caps
+from .hooks.drop import DropDoor
 from .hooks.http import HttpDoor
+from .hooks.payloads import Payloads
 from .hooks.requests import Desk
 from .hooks.socket import SocketDoor
 from .housekeeping import Housekeeping, keep_running
@@ -103,6 +105,7 @@ class _Core:
     reporter: Reporter
     counter: Counter
     desk: Desk
+    payloads: Payloads
     letters: Letters
     aftermath: Aftermath
 
@@ -157,6 +160,8 @@ async def _core(stack: AsyncExitStack, folder: Folder, identity: Identity, confi
     )
     counter = Counter(capture, Baskets(world.clock, world.randomness), board, events, world.clock)
     desk = Desk(capture, counter, board, events, till_id=identity.till_id, reports=reporter)
+    payloads = Payloads(desk, config.doors, currency=identity.currency)
+    stack.callback(payloads.close)
     return _Core(
         folder,
         identity,
@@ -173,6 +178,7 @@ async def _core(stack: AsyncExitStack, folder: Folder, identity: Identity, confi
         reporter,
         counter,
         desk,
+        payloads,
         letters,
         Aftermath(journal, capture, runs, folder, events, found),
     )
@@ -336,6 +342,7 @@ async def _doors(stack: AsyncExitStack, core: _Core, queue: QueueDesk) -> int:
     world = core.world
     http = HttpDoor(
         core.desk,
+        core.payloads,
         Display(core.board),
         core.events,
         core.metrics,
@@ -346,7 +353,7 @@ async def _doors(stack: AsyncExitStack, core: _Core, queue: QueueDesk) -> int:
         gauges=core.reporter.gauges,
         caps=Caps(core.config.hook_connections, core.config.hook_request_s, core.config.hook_calls_s),
     )
-    socket = SocketDoor(core.desk, queue, core.events, world.clock, limits=DEFAULT)
+    socket = SocketDoor(core.desk, core.payloads, queue, core.events, world.clock, limits=DEFAULT)
     stack.push_async_callback(http.close)
     port = await http.open(core.config.hook_port)
     core.reporter.http_port = port
@@ -359,6 +366,11 @@ async def _doors(stack: AsyncExitStack, core: _Core, queue: QueueDesk) -> int:
     return port
 
 
+def _drops(core: _Core) -> list[DropDoor]:
+    """The doors that are looked at instead of knocked at."""
+    return [DropDoor(setting, core.payloads, core.events, core.world.clock) for setting in core.config.doors.drops]
+
+
 @asynccontextmanager
 async def _background(core: _Core, sync: _Sync) -> AsyncIterator[None]:
     runs = {
@@ -367,6 +379,7 @@ async def _background(core: _Core, sync: _Sync) -> AsyncIterator[None]:
         "acknowledgements": sync.housekeeping.keep_acknowledgements,
         "sweep": sync.housekeeping.sweep_for_ever,
         "aftermath": core.aftermath.run,
+        **{f"drop {number}": drop.run for number, drop in enumerate(_drops(core))},
     }
     tasks = [asyncio.create_task(keep_running(name, run, core.events), name=name) for name, run in runs.items()]
     try:

@@ -15,7 +15,7 @@ import msgspec
 
 from tillstream_protocol.codec import encode
 from tillstream_protocol.decisions import Decision
-from tillstream_protocol.errors import InvalidInput
+from tillstream_protocol.errors import InvalidInput, TooLarge
 from tillstream_protocol.events import (
     KIND_NUMBERS,
     BasketChanged,
@@ -41,6 +41,7 @@ from tillstream_protocol.facts import (
     sale_occasion_key,
 )
 from tillstream_protocol.framing import NO_TAG, Spend
+from tillstream_protocol.limits import DEFAULT, KIB
 from tillstream_protocol.redaction import cut_cards, cut_identifiers, cut_original
 from tillstream_protocol.transaction import Identifier, Transaction, check, idempotency_key, reconcile
 
@@ -52,6 +53,8 @@ REMEMBERED: Final = 1_000
 """How many recent records' decisions are kept, for POS systems that ask twice."""
 DISK_DEADLINE: Final = 2.0
 """Seconds after which a caller that waits for the disk is told that it has to do without."""
+MAX_ORIGINAL: Final = DEFAULT.record - 64 * KIB
+"""Bytes of a transaction and what it was read from; the rest of a record is for what the till decides on it."""
 _GOODS: Final = attrgetter("seq", "type", "sku", "gtin", "quantity", "amount", "void")
 """What of a line names nobody."""
 
@@ -152,6 +155,14 @@ class Capture:
             tag,
             self._checksum(content),
         )
+
+    def admit(self, given: Transaction, original: Original) -> None:
+        """Raise `InvalidInput` or `TooLarge` where `transaction` would for what was given; nothing is written."""
+        placed = self._place(given)
+        check(placed)
+        size = len(encode(placed)) + len(original.data)
+        if size > MAX_ORIGINAL:
+            raise TooLarge(f"{size} bytes, with the POS's own", field="body", limit=f"{MAX_ORIGINAL} bytes")
 
     def member_identified(self, given: MemberIdentified, basket: bytes | None = None) -> Captured:
         """Capture that somebody was identified. With an event id, a repeat is answered as one. `basket` is a key.

@@ -1,7 +1,8 @@
 """Settings: a TOML file, then the environment, then flags; the later wins.
 
 Each setting has one name (`hook.port`), which is its place in the TOML file, and gives its environment variable
-(`TILLSTREAM_HOOK_PORT`) and flag (`--hook-port`).
+(`TILLSTREAM_HOOK_PORT`) and flag (`--hook-port`). Doors of which there may be several stand in the file alone: see
+`config_doors.py`.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from tillstream_protocol.errors import TillstreamError
+from tillstream_protocol.errors import InvalidInput, TillstreamError
+
+from .config_doors import Doors, take_doors
 
 DEFAULT_PORT: Final = 8710
 
@@ -52,6 +55,7 @@ class Config:
     0 captures until the disk is full."""
     log_level: str = "info"
     uvloop: bool = True
+    doors: Doors = field(default_factory=Doors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +153,8 @@ def load(
     """
     chosen: dict[str, object] = {}
     given = _from_file(file) if file is not None else {}
+    if file is not None:
+        chosen["doors"] = _doors(given, file)
     variables = os.environ if environment is None else environment
     for setting in _SETTINGS:
         if setting.name in given:
@@ -174,6 +180,14 @@ def _parse(setting: _Setting, value: object, where: str) -> object:
             field=setting.name,
             limit=setting.expects,
         ) from error
+
+
+def _doors(given: dict[str, object], file: Path) -> Doors:
+    try:
+        return take_doors(given, file.parent)
+    except InvalidInput as error:
+        message = f"{error.field} in {file}: {error.message}"
+        raise ConfigError(message, field=error.field, limit=error.limit, hint=error.hint) from error
 
 
 def _from_file(file: Path) -> dict[str, object]:

@@ -96,16 +96,21 @@ class Events:
             self._held_back(door, ration.turn(None))
         self._log.info("stopping", queued=queued)
 
-    def captured(self, door: str, kind: str, ack: str, *, repeat: bool, seconds: float) -> None:
-        """A hook call was answered with a record's name, after `seconds`."""
+    def captured(self, door: str, kind: str, ack: str, *, repeat: bool, seconds: float | None = None) -> None:
+        """A fact was captured; where that was a call of its own, it was answered in `seconds`."""
         metrics = self._metrics
         if repeat:
             metrics.repeats.inc()
         else:
             metrics.captures[door, kind, ack].inc()
         self.capture_trouble = ""
-        metrics.hook_seconds.observe(seconds)
-        self._latency.add(seconds)
+        if seconds is not None:
+            metrics.hook_seconds.observe(seconds)
+            self._latency.add(seconds)
+
+    def adapted(self, door: str, seconds: float) -> None:
+        """A payload in a POS's own format was read, and what it holds was captured, in `seconds`."""
+        self._metrics.payload_seconds.labels(door).observe(seconds)
 
     def weighed(self, seconds: float) -> None:
         """An open basket was answered after `seconds`; nothing was captured."""
@@ -135,6 +140,32 @@ class Events:
     def _held_back(self, door: str, lines: int) -> None:
         if lines:
             self._log.warning("hook_refusals_not_logged", door=door, calls=lines)
+
+    def dropped(self, outcome: str) -> None:
+        """A file of a watched folder was taken up; what became of it is one of `DROPS`."""
+        self._metrics.dropped(outcome)
+
+    def drop_refused(self, error: TillstreamError) -> None:
+        """A file could not be read as what it should be; it is in `error/`, with a report that names it."""
+        self._metrics.dropped("refused")
+        self.refused("drop", error)
+
+    def drop_unusable(self, error: TillstreamError) -> None:
+        """A watched folder cannot be read, or a file cannot leave it. It is tried again."""
+        self.last_error = error.code
+        self._log.error("drop_unusable", code=error.code, reason=error.message)
+
+    def drop_usable(self, folder: str) -> None:
+        """A watched folder that could not be used is read again, and every file in it."""
+        self._log.info("drop_usable", folder=folder)
+
+    def drop_left_alone(self, folder: str, name: str) -> None:
+        """Something in a watched folder is no regular file."""
+        self._log.warning("drop_left_alone", folder=folder, name=name)
+
+    def drop_open(self, folder: str) -> None:
+        """Every user of the machine may look into a watched folder, or write there."""
+        self._log.warning("drop_open_to_others", folder=folder)
 
     def disconnected(self, door: str) -> None:
         """A caller went away before its call was whole."""

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from tillstream_protocol.messages import HookLatency
 
-DOORS: Final = ("http", "socket")
+DOORS: Final = ("http", "socket", "drop", "printer")
 KINDS: Final = (
     "basket_changed",
     "member_identified",
@@ -45,6 +45,7 @@ REFUSALS: Final = (
     "unauthorized",
     "unsupported_media_type",
 )
+DROPS: Final = ("captured", "nothing", "refused", "repeat")
 UPLOADS: Final = ("acked", "authentication", "confused", "refused", "revoked", "too_large", "unavailable", "version")
 INCIDENTS: Final = ("damaged", "given_up", "lost", "set_aside", "sync_failed", "sync_stuck", "torn")
 LOSSES: Final = ("damaged_frame", "damaged_header", "missing_chunk", "power_cut", "torn_tail")
@@ -103,6 +104,15 @@ class AgentMetrics:
         self.hook_seconds = Histogram(
             "tillstream_agent_hook_seconds", "Time to answer a hook", registry=registry, buckets=_BUCKETS
         )
+        self.payload_seconds = Histogram(
+            "tillstream_agent_payload_seconds",
+            "Time to read a POS's own bytes and capture what they hold",
+            ("door",),
+            registry=registry,
+        )
+        for door in DOORS:
+            self.payload_seconds.labels(door)
+        self._drops = counter("drop_files", "Files of watched folders, by what became of them", ("outcome",), DROPS)
         self._batches = counter("sync_batches", "Batches sent, by outcome", ("outcome",), UPLOADS)
         self.acked_records = counter("acked_records", "Records that the server acknowledged")
         self.dead_letters = counter("dead_letters", "Records that the server could not take, and keeps")
@@ -136,6 +146,10 @@ class AgentMetrics:
     def refusal(self, reason: str) -> None:
         """Count a refused call; an unknown reason counts as `error`, so that labels stay few."""
         self._refusals.labels(reason if reason in REFUSALS else "error").inc()
+
+    def dropped(self, outcome: str) -> None:
+        """Count a file of a watched folder by its outcome, one of `DROPS`."""
+        self._drops.labels(outcome).inc()
 
     def batch(self, outcome: str) -> None:
         """Count a batch by its outcome, one of `UPLOADS`."""

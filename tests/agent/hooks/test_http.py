@@ -70,6 +70,7 @@ async def door_open(folder: Path, disk: Disk | None = None) -> AsyncIterator[Pos
     async with counter(folder, WELCOME, disk=disk) as behind:
         door = HttpDoor(
             behind.desk,
+            behind.payloads,
             Display(behind.board),
             behind.telling.events,
             behind.telling.metrics,
@@ -384,6 +385,7 @@ async def test_a_port_in_use_is_told_with_what_to_do(tmp_path: Path) -> None:
         async with counter(tmp_path) as behind:
             door = HttpDoor(
                 behind.desk,
+                behind.payloads,
                 Display(behind.board),
                 behind.telling.events,
                 behind.telling.metrics,

@@ -61,7 +61,7 @@ class Pos:
 @asynccontextmanager
 async def door_open(folder: Path, disk: Disk | None = None) -> AsyncIterator[Pos]:
     async with counter(folder, WELCOME, disk=disk) as behind:
-        door = SocketDoor(behind.desk, behind.queue, behind.telling.events, behind.clock, limits=SMALL)
+        door = SocketDoor(behind.desk, behind.payloads, behind.queue, behind.telling.events, behind.clock, limits=SMALL)
         await door.open(folder / "hook.sock")
         reader, writer = await asyncio.open_unix_connection(folder / "hook.sock")
         try:
@@ -249,7 +249,7 @@ async def test_the_socket_is_the_users_alone_and_replaces_a_left_one(tmp_path: P
 
 async def test_a_path_that_no_socket_can_have_is_told_of(tmp_path: Path) -> None:
     async with counter(tmp_path) as behind:
-        door = SocketDoor(behind.desk, behind.queue, behind.telling.events, behind.clock, limits=SMALL)
+        door = SocketDoor(behind.desk, behind.payloads, behind.queue, behind.telling.events, behind.clock, limits=SMALL)
         with pytest.raises(StateError, match="too long"):
             await door.open(tmp_path / ("x" * 120))
         with pytest.raises(StateError, match="cannot be opened"):

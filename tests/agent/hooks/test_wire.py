@@ -76,6 +76,7 @@ async def wire(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> AsyncIterato
     async with counter(tmp_path, WELCOME) as behind:
         door = HttpDoor(
             behind.desk,
+            behind.payloads,
             Display(behind.board),
             behind.telling.events,
             behind.telling.metrics,

@@ -19,7 +19,15 @@ from msgspec.structs import replace
 from tillstream_protocol.codec import encode
 from tillstream_protocol.decisions import Decision
 from tillstream_protocol.errors import InvalidInput, TillstreamError
-from tillstream_protocol.events import MemberIdentified, Observation, Persons, Remark, SurveyAnswer, WishListEntry
+from tillstream_protocol.events import (
+    MemberIdentified,
+    Observation,
+    Original,
+    Persons,
+    Remark,
+    SurveyAnswer,
+    WishListEntry,
+)
 from tillstream_protocol.facts import Goods
 from tillstream_protocol.limits import MAX_LINES, MAX_LONG_TEXT, MAX_SHORT
 from tillstream_protocol.transaction import Code, Count, Currency, Customer, Identifier, Line, Minor, Transaction
@@ -155,12 +163,12 @@ class Counter:
         who = remark.identifiers or basket.member
         return self._capture.remark(replace(remark, identifiers=who), basket.key)
 
-    def sold(self, sale: Transaction) -> Captured:
+    def sold(self, sale: Transaction, original: Original | None = None) -> Captured:
         """A sale, which closes the basket of the same id if there is one. Raises `InvalidInput` and `JournalError`."""
         basket = self._baskets.find(sale.pos_id)
         if basket is None or basket.ended:
-            return self._capture.transaction(sale)
-        captured = self._capture.transaction(sale, closes=basket.closing())
+            return self._capture.transaction(sale, original)
+        captured = self._capture.transaction(sale, original, closes=basket.closing())
         basket.state, basket.captured = "closed", captured
         return captured
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Protocol
 
 from tillstream_protocol.errors import TillstreamError
@@ -115,14 +115,14 @@ class Guard:
                 raise Unauthorized("this page opens with its link", field="token", hint=hint) from error
 
 
-def media_type(headers: Headers) -> str:
-    """`JSON` or `MSGPACK`. Raises `UnsupportedMedia`."""
+def media_type(headers: Headers, read: Collection[str] = (JSON, MSGPACK)) -> str:
+    """The body's type, one of those that are read here: none that a form can send. Raises `UnsupportedMedia`."""
     if headers.getall("Content-Encoding", []):
         raise UnsupportedMedia("encoded bodies are not read here", field="Content-Encoding", hint="send it plain")
     given = headers.getall("Content-Type", [])
     kind = given[0].partition(";")[0].strip().lower() if len(given) == 1 else ""
-    if kind not in (JSON, MSGPACK):
-        limit = f"{JSON} or {MSGPACK}"
+    if kind not in read:
+        limit = " or ".join(read)
         raise UnsupportedMedia("this content type is not read here", field="Content-Type", limit=limit)
     return kind
 

@@ -26,6 +26,7 @@ from .counter import BasketBody, SurveyBody, Taken
 from .crowd import Caps, Rates, TooManyCalls
 from .guard import DISPLAY_COOKIE, JSON, MSGPACK, Forbidden, Guard, Unauthorized, UnsupportedMedia, media_type
 from .guard import wants_msgpack as wants
+from .payloads import Payloads
 from .replies import Ack
 from .requests import Answer, Desk, Refusal, status_of
 from .wire import HEADERS, QuietRunner, not_http, vouch
@@ -77,6 +78,7 @@ class HttpDoor:
     def __init__(
         self,
         desk: Desk,
+        payloads: Payloads,
         display: Display,
         events: Events,
         metrics: AgentMetrics,
@@ -89,6 +91,7 @@ class HttpDoor:
         caps: Caps = Caps(),  # noqa: B008 (it is frozen)
     ) -> None:
         self._desk = desk
+        self._payloads = payloads
         self._display = display
         self._events = events
         self._metrics = metrics
@@ -141,6 +144,7 @@ class HttpDoor:
                 web.post("/v1/survey-answers", self._for_pos(self._take_survey_answer)),
                 web.post("/v1/wish-list", self._for_pos(self._take_wish)),
                 web.post("/v1/offers/{offer}/{answer:accepted|declined}", self._for_pos(self._take_answer)),
+                web.post("/v1/adapters/{name}", self._for_pos(self._take_payload)),
                 web.get("/v1/status", self._for_pos(self._give_status)),
                 web.get("/healthz", self._give_health),
                 web.get("/metrics", self._give_metrics),
@@ -269,6 +273,17 @@ class HttpDoor:
         answer = cast("Answer", request.match_info["answer"])
         captured = self._desk.answer(request.match_info["offer"], answer)
         return await self._replied("offer_answered", request, captured, ack, started)
+
+    async def _take_payload(self, request: web.Request) -> web.Response:
+        started = self._clock.monotonic()
+        ack, name = _ack(request), request.match_info["name"]
+        kind = media_type(request.headers, await self._payloads.media_types(name))
+        adapted = await self._payloads.take(name, await request.read(), ack, kind)
+        response = _respond(request, adapted.status, adapted)
+        for one in adapted.transactions:
+            self._events.captured("http", "transaction", ack, repeat=one.repeat)
+        self._events.adapted("http", self._clock.monotonic() - started)
+        return response
 
     async def _give_status(self, request: web.Request) -> web.Response:
         return _respond(request, 200, self._desk.status())

@@ -12,11 +12,11 @@ from msgspec import UNSET, Meta, Struct
 
 from tillstream_protocol.decisions import Trigger
 from tillstream_protocol.errors import ErrorBody, InvalidInput, TillstreamError, TooLarge
-from tillstream_protocol.events import MemberIdentified, Observation, OfferAnswered, WishListEntry
+from tillstream_protocol.events import MemberIdentified, Observation, OfferAnswered, Original, WishListEntry
 from tillstream_protocol.transaction import Transaction
 
 from ..baskets import StaleRevision
-from ..capture import Capture, Captured
+from ..capture import DISK_DEADLINE, Capture, Captured
 from ..display.board import REMEMBERED, Board
 from ..events import Events
 from ..journal import JournalError, JournalFull
@@ -30,6 +30,12 @@ Answer = Literal["accepted", "declined"]
 
 class UnknownOffer(TillstreamError):
     """An answer to an offer that this till does not know of."""
+
+    code = "not_found"
+
+
+class UnknownAdapter(TillstreamError):
+    """A payload for an adapter that there is not."""
 
     code = "not_found"
 
@@ -97,6 +103,14 @@ class WishCall(Struct, frozen=True, forbid_unknown_fields=True, tag_field="call"
     ack: Ack = "os"
 
 
+class AdapterCall(Struct, frozen=True, forbid_unknown_fields=True, tag_field="call", tag="adapters"):
+    """`POST /v1/adapters/{name}` on the socket: `body` are the POS's own bytes."""
+
+    name: Annotated[str, Meta(max_length=64)]
+    body: bytes
+    ack: Ack = "os"
+
+
 class StatusCall(Struct, frozen=True, forbid_unknown_fields=True, tag_field="call", tag="status"):
     """`GET /v1/status` on the socket."""
 
@@ -114,13 +128,14 @@ class QueueRetryCall(Struct, frozen=True, forbid_unknown_fields=True, tag_field=
 
 
 CaptureCall = TransactionCall | IdentifyCall | AnswerCall | BasketCall | ObservationCall | SurveyCall | WishCall
-Call = CaptureCall | StatusCall | QueueListCall | QueueRetryCall
+Call = CaptureCall | AdapterCall | StatusCall | QueueListCall | QueueRetryCall
 
 _STATUSES: Final[tuple[tuple[type[TillstreamError], int], ...]] = (
     (TooLarge, 413),
     (InvalidInput, 400),
     (UnknownOffer, 404),
     (StaleRevision, 409),
+    (UnknownAdapter, 404),
     (JournalFull, 507),
     (JournalError, 503),
 )
@@ -174,12 +189,19 @@ class Desk:
         self._answers: dict[bytes, tuple[Answer, Captured]] = {}
         self._settled: list[bytes] = []
 
-    def transaction(self, body: Transaction) -> Captured:
-        """Capture a transaction. Raises `InvalidInput` and `JournalError`."""
-        captured = self._counter.sold(body)
+    def transaction(self, body: Transaction, original: Original | None = None, *, at_hand: bool = True) -> Captured:
+        """Capture a transaction, and unless it is history, turn the page to it.
+
+        Raises `InvalidInput` and `JournalError`.
+        """
+        captured = self._counter.sold(body, original)
         if not captured.repeat:
-            self._occasion(captured, body.pos_id, "transaction")
+            self._occasion(captured, body.pos_id, "transaction", at_hand=at_hand)
         return captured
+
+    def admit(self, body: Transaction, original: Original) -> None:
+        """Raise `InvalidInput` for what `transaction` would not take, whatever the journal says."""
+        self._capture.admit(body, original)
 
     def identify(self, body: MemberIdentified) -> Captured:
         """Capture that a member was identified. Raises `InvalidInput` and `JournalError`."""
@@ -234,15 +256,16 @@ class Desk:
         name = done.name
         return Reply(self._till, name.epoch.hex(), name.seq, ack, effects if effects or always_effects else UNSET)
 
-    async def durable(self, done: Captured | Taken) -> None:
-        """Return when what was captured survives a power cut."""
+    async def durable(self, done: Captured | Taken, deadline: float = DISK_DEADLINE) -> None:
+        """Return when what was captured survives a power cut. Raises `NotOnDisk` after `deadline` seconds."""
         captured = done.captured if isinstance(done, Taken) else done
         if captured is not None:
-            await self._capture.durable(captured)
+            await self._capture.durable(captured, deadline)
 
-    def _occasion(self, captured: Captured, basket: str, trigger: Trigger) -> None:
+    def _occasion(self, captured: Captured, basket: str, trigger: Trigger, *, at_hand: bool = True) -> None:
         decisions = captured.decisions
-        self._board.begin((captured.name.epoch, captured.name.seq), basket, trigger, decisions)
+        if at_hand:
+            self._board.begin((captured.name.epoch, captured.name.seq), basket, trigger, decisions)
         if captured.redactions:
             self._events.redacted(captured.redactions)
         if decisions:

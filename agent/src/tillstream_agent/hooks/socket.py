@@ -1,6 +1,7 @@
 """The Unix-socket door: a stream of msgpack calls, one reply each, in order.
 
     call    {"call": "transactions" | "identify" | "answer" | "status", "ack": "os" | "disk", "body": {…}}
+            {"call": "adapters", "name": "odoo", "ack": "os" | "disk", "body": b"…"}
             {"call": "queue_list", "start": 0} or {"call": "queue_retry", "wanted": {…}}
     reply   {"status": 201, "body": {…}}  or  {"status": 400, "error": {…}}
 
@@ -32,8 +33,10 @@ from ..journal import JournalError
 from ..queue import Page, Retried
 from ..status import Status
 from .counter import BasketReply, Taken
+from .payloads import Adapted, Payloads
 from .replies import Ack, Reply
 from .requests import (
+    AdapterCall,
     AnswerCall,
     BasketCall,
     Call,
@@ -60,7 +63,7 @@ class SocketReply(Struct, frozen=True):
     """One reply: `body` or `error`."""
 
     status: int
-    body: Reply | BasketReply | Status | Page | Retried | UnsetType = UNSET
+    body: Reply | BasketReply | Adapted | Status | Page | Retried | UnsetType = UNSET
     error: ErrorBody | UnsetType = UNSET
 
 
@@ -104,8 +107,11 @@ class Borders:
 class SocketDoor:
     """Listens on the socket file."""
 
-    def __init__(self, desk: Desk, queue: QueueCalls, events: Events, clock: Clock, *, limits: Limits) -> None:
+    def __init__(
+        self, desk: Desk, payloads: Payloads, queue: QueueCalls, events: Events, clock: Clock, *, limits: Limits
+    ) -> None:
         self.desk = desk
+        self.payloads = payloads
         self.queue = queue
         self.events = events
         self.clock = clock
@@ -218,12 +224,14 @@ class Connection(asyncio.Protocol):
             if isinstance(call, StatusCall | QueueListCall | QueueRetryCall):
                 self._send(SocketReply(200, self._report(call)))
                 return
+            if isinstance(call, AdapterCall):
+                self._busy = asyncio.get_running_loop().create_task(self._reply_when_adapted(call, started))
+                return
             captured = self._capture(call)
         except TillstreamError as error:
             self._send(self._refusal(error))
         except Exception as error:  # noqa: BLE001 (the border of the process: a defect must not end the door)
-            door.events.crashed("socket", error)
-            self._send(SocketReply(500, error=TillstreamError("the agent failed on this call").body()))
+            self._send(self._crashed(error))
         else:
             if call.ack == "disk":
                 self._busy = asyncio.get_running_loop().create_task(self._reply_when_durable(call, captured, started))
@@ -258,6 +266,26 @@ class Connection(asyncio.Protocol):
         finally:
             self._busy = None
         self._answer_waiting()
+
+    async def _reply_when_adapted(self, call: AdapterCall, started: float) -> None:
+        door = self._door
+        try:
+            adapted = await door.payloads.take(call.name, call.body, call.ack)
+            self._send(SocketReply(adapted.status, adapted))
+            for one in adapted.transactions:
+                door.events.captured("socket", "transaction", call.ack, repeat=one.repeat)
+            door.events.adapted("socket", door.clock.monotonic() - started)
+        except TillstreamError as error:
+            self._send(self._refusal(error))
+        except Exception as error:  # noqa: BLE001 (the border of the process: a defect must not end the door)
+            self._send(self._crashed(error))
+        finally:
+            self._busy = None
+        self._answer_waiting()
+
+    def _crashed(self, error: Exception) -> SocketReply:
+        self._door.events.crashed("socket", error)
+        return SocketReply(500, error=TillstreamError("the agent failed on this call").body())
 
     def _reply(self, call: CaptureCall, done: Captured | Taken, started: float) -> None:
         ack: Ack = call.ack

@@ -63,6 +63,8 @@ class Adapter:
     media_type: str
     read: Callable[[bytes, Setting], list[Reading]]
     tried: str = ""
+    also: tuple[str, ...] = ()
+    """Other media types that the format goes by; none that the form of a web page can send."""
 
     def source(self, system: str, version: str = "") -> Source:
         """The source of what it reads."""

@@ -132,4 +132,5 @@ ADAPTER: Final = Adapter(
     "application/xml",
     read,
     tried="the five samples of the Swedish digital receipt standard",
+    also=("text/xml",),
 )

@@ -43,7 +43,7 @@ def read(data: bytes, setting: Setting) -> list[Reading]:
     ]
 
 
-ADAPTER: Final = Adapter("mapping", "1", "application/octet-stream", read)
+ADAPTER: Final = Adapter("mapping", "1", "application/octet-stream", read, also=("application/json", "text/csv"))
 
 
 class _Reader:

@@ -377,4 +377,4 @@ def _flag(owner: Element, name: str) -> bool:
     raise InvalidInput(f"{shown(flag.attributes['value'])} is no flag", field=flag.place, limit="yes or no")
 
 
-ADAPTER: Final = Adapter("naxml", "1", "application/xml", read, tried="")
+ADAPTER: Final = Adapter("naxml", "1", "application/xml", read, also=("text/xml",))

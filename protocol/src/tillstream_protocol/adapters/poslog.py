@@ -224,4 +224,5 @@ ADAPTER: Final = Adapter(
     "application/xml",
     read,
     tried="NCR ACS, POSLog 2.1: a small file, and a day's of 51 transactions. Version 6 not yet",
+    also=("text/xml",),
 )
