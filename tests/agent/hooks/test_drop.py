@@ -43,7 +43,7 @@ class Till:
         os.utime(temporary, ns=(at_ms * 1_000_000, at_ms * 1_000_000))
         return temporary.rename(self.folder / name)
 
-    async def looks(self, times: int = 2, seconds: float = 0.05) -> float:
+    async def looks(self, times: int = 2, seconds: float = 0.0625) -> float:
         """The door looks again and again; the pause after the last. Less time passes than a disk may take to answer."""
         for _ in range(times):
             pause = await self.door.round()
@@ -69,7 +69,7 @@ class Till:
 async def watching(folder: Path, disk: Disk | None = None, **about: Any) -> AsyncIterator[Till]:
     place = folder / "pos"
     place.mkdir(mode=0o700, exist_ok=True)
-    setting = replace(DropSetting(place, "woocommerce", settle_s=0.05), **about)
+    setting = replace(DropSetting(place, "woocommerce", settle_s=0.0625), **about)
     async with counter(folder, disk=disk) as behind:
         door = DropDoor(setting, behind.payloads, behind.telling.events, behind.clock, patience_s=0.2)
         yield Till(place, behind, door, disk if isinstance(disk, TroubledDisk) else None)
@@ -119,7 +119,7 @@ async def test_a_file_that_still_grows_is_left_alone(till: Till) -> None:
 
 
 async def test_settling_is_measured_by_time_and_not_by_looks(tmp_path: Path) -> None:
-    async with watching(tmp_path, settle_s=0.25) as till:
+    async with watching(tmp_path, settle_s=0.3125) as till:
         till.writes(ORDER)
         await till.looks(5)
         assert till.captured == 0
