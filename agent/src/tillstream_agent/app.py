@@ -359,11 +359,25 @@ async def _doors(stack: AsyncExitStack, core: _Core, queue: QueueDesk) -> int:
     core.reporter.http_port = port
     stack.push_async_callback(socket.close)
     await socket.open(core.folder.socket)
+    await _printers(stack, core)
     core.folder.port_file.unlink(missing_ok=True)
     stack.callback(core.folder.port_file.unlink, missing_ok=True)
     with suppress(OSError):  # a full disk has no room for it; the doors are open all the same, and `status` says where
         write_private(core.folder.port_file, f"{port}\n".encode())
     return port
+
+
+async def _printers(stack: AsyncExitStack, core: _Core) -> None:
+    """Open the printers' ports; what reads receipts is imported for them alone."""
+    doors = core.config.doors
+    for setting in doors.printers:
+        from .hooks.printer import PrinterPort
+
+        reading = doors.reading(setting.adapter)
+        dialect = str(reading.setting.options.get("dialect", "")) if reading is not None else ""
+        port = PrinterPort(setting, core.payloads, core.events, core.world.clock, dialect=dialect)
+        stack.push_async_callback(port.close)
+        await port.open()
 
 
 def _drops(core: _Core) -> list[DropDoor]:

@@ -167,6 +167,30 @@ class Events:
         """Every user of the machine may look into a watched folder, or write there."""
         self._log.warning("drop_open_to_others", folder=folder)
 
+    def printed(self, outcome: str) -> None:
+        """A print job is over; what became of its copy is one of `PRINTS`."""
+        self._metrics.printed(outcome)
+        if outcome == "lost":
+            self.last_error = "print_job_lost"
+            self._log.error("print_job_lost")
+
+    def print_refused(self, error: TillstreamError) -> None:
+        """A print job could not be looked through, or what it holds cannot be captured."""
+        self._metrics.printed("refused")
+        self.refused("printer", error)
+
+    def print_connection(self, outcome: str) -> None:
+        """A connection to a printer's port is over, or was not taken; one of `PRINT_CONNECTIONS`."""
+        self._metrics.print_connection(outcome)
+
+    def printer_gone(self, printer: str, reason: str) -> None:
+        """A printer cannot be reached, or broke off: the POS is told so, and its receipts are captured all the same."""
+        self._log.warning("printer_gone", printer=printer, reason=reason)
+
+    def printer_back(self, printer: str) -> None:
+        """A printer that was gone was reached again."""
+        self._log.info("printer_back", printer=printer)
+
     def disconnected(self, door: str) -> None:
         """A caller went away before its call was whole."""
         self._metrics.refusal("disconnected")

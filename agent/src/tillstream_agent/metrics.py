@@ -46,6 +46,8 @@ REFUSALS: Final = (
     "unsupported_media_type",
 )
 DROPS: Final = ("captured", "nothing", "refused", "repeat")
+PRINTS: Final = ("captured", "lost", "nothing", "refused", "repeat")
+PRINT_CONNECTIONS: Final = ("forwarded", "printer_gone", "refused")
 UPLOADS: Final = ("acked", "authentication", "confused", "refused", "revoked", "too_large", "unavailable", "version")
 INCIDENTS: Final = ("damaged", "given_up", "lost", "set_aside", "sync_failed", "sync_stuck", "torn")
 LOSSES: Final = ("damaged_frame", "damaged_header", "missing_chunk", "power_cut", "torn_tail")
@@ -113,6 +115,10 @@ class AgentMetrics:
         for door in DOORS:
             self.payload_seconds.labels(door)
         self._drops = counter("drop_files", "Files of watched folders, by what became of them", ("outcome",), DROPS)
+        self._prints = counter("print_jobs", "Copies of print jobs, by what became of them", ("outcome",), PRINTS)
+        self._print_connections = counter(
+            "print_connections", "Connections to printer ports, by how they ended", ("outcome",), PRINT_CONNECTIONS
+        )
         self._batches = counter("sync_batches", "Batches sent, by outcome", ("outcome",), UPLOADS)
         self.acked_records = counter("acked_records", "Records that the server acknowledged")
         self.dead_letters = counter("dead_letters", "Records that the server could not take, and keeps")
@@ -150,6 +156,14 @@ class AgentMetrics:
     def dropped(self, outcome: str) -> None:
         """Count a file of a watched folder by its outcome, one of `DROPS`."""
         self._drops.labels(outcome).inc()
+
+    def printed(self, outcome: str) -> None:
+        """Count a print job's copy by its outcome, one of `PRINTS`."""
+        self._prints.labels(outcome).inc()
+
+    def print_connection(self, outcome: str) -> None:
+        """Count a connection to a printer's port by its end, one of `PRINT_CONNECTIONS`."""
+        self._print_connections.labels(outcome).inc()
 
     def batch(self, outcome: str) -> None:
         """Count a batch by its outcome, one of `UPLOADS`."""

@@ -73,6 +73,17 @@ class Printed:
     dialect: str
     unknown: set[str] = field(default_factory=set)
     lines: int = 0
+    cut: int = 0
+    """Where the bytes after the last whole cut command begin; 0 where nothing was cut."""
+
+
+CUTS: Final = re.compile(rb"\x1dV|\x1b[imd]")
+"""What begins every command that cuts. It may as well stand in an image, or mean something else."""
+
+
+def last_cut(data: bytes, *, dialect: str = "") -> int:
+    """How many bytes of a job that may go on lie before its last cut of the paper; 0 where there is none yet."""
+    return printed(data, {}, dialect=dialect).cut if CUTS.search(data) else 0
 
 
 def printed(data: bytes, pages: Mapping[int, str], *, first: str = "", dialect: str = "", double: str = "") -> Printed:
@@ -235,6 +246,8 @@ class _Printer:
     def cut(self, arguments: int) -> None:
         self._take(arguments)
         self._end_slip()
+        if self._at <= len(self._data):
+            self.result.cut = self._at
 
     def cut_gs(self) -> None:
         how = self._byte() or 0
