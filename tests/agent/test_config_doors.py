@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -128,3 +130,9 @@ def test_the_machines_zone_gives_the_same_instants_as_the_machine() -> None:
         assert when.tzname() == local.astimezone().tzname()
     assert (MACHINE.utcoffset(None), MACHINE.dst(None), MACHINE.tzname(None)) == (None, None, None)
     assert datetime(2026, 1, 1, tzinfo=UTC).astimezone(MACHINE).utcoffset() is not None
+
+
+def test_an_agent_starts_without_the_formats_that_it_does_not_use() -> None:
+    code = "import sys, tillstream_agent.cli; print(*[name for name in sys.modules if '.adapters.' in name])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert sorted(done.stdout.split()) == [f"tillstream_protocol.adapters.{name}" for name in ("base", "registry")]

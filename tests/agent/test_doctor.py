@@ -16,7 +16,8 @@ from support.tills import TestTill, TurnedClock
 from tillstream_agent import doctor
 from tillstream_agent.clock import SystemClock
 from tillstream_agent.config import Config
-from tillstream_agent.doctor import Doctor, Finding, findings_of
+from tillstream_agent.config_doors import Address, Doors, DropSetting, PrinterSetting
+from tillstream_agent.doctor import Doctor, Finding, findings_of, findings_of_doors
 from tillstream_agent.folder import Folder, write_private
 from tillstream_agent.inspection import read_stopped
 from tillstream_agent.status import QueueStatus, Status
@@ -242,3 +243,38 @@ async def test_slow_hooks_and_an_old_queue_are_problems(practice: Practice) -> N
     assert details["dead letters"].startswith("3 records")
     quick = msgspec.structs.replace(status, hook=HookLatency(10, 20, 30, 4), queue=QueueStatus(0, 0, 0))
     assert {f.verdict for f in findings_of(quick)} == {"ok"}
+
+
+def found_of(folder: Path) -> Finding:
+    (finding,) = findings_of_doors(Doors(drops=(DropSetting(folder, "odoo"),)))
+    return finding
+
+
+def test_a_drop_folder_is_looked_over(tmp_path: Path) -> None:
+    folder = tmp_path / "pos"
+    assert "No such file" in found_of(folder).detail
+    folder.mkdir(mode=0o700)
+    (folder / "a.json").write_bytes(b"{}")
+    assert (found_of(folder).verdict, found_of(folder).detail) == ("ok", f"{folder}: 1 files wait")
+    (folder / "link").symlink_to(tmp_path)
+    assert "link" in found_of(folder).detail
+    folder.chmod(0o755)
+    assert "open to every user" in found_of(folder).detail
+    (folder / "error").mkdir()
+    for name in ("bad.json", "bad.json.error.json"):
+        (folder / "error" / name).touch()
+    assert found_of(folder).detail.endswith("1 in error/: bad.json")
+    assert {found_of(folder).verdict, found_of(folder).check} == {"problem", "drop folder"}
+
+
+def test_a_printers_port_on_the_network_is_a_problem() -> None:
+    here = PrinterSetting(Address("10.0.0.9", 9100))
+    open_to_all = PrinterSetting(Address("10.0.0.9", 9100), Address("0.0.0.0", 9100))
+    first, second = findings_of_doors(Doors(printers=(here, open_to_all)))
+    assert (first.verdict, second.verdict) == ("ok", "problem")
+    assert "0.0.0.0:9100" in second.detail
+
+
+async def test_the_doors_are_among_what_the_doctor_looks_over(practice: Practice, tmp_path: Path) -> None:
+    settings = Config(sync_timeout_s=2, doors=Doors(drops=(DropSetting(tmp_path / "none", "odoo"),)))
+    await practice.problem("drop folder", Doctor(practice.folder, settings, SystemClock(), os.urandom))

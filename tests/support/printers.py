@@ -92,7 +92,8 @@ async def printing() -> AsyncIterator[FakePrinter]:
         task = asyncio.current_task()
         assert task is not None
         tasks.add(task)
-        await printer.serve(reader, writer)
+        with suppress(asyncio.CancelledError):
+            await printer.serve(reader, writer)
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0, limit=4096)
     printer.port = server.sockets[0].getsockname()[1]
@@ -105,3 +106,10 @@ async def printing() -> AsyncIterator[FakePrinter]:
         await asyncio.gather(*tasks, return_exceptions=True)
         printer.breaks_off()
         await asyncio.sleep(0)
+
+
+def unused_port() -> int:
+    """A port on which nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +22,9 @@ from tillstream_protocol.versions import PROTOCOL
 
 from .clock import MAX_SKEW_MS, Clock
 from .config import Config
+from .config_doors import Doors, DropSetting
 from .folder import Folder, Identity, NotEnrolled
+from .hooks.drop_folder import DropFolder, printable
 from .inspection import ask, read_stopped
 from .status import Status, damaged_files, disk_free
 from .sync.transport import Transport, server_address, tls_context
@@ -33,6 +36,7 @@ MAX_SYNC_S: Final = 0.1
 MAX_HOOK_US: Final = 20_000
 MAX_QUEUE_AGE_MS: Final = 3_600_000
 _ROUNDS: Final = 5
+_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 _BESIDE: Final = ("-wal", "-shm")
 
 TROUBLES: Final[dict[str, tuple[str, str]]] = {
@@ -100,6 +104,7 @@ class Doctor:
         findings = [self._identity(identity), self._permissions(), self._disk_space(), await self._disk_speed()]
         journal = await asyncio.to_thread(self._journal)
         findings += [journal, self._state(), *await self._server(identity)]
+        findings += await asyncio.to_thread(lambda: list(findings_of_doors(self.config.doors)))
         return findings + await self._agent()
 
     def _identity(self, identity: Identity) -> Finding:
@@ -284,6 +289,45 @@ def findings_of(status: Status) -> Iterator[Finding]:
     yield _queue(status)
     if status.dead_letters:
         yield _ok("dead letters", f"{status.dead_letters} records that the server keeps and could not take")
+
+
+def findings_of_doors(doors: Doors) -> Iterator[Finding]:
+    """What the folders and ports that the settings name give away from outside."""
+    for drop in doors.drops:
+        try:
+            yield _drop(drop)
+        except OSError as error:
+            fix = "make it, and let the agent's user read, write and enter it"
+            yield _problem(
+                "drop folder", f"{drop.folder}: {error.strerror}", "it is not there, or not ours to use", fix
+            )
+    for printer in doors.printers:
+        if printer.listen.host not in _LOOPBACK:
+            fix = "listen on 127.0.0.1, or have a firewall let nobody but the POS in"
+            detail = f"whoever reaches {printer.listen} can print and report sales"
+            yield _problem("printer port", detail, "[[printer]] listen is an address on the network", fix)
+        else:
+            yield _ok("printer port", f"{printer.listen}, to {printer.to}")
+
+
+def _drop(drop: DropSetting) -> Finding:
+    folder = DropFolder(drop.folder, drop.pattern)
+    look, where = folder.look(), str(drop.folder)
+    if not os.access(drop.folder, os.R_OK | os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    refused = folder.refused()
+    if refused:
+        fix = "see the .error.json beside each; set the adapter right, and move the files back"
+        return _problem(
+            "drop folder", f"{where}: {len(refused)} in error/: {_some(refused)}", "not as the adapter reads", fix
+        )
+    if look.open_to_others:
+        fix = f"chmod o= {where}, and give the POS's user and the agent's a group in common"
+        return _problem("drop folder", f"{where} is open to every user", "anybody can read or forge sales there", fix)
+    if look.odd:
+        detail = f"{where}: left alone, as they are no files: {_some([printable(name) for name in look.odd])}"
+        return _problem("drop folder", detail, "links and folders are not followed", "remove them")
+    return _ok("drop folder", f"{where}: {len(look.files)} files wait")
 
 
 def _queue(status: Status) -> Finding:

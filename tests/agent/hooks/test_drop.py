@@ -336,3 +336,20 @@ async def test_a_folder_that_others_may_look_into_is_warned_of_once(till: Till) 
     till.folder.chmod(0o777)
     await till.looks(3)
     assert till.said().count("drop_open_to_others") == 1
+
+
+async def test_what_was_captured_and_not_removed_is_a_repeat_for_the_next_door(
+    till: Till, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as killed:
+        killed.setattr(DropDoor, "_leave", stands_still)
+        till.writes(ORDER)
+        await till.looks()
+        assert (till.captured, till.there()) == (1, ["order.json"])
+    setting = DropSetting(till.folder, "woocommerce", settle_s=0.0)
+    await DropDoor(setting, till.behind.payloads, till.behind.telling.events, till.behind.clock).round()
+    assert (till.captured, till.there(), till.counted("repeat")) == (1, [], 1)
+
+
+async def stands_still(*_: object, **__: object) -> None:
+    """Where the agent was killed."""

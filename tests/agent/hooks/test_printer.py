@@ -18,7 +18,7 @@ import pytest
 from support.agents import Counter, counter
 from support.disks import TroubledDisk
 from support.mangling import sample
-from support.printers import ASKS, READY, FakePrinter, printing
+from support.printers import ASKS, READY, FakePrinter, printing, unused_port
 from tillstream_agent.config_doors import Address, Doors, PrinterSetting
 from tillstream_agent.hooks import printer as printer_module
 from tillstream_agent.hooks.http import PortInUse
@@ -111,13 +111,6 @@ async def shop(
             yield Shop(behind, port, number, printer)
         finally:
             await port.close()
-
-
-def unused_port() -> int:
-    """A port on which nobody listens."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 @pytest.fixture

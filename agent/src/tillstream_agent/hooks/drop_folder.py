@@ -146,6 +146,13 @@ class DropFolder:
             leaving.rename(folder / name)
         return leaving is not None
 
+    def refused(self) -> list[str]:
+        """The names of what lies in `error/`, without the reports."""
+        with suppress(FileNotFoundError):
+            names = [printable(path.name) for path in (self.path / ERROR).iterdir()]
+            return sorted(name for name in names if not name.endswith(".error.json"))
+        return []
+
     def _is_meant(self, name: str) -> bool:
         if name.startswith(".") or name.lower().endswith(UNFINISHED) or name in (DONE, ERROR):
             return False
