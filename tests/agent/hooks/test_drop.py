@@ -248,6 +248,21 @@ async def test_a_disk_that_does_not_confirm_leaves_the_file_and_captures_it_once
         assert (till.captured, till.there()) == (1, [])
 
 
+@pytest.mark.parametrize("inner", [drop_folder.LEAVING, "done", "error"])
+async def test_a_link_in_the_place_of_an_inner_folder_leads_nowhere(tmp_path: Path, inner: str) -> None:
+    private = tmp_path / "private"
+    private.mkdir()
+    (private / "identity.json").write_bytes(ORDER)
+    async with watching(tmp_path, keep=True) as till:
+        (till.folder / inner).symlink_to(private)
+        till.writes(ORDER, "good.json")
+        till.writes(b"{", "bad.json")
+        await till.looks(4)
+        assert [path.name for path in private.iterdir()] == ["identity.json"]
+        assert till.captured <= 1
+        assert "drop_unusable" in till.said()
+
+
 async def test_a_file_that_the_pos_replaces_in_the_last_moment_is_read_too(till: Till) -> None:
     folder = drop_folder.DropFolder(till.folder, "*")
     till.writes(ORDER)

@@ -97,14 +97,14 @@ class DropDoor:
         try:
             await self._take_up(file)
         except OSError as error:
-            return f"{printable(str(file.path))}: {error.strerror or error}"
+            return f"{self._setting.folder}/{printable(file.place)}: {error.strerror or error}"
         return ""
 
     def _settled(self, look: Look) -> list[Dropped]:
         now, seen = self._clock.monotonic(), {}
         settled = []
         for file in look.files:
-            key = str(file.path)
+            key = file.place
             shape, since = self._seen.get(key, (None, now))
             if shape != file.shape:
                 since = now
@@ -117,7 +117,7 @@ class DropDoor:
 
     async def _take_up(self, file: Dropped) -> None:
         """Capture a file, and have it leave. Raises `JournalError` or `OSError`: then it stays."""
-        key = str(file.path)
+        key = file.place
         if self._captured.get(key) == file.shape:
             await self._leave(file, kept=self._setting.keep)
             return
@@ -152,7 +152,7 @@ class DropDoor:
     async def _leave(self, file: Dropped, *, kept: bool) -> None:
         """What was sealed is removed; what was not, because it sells nothing, is kept."""
         await _in_thread(self._folder.keep if kept else self._folder.remove, file)
-        self._captured.pop(str(file.path), None)
+        self._captured.pop(file.place, None)
 
     async def _refuse(self, file: Dropped, error: TillstreamError) -> None:
         report = Report(printable(file.name), self._setting.adapter, error.body())

@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -27,11 +27,10 @@ import msgspec
 from tillstream_protocol.adapters.base import MAX_PAYLOAD
 from tillstream_protocol.errors import ErrorBody, TooLarge
 
-from ..folder import write_private
-
 LEAVING: Final = ".tillstream"
 DONE: Final = "done"
 ERROR: Final = "error"
+REPORT: Final = ".error.json"
 MOST_FILES: Final = 5_000
 """Files that one look returns; the others have their turn when these are gone."""
 UNFINISHED: Final = (".tmp", ".part", ".partial", ".filepart", ".crdownload", "~")
@@ -57,11 +56,18 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """A file as it was seen. `name` is the one that the POS gave it."""
+    """A file as it was seen: where it lies, under which name, and what the POS called it."""
 
-    path: Path
+    inner: str
+    """The inner folder; empty for the watched one itself."""
+    entry: str
     name: str
     shape: Shape
+
+    @property
+    def place(self) -> str:
+        """Where it lies, from the watched folder on."""
+        return f"{self.inner}/{self.entry}" if self.inner else self.entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +88,11 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class DropFolder:
-    """One watched folder. Every method may raise `OSError`."""
+    """One watched folder. Every method may raise `OSError`.
+
+    The POS's user may write here, and need not be trusted with more: folders are held open while they are used, so that
+    no link that is put in the place of one leads the agent to files of its own.
+    """
 
     def __init__(self, path: Path, pattern: str) -> None:
         self.path = path
@@ -90,26 +100,28 @@ class DropFolder:
 
     def look(self) -> Look:
         """What is there now."""
-        files, odd = list(self._leaving()), []
-        with os.scandir(self.path) as entries:
-            for entry in entries:
-                if not self._is_meant(entry.name):
-                    continue
-                with suppress(FileNotFoundError):  # it went meanwhile
-                    found = entry.stat(follow_symlinks=False)
-                    if stat.S_ISREG(found.st_mode):
-                        files.append(Dropped(self.path / entry.name, entry.name, Shape.of(found)))
-                    else:
-                        odd.append(entry.name)
-                if len(files) >= MOST_FILES:
-                    break
-        files.sort(key=lambda file: (file.shape.mtime_ns, file.name))
-        return Look(tuple(files), tuple(sorted(odd)), bool(self.path.stat().st_mode & OTHERS))
+        with self._opened() as folder:
+            files, odd = list(self._leaving()), []
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if not self._is_meant(entry.name):
+                        continue
+                    with suppress(FileNotFoundError):  # it went meanwhile
+                        found = entry.stat(follow_symlinks=False)
+                        if stat.S_ISREG(found.st_mode):
+                            files.append(Dropped("", entry.name, entry.name, Shape.of(found)))
+                        else:
+                            odd.append(entry.name)
+                    if len(files) >= MOST_FILES:
+                        break
+            files.sort(key=lambda file: (file.shape.mtime_ns, file.name))
+            return Look(tuple(files), tuple(sorted(odd)), bool(os.fstat(folder).st_mode & OTHERS))
 
     def read(self, file: Dropped) -> bytes | None:
         """A file's bytes; None if it is no longer what was seen. Raises `TooLarge`."""
         try:
-            handle = os.open(file.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            with self._opened(file.inner) as folder:
+                handle = os.open(file.entry, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
         except FileNotFoundError:
             return None
         with open(handle, "rb") as opened:  # noqa: PTH123 (a handle)
@@ -122,35 +134,34 @@ class DropFolder:
 
     def remove(self, file: Dropped) -> bool:
         """Remove a file; False if another lay in its place, which stays to be read."""
-        leaving = self._take(file)
-        if leaving is not None:
-            leaving.unlink(missing_ok=True)
-        return leaving is not None
+        with self._opened(LEAVING, make=True) as leaving:
+            taken = self._take(file, leaving)
+            if taken is not None:
+                os.unlink(taken, dir_fd=leaving)
+            return taken is not None
 
     def keep(self, file: Dropped) -> bool:
         """Move a file to `done/`; False if another lay in its place, which stays to be read."""
-        leaving = self._take(file)
-        if leaving is not None:
-            done = self._folder(DONE)
-            leaving.rename(done / _free_name(done, file.name))
-        return leaving is not None
+        with self._opened(LEAVING, make=True) as leaving, self._opened(DONE, make=True) as done:
+            taken = self._take(file, leaving)
+            if taken is not None:
+                os.rename(taken, _free_name(done, file.name), src_dir_fd=leaving, dst_dir_fd=done)
+            return taken is not None
 
     def set_aside(self, file: Dropped, report: Report) -> bool:
         """Move a file to `error/`, with the report beside it; False if another lay in its place."""
-        leaving = self._take(file)
-        if leaving is not None:
-            folder = self._folder(ERROR)
-            name = _free_name(folder, file.name)
-            content = msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
-            write_private(folder / f"{name}.error.json", content)
-            leaving.rename(folder / name)
-        return leaving is not None
+        with self._opened(LEAVING, make=True) as leaving, self._opened(ERROR, make=True) as error:
+            taken = self._take(file, leaving)
+            if taken is not None:
+                name = _free_name(error, file.name)
+                _write(error, f"{name}{REPORT}", msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+                os.rename(taken, name, src_dir_fd=leaving, dst_dir_fd=error)
+            return taken is not None
 
     def refused(self) -> list[str]:
         """The names of what lies in `error/`, without the reports."""
-        with suppress(FileNotFoundError):
-            names = [printable(path.name) for path in (self.path / ERROR).iterdir()]
-            return sorted(name for name in names if not name.endswith(".error.json"))
+        with suppress(FileNotFoundError), self._opened(ERROR) as error:
+            return sorted(printable(name) for name in os.listdir(error) if not name.endswith(REPORT))  # noqa: PTH208
         return []
 
     def _is_meant(self, name: str) -> bool:
@@ -159,30 +170,46 @@ class DropFolder:
         return fnmatchcase(name, self._pattern)
 
     def _leaving(self) -> Iterator[Dropped]:
-        with suppress(FileNotFoundError):
-            for path in (self.path / LEAVING).iterdir():
-                found = path.lstat()
+        with suppress(FileNotFoundError), self._opened(LEAVING) as leaving, os.scandir(leaving) as entries:
+            for entry in entries:
+                found = entry.stat(follow_symlinks=False)
                 if stat.S_ISREG(found.st_mode):
-                    yield Dropped(path, path.name.partition("-")[2] or path.name, Shape.of(found))
+                    yield Dropped(LEAVING, entry.name, entry.name.partition("-")[2] or entry.name, Shape.of(found))
 
-    def _take(self, file: Dropped) -> Path | None:
-        """A file's place on its way out, where nobody else looks for it; None if it is not the one that was seen.
+    def _take(self, file: Dropped, leaving: int) -> str | None:
+        """A file's name on its way out, where nobody else looks for it; None if it is not the one that was seen."""
+        taken = file.entry
+        with suppress(FileNotFoundError):  # somebody else has removed it
+            if file.inner != LEAVING:
+                taken = f"{file.shape.inode:x}-{_cut(file.name)}"
+                with self._opened() as folder:
+                    os.rename(file.entry, taken, src_dir_fd=folder, dst_dir_fd=leaving)
+            if Shape.of(os.stat(taken, dir_fd=leaving, follow_symlinks=False)) == file.shape:
+                return taken
+        return None
 
-        What somebody else removed has left already: the place then leads nowhere.
-        """
-        if file.path.parent.name == LEAVING:
-            return file.path if Shape.of(file.path.lstat()) == file.shape else None
-        place = self._folder(LEAVING) / f"{file.shape.inode:x}-{_cut(file.name)}"
+    @contextmanager
+    def _opened(self, inner: str = "", *, make: bool = False) -> Iterator[int]:
+        """The watched folder, or one in it; a link in its place is not followed."""
+        place = self.path / inner
+        if make:
+            place.mkdir(mode=0o700, exist_ok=True)
+        handle = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (os.O_NOFOLLOW if inner else 0))
         try:
-            file.path.rename(place)
-        except FileNotFoundError:
-            return None
-        return place if Shape.of(place.lstat()) == file.shape else None
+            yield handle
+        finally:
+            os.close(handle)
 
-    def _folder(self, name: str) -> Path:
-        folder = self.path / name
-        folder.mkdir(mode=0o700, exist_ok=True)
-        return folder
+
+def _write(folder: int, name: str, content: bytes) -> None:
+    """Write a file of mode 0600 anew. What a killed agent left of one goes."""
+    with suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=folder)
+    handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
+    with open(handle, "wb") as opened:  # noqa: PTH123
+        opened.write(content)
+        opened.flush()
+        os.fsync(handle)
 
 
 def printable(name: str) -> str:
@@ -190,14 +217,22 @@ def printable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "replace")
 
 
-def _free_name(folder: Path, name: str) -> str:
-    """A name that nothing in the folder has yet."""
-    if not os.path.lexists(folder / name) and name == _cut(name):
+def _free_name(folder: int, name: str) -> str:
+    """A name that nothing in an open folder has yet."""
+    if name == _cut(name) and not _exists(folder, name):
         return name
     name, number = _cut(name), 1
-    while os.path.lexists(folder / f"{name}.{number}"):
+    while _exists(folder, f"{name}.{number}"):
         number += 1
     return f"{name}.{number}"
+
+
+def _exists(folder: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _cut(name: str) -> str:
