@@ -141,6 +141,17 @@ async def test_an_empty_file_is_not_finished(till: Till) -> None:
     assert till.there() == ["order.json"]
 
 
+@pytest.mark.parametrize("year_ms", [-86_400_000, 300_000_000_000_000])
+async def test_a_file_of_an_impossible_time_is_captured_all_the_same(till: Till, year_ms: int) -> None:
+    path = till.writes(ORDER)
+    try:
+        os.utime(path, ns=(year_ms * 1_000_000,) * 2)
+    except OSError as error:
+        pytest.skip(f"not possible on this file system: {error}")
+    await till.looks()
+    assert (till.captured, till.there("error")) == (1, [])
+
+
 async def test_what_is_no_file_is_left_alone_and_named_once(till: Till) -> None:
     secret = till.folder.parent / "secret"
     secret.write_bytes(ORDER)

@@ -430,6 +430,24 @@ async def test_what_was_read_when_the_agent_ends_is_captured(tmp_path: Path) -> 
         await closed(writer)
 
 
+async def test_what_was_read_when_the_agent_ends_is_printed_whole(tmp_path: Path) -> None:
+    async with printing() as printer, shop(tmp_path, printer) as here:
+        printer.jam()
+        _, writer = await here.connects()
+        job = receipt(1, cut=False) + os.urandom(100_000)
+        writer.write(job)
+        await writer.drain()
+        async with asyncio.timeout(5):
+            while not here.port._sessions or len(next(iter(here.port._sessions.values()))._copy) < len(job):
+                await asyncio.sleep(0.005)
+        closing = asyncio.create_task(here.port.close())
+        printer.unjam()
+        await closing
+        await printer.until(len(job))
+        await closed(writer)
+        assert printer.printed == job
+
+
 async def test_a_job_that_cannot_be_read_or_fails_holds_up_no_other(open_shop: Shop) -> None:
     def fails(data: bytes, setting: Setting) -> list[Any]:
         if b"crash" in data:

@@ -109,7 +109,7 @@ class DropDoor:
             if shape != file.shape:
                 since = now
             seen[key] = (file.shape, since)
-            if file.shape.size and now - since >= self._setting.settle_s:
+            if now - since >= self._setting.settle_s:
                 settled.append(file)
         self._seen = seen
         self._captured = {key: shape for key, shape in self._captured.items() if key in seen}

@@ -109,6 +109,8 @@ class DropFolder:
                     with suppress(FileNotFoundError):  # it went meanwhile
                         found = entry.stat(follow_symlinks=False)
                         if stat.S_ISREG(found.st_mode):
+                            if not found.st_size:
+                                continue
                             files.append(Dropped("", entry.name, entry.name, Shape.of(found)))
                         else:
                             odd.append(entry.name)

@@ -33,6 +33,8 @@ from .requests import Desk, UnknownAdapter
 
 ANY: Final = "application/octet-stream"
 _LARGE: Final = 1024 * 1024
+_LATEST_MS: Final = 253_370_764_800_000
+"""The year 9999. A file may claim to have been written later."""
 _BREATH: Final = 16
 """Transactions after which other callers have their turn."""
 _DURABLE_EVERY: Final = 512
@@ -156,7 +158,7 @@ class Payloads:
 
     def _setting(self, setting: Setting, received_ms: int | None) -> Setting:
         options: Mapping[str, object] = setting.options
-        if received_ms is not None:
+        if received_ms is not None and 0 <= received_ms < _LATEST_MS:
             received = datetime.fromtimestamp(received_ms / 1000, setting.zone)
             options = {"received": received.isoformat(timespec="milliseconds"), **options}
         return replace(setting, currency=setting.currency or self._currency, options=options)

@@ -36,6 +36,8 @@ HALF_CLOSED_S: Final = 30.0
 """How long one end may be silent after the other has said its last."""
 FLUSH_S: Final = 300.0
 """How long the printer may take over what a POS that has gone left for it."""
+SETTLE_S: Final = 2.0
+"""How long the printer may take over what was read for it when the agent ends."""
 _READ: Final = 64 * 1024
 _RESET: Final = struct.pack("ii", 1, 0)
 _HTTP: Final = re.compile(rb"[A-Z]{3,10} (?:/|\*|https?:)[^\s\x00-\x1f]*(?: HTTP/|$)")
@@ -72,12 +74,8 @@ class PrinterPort:
         """Take no more connections, end those that are open, and capture what they brought."""
         if self._server is not None:
             self._server.close()
-        tasks = list(self._sessions)
-        for task in tasks:
-            task.cancel()
-        for task in tasks:
-            with suppress(asyncio.CancelledError):
-                await task
+        await asyncio.gather(*(session.settle() for session in self._sessions.values()))
+        await _ended(list(self._sessions))
         if self._worker is not None:
             self._worker.cancel()
             with suppress(asyncio.CancelledError):
@@ -160,12 +158,20 @@ class _Session:
         finally:
             await _ended([*ways, self._connected])
 
+    async def settle(self) -> None:
+        """Give the printer a moment to take what was read for it: the agent ends."""
+        if self._to_printer is not None:
+            self._to_printer.transport.set_write_buffer_limits(high=0)
+            with suppress(TimeoutError, OSError):
+                async with asyncio.timeout(SETTLE_S):
+                    await self._to_printer.drain()
+
     def end(self) -> None:
-        """The connection is over: so is its job. What is still open is reset."""
+        """The connection is over: so is its job. A POS that still waits sees a failure, the printer an end."""
         self._job(self._copy.end())
-        for writer in (self._to_pos, self._to_printer):
-            if writer is not None:
-                _reset(writer)
+        _reset(self._to_pos)
+        if self._to_printer is not None:
+            self._to_printer.transport.abort()
 
     async def _connect(self) -> None:
         to = self._port.setting.to
