@@ -77,11 +77,13 @@ async def run(
         async with AsyncExitStack() as stack:
             core = await _core(stack, folder, identity, config, world)
             sync = await _sync(stack, core)
-            port = await _doors(stack, core, sync.queue)
+            payloads = Payloads(core.desk, config.doors, currency=identity.currency)
+            stack.callback(payloads.close)
+            port = await _doors(stack, core, payloads, sync.queue)
             core.events.started(version=__version__, port=port, queued=core.journal.queue().records)
             if started is not None:
                 started(port)
-            async with _background(core, sync):
+            async with _background(core, sync, payloads):
                 await stop.wait()
             core.events.stopping(queued=core.journal.queue().records)
 
@@ -105,7 +107,6 @@ class _Core:
     reporter: Reporter
     counter: Counter
     desk: Desk
-    payloads: Payloads
     letters: Letters
     aftermath: Aftermath
 
@@ -160,8 +161,6 @@ async def _core(stack: AsyncExitStack, folder: Folder, identity: Identity, confi
     )
     counter = Counter(capture, Baskets(world.clock, world.randomness), board, events, world.clock)
     desk = Desk(capture, counter, board, events, till_id=identity.till_id, reports=reporter)
-    payloads = Payloads(desk, config.doors, currency=identity.currency)
-    stack.callback(payloads.close)
     return _Core(
         folder,
         identity,
@@ -178,7 +177,6 @@ async def _core(stack: AsyncExitStack, folder: Folder, identity: Identity, confi
         reporter,
         counter,
         desk,
-        payloads,
         letters,
         Aftermath(journal, capture, runs, folder, events, found),
     )
@@ -337,12 +335,12 @@ def _channel(core: _Core, line: _Line, rewind: Rewind) -> PushChannel:
     )
 
 
-async def _doors(stack: AsyncExitStack, core: _Core, queue: QueueDesk) -> int:
+async def _doors(stack: AsyncExitStack, core: _Core, payloads: Payloads, queue: QueueDesk) -> int:
     """Open HTTP and the socket; closed first when the agent ends. Returns the HTTP port."""
     world = core.world
     http = HttpDoor(
         core.desk,
-        core.payloads,
+        payloads,
         Display(core.board),
         core.events,
         core.metrics,
@@ -353,13 +351,13 @@ async def _doors(stack: AsyncExitStack, core: _Core, queue: QueueDesk) -> int:
         gauges=core.reporter.gauges,
         caps=Caps(core.config.hook_connections, core.config.hook_request_s, core.config.hook_calls_s),
     )
-    socket = SocketDoor(core.desk, core.payloads, queue, core.events, world.clock, limits=DEFAULT)
+    socket = SocketDoor(core.desk, payloads, queue, core.events, world.clock, limits=DEFAULT)
     stack.push_async_callback(http.close)
     port = await http.open(core.config.hook_port)
     core.reporter.http_port = port
+    await _printers(stack, core, payloads)
     stack.push_async_callback(socket.close)
     await socket.open(core.folder.socket)
-    await _printers(stack, core)
     core.folder.port_file.unlink(missing_ok=True)
     stack.callback(core.folder.port_file.unlink, missing_ok=True)
     with suppress(OSError):  # a full disk has no room for it; the doors are open all the same, and `status` says where
@@ -367,7 +365,7 @@ async def _doors(stack: AsyncExitStack, core: _Core, queue: QueueDesk) -> int:
     return port
 
 
-async def _printers(stack: AsyncExitStack, core: _Core) -> None:
+async def _printers(stack: AsyncExitStack, core: _Core, payloads: Payloads) -> None:
     """Open the printers' ports; what reads receipts is imported for them alone."""
     doors = core.config.doors
     for setting in doors.printers:
@@ -375,25 +373,25 @@ async def _printers(stack: AsyncExitStack, core: _Core) -> None:
 
         reading = doors.reading(setting.adapter)
         dialect = str(reading.setting.options.get("dialect", "")) if reading is not None else ""
-        port = PrinterPort(setting, core.payloads, core.events, core.world.clock, dialect=dialect)
+        port = PrinterPort(setting, payloads, core.events, core.world.clock, dialect=dialect)
         stack.push_async_callback(port.close)
         await port.open()
 
 
-def _drops(core: _Core) -> list[DropDoor]:
+def _drops(core: _Core, payloads: Payloads) -> list[DropDoor]:
     """The doors that are looked at instead of knocked at."""
-    return [DropDoor(setting, core.payloads, core.events, core.world.clock) for setting in core.config.doors.drops]
+    return [DropDoor(setting, payloads, core.events, core.world.clock) for setting in core.config.doors.drops]
 
 
 @asynccontextmanager
-async def _background(core: _Core, sync: _Sync) -> AsyncIterator[None]:
+async def _background(core: _Core, sync: _Sync, payloads: Payloads) -> AsyncIterator[None]:
     runs = {
         "upload": sync.uploader.run,
         "push": sync.channel.run,
         "acknowledgements": sync.housekeeping.keep_acknowledgements,
         "sweep": sync.housekeeping.sweep_for_ever,
         "aftermath": core.aftermath.run,
-        **{f"drop {number}": drop.run for number, drop in enumerate(_drops(core))},
+        **{f"drop {number}": drop.run for number, drop in enumerate(_drops(core, payloads))},
     }
     tasks = [asyncio.create_task(keep_running(name, run, core.events), name=name) for name, run in runs.items()]
     try:
