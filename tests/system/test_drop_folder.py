@@ -13,7 +13,7 @@ import pytest
 
 from crash.proof import counts, held
 from crash.stand import Stand, standing
-from support.mangling import sample
+from support.golden import sample
 from support.mounts import empty, fill, mounting_refuses, small_disk
 from support.zygote import AGENT, SERVER, Zygote
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -83,7 +83,7 @@ async def run(
             core.events.started(version=__version__, port=port, queued=core.journal.queue().records)
             if started is not None:
                 started(port)
-            async with _background(core, sync, payloads):
+            async with _background(core, sync, _drops(core, payloads)):
                 await stop.wait()
             core.events.stopping(queued=core.journal.queue().records)
 
@@ -384,14 +384,14 @@ def _drops(core: _Core, payloads: Payloads) -> list[DropDoor]:
 
 
 @asynccontextmanager
-async def _background(core: _Core, sync: _Sync, payloads: Payloads) -> AsyncIterator[None]:
+async def _background(core: _Core, sync: _Sync, drops: Sequence[DropDoor] = ()) -> AsyncIterator[None]:
     runs = {
         "upload": sync.uploader.run,
         "push": sync.channel.run,
         "acknowledgements": sync.housekeeping.keep_acknowledgements,
         "sweep": sync.housekeeping.sweep_for_ever,
         "aftermath": core.aftermath.run,
-        **{f"drop {number}": drop.run for number, drop in enumerate(_drops(core, payloads))},
+        **{f"drop {number}": drop.run for number, drop in enumerate(drops)},
     }
     tasks = [asyncio.create_task(keep_running(name, run, core.events), name=name) for name, run in runs.items()]
     try:

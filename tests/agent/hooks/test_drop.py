@@ -15,7 +15,7 @@ import pytest
 
 from support.agents import NOW_MS, Counter, counter
 from support.disks import BROKEN, TroubledDisk
-from support.mangling import sample
+from support.golden import sample
 from tillstream_agent.config_doors import DropSetting
 from tillstream_agent.hooks import drop_folder
 from tillstream_agent.hooks.drop import DropDoor

@@ -18,7 +18,7 @@ import pytest
 
 from support.agents import Counter, counter
 from support.disks import BROKEN, TroubledDisk
-from support.mangling import sample
+from support.golden import sample
 from tillstream_agent.config_doors import AdapterSetting, Doors
 from tillstream_agent.display.stream import Display
 from tillstream_agent.hooks.http import HttpDoor

@@ -17,7 +17,7 @@ import pytest
 
 from support.agents import Counter, counter
 from support.disks import TroubledDisk
-from support.mangling import sample
+from support.golden import sample
 from support.printers import ASKS, READY, FakePrinter, printing, unused_port
 from tillstream_agent.config_doors import Address, Doors, PrinterSetting
 from tillstream_agent.hooks import printer as printer_module
@@ -189,17 +189,35 @@ async def test_a_receipt_that_is_not_cut_is_over_after_some_silence(tmp_path: Pa
         assert (here.counted("captured"), here.captured) == (2, 2)
 
 
-async def test_lines_that_are_printed_one_by_one_are_one_receipt(tmp_path: Path) -> None:
-    async with printing() as printer, shop(tmp_path, printer, idle_s=0.05) as here:
+async def test_lines_that_are_printed_one_by_one_are_one_receipt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with printing() as printer, shop(tmp_path, printer, idle_s=0.1) as here:
+        put, found = here.port.capture.put, []
+
+        def noted(job: bytes, sales: Any = None) -> None:
+            found.append((job, [sale.transaction.receipt for sale in sales or ()]))
+            put(job, sales)
+
+        monkeypatch.setattr(here.port.capture, "put", noted)
         _, writer = await here.connects()
         for line in receipt(1, cut=False).splitlines(keepends=True):
             writer.write(line)
-            if not line.startswith(b"TOTAL"):
-                await asyncio.sleep(0.1)
+            await asyncio.sleep(0.2)
         await here.captures(1)
         await closed(writer)
         await here.settles()
         assert here.captured == 1
+        assert (receipt(1, cut=False), ["1"]) in found
+
+
+async def test_a_receipt_without_a_date_that_is_not_cut_is_over_after_a_longer_silence(tmp_path: Path) -> None:
+    async with printing() as printer, shop(tmp_path, printer, idle_s=0.05) as here:
+        _, writer = await here.connects()
+        writer.write(b"Coffee    3.50\nTOTAL     3.50\nCash      3.50\n")
+        await here.captures(1)
+        await closed(writer)
+        await here.settles()
         assert here.counted("captured") == 1
 
 

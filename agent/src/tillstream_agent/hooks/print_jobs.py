@@ -108,10 +108,11 @@ class PrintCapture:
         self._done = asyncio.Event()
         self._done.set()
 
-    async def receipts(self, job: bytes) -> Sequence[Sale]:
-        """The receipts among the bytes of a job that may go on. What cannot be read has none."""
+    async def receipts(self, job: bytes, *, dated: bool) -> Sequence[Sale]:
+        """The receipts in a job that may go on, or only those with a date. What cannot be read has none."""
+        received_ms = None if dated else self._clock.now_ms()
         try:
-            return await self._payloads.read(self._adapter, job, received_ms=self._clock.now_ms())
+            return await self._payloads.read(self._adapter, job, received_ms=received_ms)
         except InvalidInput:
             return ()
 

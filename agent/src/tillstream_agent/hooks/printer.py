@@ -38,6 +38,8 @@ FLUSH_S: Final = 300.0
 """How long the printer may take over what a POS that has gone left for it."""
 SETTLE_S: Final = 2.0
 """How long the printer may take over what was read for it when the agent ends."""
+UNDATED: Final = 10
+"""How many times as long as a receipt with a date one without waits for more: its date may still be printed."""
 _READ: Final = 64 * 1024
 _RESET: Final = struct.pack("ii", 1, 0)
 _HTTP: Final = re.compile(rb"[A-Z]{3,10} (?:/|\*|https?:)[^\s\x00-\x1f]*(?: HTTP/|$)")
@@ -129,8 +131,8 @@ class _Session:
         self._connected = asyncio.create_task(self._connect())
         self._copy = JobCopy(dialect=port.dialect)
         self._one_ended = asyncio.Event()
-        self._tried = 0
-        """How many bytes of the copy were looked through for a receipt when it was silent."""
+        self._silences = 0
+        """How often the copy was looked through for a receipt since something came last."""
         self._first = True
 
     async def run(self) -> None:
@@ -206,13 +208,12 @@ class _Session:
         self._first = False
         self._copy.feed(data, self._port.clock.monotonic())
         self._job(await self._copy.cut())
-        self._tried = 0
+        self._silences = 0
 
     async def _heard(self) -> bytes:
         """What the POS sends next; nothing at its end, and also where it breaks off or has nothing more to say."""
         while True:
-            waits = self._port.setting.idle_s if len(self._copy) > self._tried else None
-            limit = HALF_CLOSED_S if self._one_ended.is_set() else waits
+            limit = HALF_CLOSED_S if self._one_ended.is_set() else self._patience()
             try:
                 async with asyncio.timeout(limit):
                     return await self._pos.read(_READ)
@@ -222,6 +223,12 @@ class _Session:
                 await self._silent()
             except OSError:
                 return b""
+
+    def _patience(self) -> float | None:
+        """How long the POS may be silent before its job is looked at; None where there is nothing to look at."""
+        if not len(self._copy) or self._silences > 1:
+            return None
+        return self._port.setting.idle_s * (UNDATED if self._silences else 1)
 
     async def _send_on(self, data: bytes) -> None:
         assert self._to_printer is not None
@@ -263,12 +270,10 @@ class _Session:
 
     async def _silent(self) -> None:
         """The POS has said nothing for a while: a receipt that is there so far is all of it."""
-        so_far = self._copy.so_far()
-        sales = await self._port.capture.receipts(so_far)
-        self._tried = len(so_far)
+        sales = await self._port.capture.receipts(self._copy.so_far(), dated=not self._silences)
+        self._silences += 1
         if sales:
             self._job(self._copy.end(), sales)
-            self._tried = 0
 
     async def _hear_out(self) -> None:
         """The printer is gone: read what the POS has sent, and sends now, so that the copy is whole."""
