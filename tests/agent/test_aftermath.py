@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from support.agents import SERVER, Telling, sale
-from support.disks import BROKEN, TroubledDisk
+from support.disks import BROKEN, FULL, TroubledDisk
 from support.tills import TestTill, crash
 from tillstream_agent.aftermath import EVERY_S, MARK, Aftermath, Runs
 from tillstream_agent.capture import Capture, Enrolment
@@ -254,7 +254,6 @@ async def test_a_run_that_ended_well_is_no_power_cut_behind_one_that_captured_no
     stand.folder.database.unlink()
     third = await stand.starts("tuesday")
     await third.aftermath.round()
-    assert third.journal.parent.epoch == first.journal.position.epoch
     assert third.losses() == []
     await third.ends()
 
@@ -476,3 +475,58 @@ async def test_a_former_key_stays_as_long_as_the_journal_holds_something_of_its_
     await run.aftermath.round()
     assert stand.folder.former_keys() == {}
     await run.ends()
+
+
+async def test_a_run_that_was_forgotten_as_safe_is_no_power_cut_though_it_has_no_footer(tmp_path: Path) -> None:
+    disk = TroubledDisk(tmp_path / "journal")
+    stand = Stand(Folder(tmp_path), TestTill(tmp_path / "journal", LIMITS, disk))
+    first = await stand.starts("monday")
+    await first.sells("1")
+    disk.trouble.write = FULL
+    await first.ends()
+    disk.trouble.write = None
+    second = await stand.starts("tuesday")
+    await second.aftermath.round()
+    assert second.losses() == []
+    await second.ends()
+
+
+@pytest.mark.parametrize("boot", ["monday", "tuesday"])
+async def test_damage_in_what_the_server_holds_is_no_power_cut_two_runs_later(stand: Stand, boot: str) -> None:
+    first = await stand.starts("monday")
+    await first.sells("1", "2", "3")
+    stand.till.drain(first.journal)
+    await first.is_killed()
+    path = stand.folder.path / "journal" / "0000000001.chunk"
+    data = bytearray(path.read_bytes())
+    data[FRAMES_START + 60] ^= 1
+    path.write_bytes(data)
+    second = await stand.starts("monday")
+    await second.aftermath.round()
+    assert second.losses() == []
+    await second.ends()
+    third = await stand.starts(boot)
+    await third.aftermath.round()
+    assert third.losses() == []
+    await third.ends()
+
+
+async def test_a_file_that_was_written_anew_late_is_no_power_cut_two_runs_later(tmp_path: Path) -> None:
+    disk = TroubledDisk(tmp_path / "journal")
+    stand = Stand(Folder(tmp_path), TestTill(tmp_path / "journal", LIMITS, disk))
+    first = await stand.starts("monday")
+    await first.sells("1")
+    await first.is_killed()
+    disk.trouble.sync_fails_of, disk.trouble.rename = "0000000001.chunk", FULL
+    second = await stand.starts("monday")
+    while not second.journal._inherited.doubtful:
+        await second.journal._syncer.sync_all()
+    disk.trouble.sync_fails_of = disk.trouble.rename = None
+    stand.till.clock.turn(5)
+    await second.journal._syncer.sync_all()
+    await second.aftermath.round()
+    await second.ends()
+    third = await stand.starts("tuesday")
+    await third.aftermath.round()
+    assert third.losses() == []
+    await third.ends()

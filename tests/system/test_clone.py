@@ -137,20 +137,6 @@ async def test_a_clone_is_noticed_loses_nothing_and_is_put_right_by_one_command(
     assert alarms(server) == {"forked"}
 
 
-async def test_a_clone_is_noticed_although_the_original_ran_and_captured_nothing_in_between(
-    server: Server, original: Folder, tmp_path: Path
-) -> None:
-    async with open_shop(original, "before"):
-        pass
-    clone = copied(original, tmp_path / "clone")
-    async with open_shop(original):
-        pass
-    async with open_shop(clone, "clone-1"), open_shop(original, "original-1"):
-        pass
-    assert alarms(server) == {"forked"}
-    assert await sold(server) == ["before", "clone-1", "original-1"]
-
-
 async def test_a_clone_that_never_reached_the_server_loses_nothing_either(
     server: Server, original: Folder, tmp_path: Path
 ) -> None:

@@ -68,11 +68,12 @@ class Runs:
         self._earlier = set(known) - self.cut
         parent = self.journal.parent
         unknown = parent.epoch != NO_EPOCH and parent.epoch not in known
-        if unknown and parent.seq and not self.journal.clean_end:
+        lost = unknown and not await self.state.remembers_runs()
+        if lost and parent.seq and not self.journal.clean_end:
             await self._look_beside(parent.epoch)
 
     async def _look_beside(self, epoch: bytes) -> None:
-        """An epoch ended badly, and the state knows nothing of it."""
+        """An epoch ended badly, and the state that knew of it is lost."""
         if self._marked() == self._line(epoch):
             self._earlier.add(epoch)
             await self.state.begin_run(epoch, self.boot or "")

@@ -209,6 +209,11 @@ class State:
         """Remember that an epoch is written to."""
         async with self._transaction() as db:
             await db.execute("insert or replace into run values (?, ?)", (epoch, boot))
+            await db.execute("insert or ignore into digest values ('runs', x'')")
+
+    async def remembers_runs(self) -> bool:
+        """Whether a run that is not remembered ended well: in a fresh file, nobody can tell."""
+        return bool(await self._rows("select 1 from digest where what = 'runs'"))
 
     async def end_runs(self, epochs: Sequence[bytes]) -> None:
         """Everything of these epochs is on the disk, or its loss is reported."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 
 from support.disks import BROKEN, FULL, TroubledDisk
 from support.tills import TestTill, crash
-from tillstream_agent.journal import Journal, JournalError, JournalFull, Name, Seen
+from tillstream_agent.journal import JournalError, JournalFull, Name, Seen
 from tillstream_protocol.errors import TooLarge
 from tillstream_protocol.framing import FRAMES_START, NO_EPOCH, ChunkHeader, Spend
 from tillstream_protocol.limits import DEFAULT
@@ -70,22 +69,6 @@ async def test_each_epoch_names_the_one_it_follows_and_how_many_records_that_had
     headers = [ChunkHeader.read(path.read_bytes()[:FRAMES_START])[0] for path in chunk_files(till)]
     assert (headers[0].parent, headers[0].parent_position) == (NO_EPOCH, 0)
     assert (headers[-1].parent, headers[-1].parent_position) == (epoch, 3)
-
-
-@pytest.mark.parametrize("ending", [Journal.close, crash])
-async def test_runs_that_capture_nothing_are_no_link_between_those_that_do(
-    till: TestTill, ending: Callable[[Journal], Awaitable[None]]
-) -> None:
-    """The header of an empty epoch never travels, so nobody could tell what it followed."""
-    first = await till.start()
-    first.append(b"x", kind=1)
-    epoch = first.position.epoch
-    await crash(first)
-    for _ in range(3):
-        await ending(await till.start())
-    last = await till.start()
-    assert last.parent == Name(epoch, 1)
-    await last.close()
 
 
 async def test_nothing_is_sent_before_it_is_synced(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from tillstream_agent.journal import FolderDisk
 from tillstream_agent.journal.chunks import Chunk
 from tillstream_agent.journal.damage import Damage, Evidence, Piece, find_losses
 from tillstream_agent.journal.headless import Headless, place_headless
-from tillstream_agent.journal.reading import Look
 from tillstream_agent.journal.recovery import Found, _Survey
 from tillstream_protocol.framing import NO_EPOCH
 from tillstream_protocol.messages import Range
@@ -83,10 +82,9 @@ def follows(
     lost: Sequence[Piece] = (),
     acked: Mapping[bytes, Sequence[Range]] | None = None,
     till: bytes | None = OURS,
-    looks: Sequence[Look] = (),
 ) -> tuple[bytes, int]:
     """The place that a new epoch of this till follows."""
-    survey = _Survey(FolderDisk(folder), Diary(), Found(chunks=chunks), acked or {}, None, [*looks])
+    survey = _Survey(FolderDisk(folder), Diary(), Found(chunks=chunks), acked or {}, None)
     survey._follow(till, lost)
     return survey.found.parent, survey.found.parent_position
 
@@ -121,49 +119,6 @@ def test_a_headless_file_that_is_newer_is_followed_and_an_older_one_is_not(tmp_p
 def test_with_nothing_but_a_headless_file_that_is_followed(tmp_path: Path) -> None:
     assert follows(tmp_path, [], [lost(1, B, 0)]) == (B, 0)
     assert follows(tmp_path, [], [lost(1, B, 0), lost(2, A, 4)]) == (A, 4)
-
-
-def test_an_epoch_that_never_held_a_record_is_followed_by_way_of_its_parent(tmp_path: Path) -> None:
-    first, empty, again = chunk(1, A, 0, 3), chunk(2, B, 0, 0, parent=A, at=5), chunk(3, X, 0, 0, parent=B)
-    assert follows(tmp_path, [first, empty]) == (A, 5), "as its header says"
-    assert follows(tmp_path, [empty]) == (A, 5), "wherever the parent's own files are by now"
-    assert follows(tmp_path, [first, empty, again]) == (A, 5), "however many there are"
-    assert follows(tmp_path, [chunk(1, A, 0, 8), empty]) == (A, 8), "or as far as it is here"
-    assert follows(tmp_path, [first, empty], acked={A: (Range(0, 6),)}) == (A, 7), "or as it was acknowledged"
-    assert follows(tmp_path, [chunk(1, A, 0, 0)]) == (NO_EPOCH, 0)
-
-
-def test_an_epoch_that_may_have_held_a_record_is_followed_itself(tmp_path: Path) -> None:
-    first, empty, later = chunk(1, A, 0, 3), chunk(2, B, 0, 0, parent=A, at=3), chunk(3, B, 4, 4, parent=A, at=3)
-    assert follows(tmp_path, [first, empty], acked={B: (Range(0, 0),)}) == (B, 1)
-    assert follows(tmp_path, [first, empty, later]) == (B, 4)
-    assert follows(tmp_path, [first, empty], looks=[Look(empty, tail=True)]) == (B, 0)
-    assert follows(tmp_path, [first, empty], looks=[Look(empty, gaps=True)]) == (B, 0)
-    assert follows(tmp_path, [first, empty], looks=[Look(first, tail=True, gaps=True), Look(empty)]) == (A, 3)
-    assert follows(tmp_path, [first, empty], [lost(3, B, 0)]) == (B, 0)
-
-
-def test_empty_epochs_that_name_each_other_end_the_search(tmp_path: Path) -> None:
-    assert follows(tmp_path, [chunk(1, A, 0, 0, parent=B), chunk(2, B, 0, 0, parent=A)]) == (B, 0)
-
-
-@pytest.mark.parametrize("closed", [True, False])
-def test_whether_the_end_is_clean_is_told_by_the_newest_file_of_what_is_followed(
-    tmp_path: Path, *, closed: bool
-) -> None:
-    older, first, empty = chunk(1, A, 0, 2), chunk(2, A, 2, 3), chunk(3, B, 0, 0, parent=A, at=3)
-    looks = [Look(older, footer=not closed), Look(first, footer=closed), Look(empty, footer=not closed)]
-    survey = _Survey(FolderDisk(tmp_path), Diary(), Found(chunks=[older, first, empty]), {}, None, looks)
-    survey._follow(OURS, [])
-    assert survey.found.parent == A
-    assert survey.found.clean_end is closed
-
-
-def test_what_is_followed_and_here_no_more_ended_well_as_far_as_anybody_knows(tmp_path: Path) -> None:
-    empty = chunk(3, B, 0, 0, parent=A, at=3)
-    survey = _Survey(FolderDisk(tmp_path), Diary(), Found(chunks=[empty]), {}, None, [Look(empty)])
-    survey._follow(OURS, [])
-    assert (survey.found.parent, survey.found.clean_end) == (A, True)
 
 
 def test_the_latest_position_that_a_later_epoch_names_is_the_end_of_the_one_before(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ class Inherited:
 
     async def _settle(self, chunk: Chunk) -> None:
         """Sync it, and then finish it: a footer is believed about the frames before it."""
-        safe: bool | None = True
+        safe: bool | None = chunk.number not in self._doubts  # what the server holds was synced, or sent in doubt
         if not chunk.done:
             safe = await self._sync(chunk)
             if safe is None:
@@ -192,6 +192,7 @@ class Inherited:
         if chunk.done or self._shelf.get(chunk.number) is None or await self._renew(chunk):
             self._doubts.clear(chunk.number)
             del self._doubtful[chunk.number]
+            self._unfinished.pop(chunk.number, None)
         else:
             self._doubtful[chunk.number] = self._doubtful.pop(chunk.number)  # the others have their turn
             self._renew_at = self._clock.monotonic() + RENEW_AFTER_S

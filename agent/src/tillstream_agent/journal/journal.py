@@ -245,7 +245,7 @@ class Journal:
 
     @property
     def clean_end(self) -> bool:
-        """Whether the newest chunk found of the parent had been closed, or there was none."""
+        """Whether the newest chunk found had been closed, or there was none."""
         return self._found.clean_end
 
     @property

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tillstream_protocol.framing import NO_EPOCH, ChunkHeader, DamagedChunk
+from tillstream_protocol.framing import NO_EPOCH, DamagedChunk
 from tillstream_protocol.messages import Range
 
 from .chunks import DAMAGED_SUFFIX, HIGHEST, SUFFIX, Chunk, file_number
@@ -24,7 +24,7 @@ class Found:
     """What the folder holds (`names` are its files), which place a new epoch follows, and what may be lost.
 
     `ends` tells of each epoch the number of its last chunk and the position after its last record on disk.
-    `clean_end` is whether the newest chunk of the epoch that is followed was closed, or is here no more.
+    `clean_end` is whether the newest chunk was closed by whoever wrote it.
     """
 
     names: list[str] = field(default_factory=list)
@@ -92,6 +92,7 @@ class _Survey:
         """Put together what the files say."""
         found = self.found
         found.chunks = [one.chunk for one in self.looks]
+        found.clean_end = not self.looks or self.looks[-1].footer
         untangle(self.disk, found.chunks)
         pieces = [one.piece() for one in self.looks]
         lost = [place_headless(one, found.chunks) for one in self.headless if not one.empty]
@@ -141,22 +142,6 @@ class _Survey:
             if piece.epoch != NO_EPOCH and (newest is None or piece.number > newest.number):
                 newest = piece
         if newest is not None:
-            found.parent, found.parent_position = newest.epoch, self._end(newest.epoch, newest.end)
-        self._step_over_empty({chunk.epoch: chunk.header for chunk in own}, {piece.epoch for piece in lost})
-        last = [one.footer for one in self.looks if one.chunk.epoch == found.parent]
-        found.clean_end = not last or last[-1]
-
-    def _step_over_empty(self, headers: dict[bytes, ChunkHeader], lost: Set[bytes]) -> None:
-        """An epoch that never held a record is followed by way of its own parent.
-
-        Its header never travels, so the server could not tell that two followers of it have a place in common.
-        """
-        found = self.found
-        hurt = {one.chunk.epoch for one in self.looks if one.tail or one.gaps} | lost
-        while found.parent_position == 0 and found.parent in headers and found.parent not in hurt:
-            header = headers.pop(found.parent)  # so that a circle ends
-            found.parent, found.parent_position = header.parent, self._end(header.parent, header.parent_position)
-
-    def _end(self, epoch: bytes, least: int) -> int:
-        """The position after the last record that is known of an epoch."""
-        return max(least, self.found.ends.get(epoch, (0, 0))[1], *(p.last + 1 for p in self.acked.get(epoch, ())))
+            known = [newest.end, found.ends.get(newest.epoch, (0, 0))[1]]
+            known.extend(part.last + 1 for part in self.acked.get(newest.epoch, ()))
+            found.parent, found.parent_position = newest.epoch, max(known)

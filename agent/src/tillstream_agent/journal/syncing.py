@@ -132,6 +132,10 @@ class Syncer:
         if self._again is not None:
             self._again.cancel()
         await self.sync_all()
+        if self._chain.open is not None:  # a sync failed, and what it left has a new home
+            self._chain.close()
+        if self._chain.closing:
+            await self.sync_all()
         while self._inherited.waiting:
             await self._inherited.step(self._patience)
         self._inherited.end()
@@ -147,8 +151,9 @@ class Syncer:
         await self._house()
         for target in list(self._chain.closing):
             await self._sync(target)
-            _close(target)
-            self._chain.closing.remove(target)
+            if target in self._chain.closing:
+                _close(target)
+                self._chain.closing.remove(target)
         if self._chain.open is not None:
             await self._sync(self._chain.open)
         self._note_failure()
@@ -210,6 +215,7 @@ class Syncer:
             self._observer.synced(pending, self._clock.monotonic() - started)
         self._synced_before = self._first_unsynced()
         if target.chunk.closed and not target.unsynced:
+            self._release()  # nobody waits for a footer
             await self._finish(target)
             self._tags.settle(target.chunk.number)
 
@@ -244,9 +250,11 @@ class Syncer:
         chunk.present = common(chunk.present, (Range(first, first + kept - 1),))
         chunk.closed = True
         index_in_mind(target)
-        if target not in self._chain.closing:
+        if target in self._chain.closing:
+            self._chain.closing.remove(target)
+        else:
             self._chain.open = None
-            _close(target)
+        _close(target)
         self._homeless.extend(target.unsynced)
         self._forsaken.append(chunk)
         target.unsynced = []
