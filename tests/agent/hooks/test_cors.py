@@ -33,6 +33,7 @@ async def behind(tmp_path: Path) -> AsyncIterator[Counter]:
 async def port(behind: Counter) -> AsyncIterator[int]:
     door = HttpDoor(
         behind.desk,
+        behind.payloads,
         Display(behind.board),
         behind.telling.events,
         behind.telling.metrics,

@@ -108,6 +108,7 @@ async def behind(tmp_path: Path) -> AsyncIterator[Counter]:
 async def door(behind: Counter, caps: Caps) -> AsyncIterator[int]:
     opened = HttpDoor(
         behind.desk,
+        behind.payloads,
         Display(behind.board),
         behind.telling.events,
         behind.telling.metrics,
