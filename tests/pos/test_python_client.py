@@ -157,6 +157,16 @@ async def test_what_is_said_at_the_till_is_captured_once_each(till: Till) -> Non
     assert [answer.captured.seq for answer in again if answer.captured and answer.captured.repeat] == [0, 1, 2]
 
 
+async def test_a_poss_own_bytes_are_captured_through_an_adapter(till: Till) -> None:
+    order = (Path(__file__).parents[1] / "data/woocommerce/order_created_response.json").read_bytes()
+    first = await calling(till.adapt, "woocommerce", order)
+    again = await calling(till.adapt, "woocommerce", order)
+    assert first.ok, first
+    assert first.records
+    assert again.records == tuple(replace(one, repeat=True) for one in first.records)
+    assert (await calling(till.adapt, "nobody", b"")).code == "not_found"
+
+
 async def test_a_refusal_names_the_field_and_is_not_worth_repeating(till: Till) -> None:
     answer = await calling(till.transaction, {**sale(), "business_date": "2026-02-30"})
     assert (answer.ok, answer.captured, answer.code, answer.field) == (False, None, "invalid_input", "business_date")

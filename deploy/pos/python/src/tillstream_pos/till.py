@@ -20,6 +20,8 @@ DEADLINE_S = 0.25
 KEPT = 4
 """Idle connections that are kept; more are needed only while more threads call at once."""
 JSON = "application/json"
+ANY = "application/octet-stream"
+"""The content type that every adapter takes."""
 UNAUTHORIZED = 401
 
 Identifiers = Iterable[Union[tuple[str, str], Mapping[str, str]]]
@@ -153,8 +155,8 @@ class Till:
         body = _event(event_id, text=text, sku=sku, basket=basket, **_people(identifiers))
         return self._call("POST", ("wish-list",), body, ack)
 
-    def adapt(self, adapter: str, data: bytes, *, kind: str = JSON, ack: str = "os") -> Answer:
-        """Hand over the POS's own bytes, of this content type, for one of the agent's adapters to read."""
+    def adapt(self, adapter: str, data: bytes, *, kind: str = ANY, ack: str = "os") -> Answer:
+        """Hand over the POS's own bytes for one of the agent's adapters to read; `kind` is their content type."""
         return self._call("POST", ("adapters", adapter), _Bytes(data), ack, kind)
 
     def close(self) -> None:
