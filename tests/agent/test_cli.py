@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import webbrowser
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -165,7 +166,9 @@ async def test_doctor_colours_a_terminal_unless_told_not_to(
     assert "\x1b" not in capsys.readouterr().out
 
 
-async def test_display_prints_the_link_of_the_page(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_display_prints_a_link_that_opens_the_page_once(
+    folder: Folder, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert await command("display", "--state", folder.path) == 1
     assert "no agent runs" in capsys.readouterr().err
     async with running_agent(folder), aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as browser:
@@ -175,6 +178,43 @@ async def test_display_prints_the_link_of_the_page(folder: Folder, capsys: pytes
         async with browser.get(link) as page:
             assert page.status == 200
             assert "aria-live" in await page.text()
+        async with aiohttp.ClientSession() as another, another.get(link) as page:
+            assert page.status == 401
+
+
+async def test_display_opens_the_link_where_there_is_a_browser(
+    folder: Folder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    def browser(link: str) -> bool:
+        opened.append(link)
+        return False
+
+    monkeypatch.setattr(webbrowser, "open", browser)
+    async with running_agent(folder):
+        assert await command("display", "--state", folder.path, "--open") == 0
+    told = capsys.readouterr()
+    assert opened == [told.out.strip()]
+    assert "no browser could be opened" in told.err
+
+
+async def test_display_ends_every_pairing_of_an_agent_that_runs_or_not(
+    folder: Folder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for stopped in (False, True):
+        async with running_agent(folder), aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as browser:
+            await command("display", "--state", folder.path)
+            link = capsys.readouterr().out.strip()
+            async with browser.get(link) as page:
+                assert page.status == 200
+            if not stopped:
+                assert await command("display", "--state", folder.path, "--forget") == 0
+                assert capsys.readouterr().out == "ended 1 pairings\n"
+                async with browser.get(link.partition("?")[0]) as page:
+                    assert page.status == 401
+    assert await command("display", "--state", folder.path, "--forget") == 0
+    assert capsys.readouterr().out == "ended 1 pairings\n"
 
 
 async def test_a_wrong_setting_is_a_matter_of_usage(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
@@ -258,9 +298,10 @@ async def test_display_waits_for_an_agent_that_starts(folder: Folder) -> None:
     async with process("run", "--state", folder.path, "--hook-port", "0") as agent:
         async with process("display", "--state", folder.path) as display:
             out, err = await display.communicate()
-        assert (display.returncode, err) == (0, b"")
+        assert display.returncode == 0
+        assert b"good once" in err
         port = folder.port_file.read_text().strip()
-        assert out.decode().startswith(f"http://127.0.0.1:{port}/display?token=")
+        assert out.decode().startswith(f"http://127.0.0.1:{port}/display?code=")
         agent.terminate()
         await agent.communicate()
     assert agent.returncode == 0

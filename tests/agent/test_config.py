@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tillstream_agent.config import Config, ConfigError, load
+from tillstream_agent.config import Button, Config, ConfigError, load
 
 
 def file(folder: Path, text: str) -> Path:
@@ -41,6 +41,10 @@ def test_a_file_sets_everything(tmp_path: Path) -> None:
         level = "debug"
         [run]
         uvloop = false
+        [display]
+        language = "hi"
+        member = "kind"
+        buttons = [{kind = "dog", label = "With a dog"}]
         """,
     )
     assert load(settings, environment={}) == Config(
@@ -57,6 +61,9 @@ def test_a_file_sets_everything(tmp_path: Path) -> None:
         journal_reserve_bytes=1_048_576,
         log_level="debug",
         uvloop=False,
+        display_language="hi",
+        display_member="kind",
+        display_buttons=(Button("dog", (("en", "With a dog"),)),),
     )
 
 
@@ -115,3 +122,41 @@ def test_a_wrong_file_is_refused_by_field(tmp_path: Path, text: str, field: str)
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         load(tmp_path / "none.toml", environment={})
+
+
+@pytest.mark.parametrize(
+    "buttons",
+    [
+        "[{kind = 'Dog', label = 'x'}]",
+        "[{kind = 'dog'}]",
+        "[{label = 'x'}]",
+        "[{kind = 'dog', label = ''}]",
+        "[{kind = 'dog', label = {}}]",
+        "[{kind = 'dog', label = {tlh = 'x'}}]",
+        "[{kind = 'dog', label = {en = 1}}]",
+        "[{kind = 'dog', label = 7}]",
+        "[{kind = 'dog', label = 'x', colour = 'red'}]",
+        "[{kind = 'dog', label = 'x'}, {kind = 'dog', label = 'y'}]",
+        "['dog']",
+        "[7]",
+        "7",
+        "[" + ",".join(f"{{kind = 'dog{n}', label = 'x'}}" for n in range(9)) + "]",
+        "[{kind = 'dog', label = '" + "x" * 41 + "'}]",
+    ],
+)
+def test_buttons_that_cannot_be_meant_are_named(tmp_path: Path, buttons: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(file(tmp_path, f"[display]\nbuttons = {buttons}"), environment={})
+    assert caught.value.field == "display.buttons"
+
+
+def test_no_buttons_are_not_the_pages_own(tmp_path: Path) -> None:
+    assert load(file(tmp_path, "[display]\nbuttons = []"), environment={}).display_buttons == ()
+    given = {"TILLSTREAM_DISPLAY_BUTTONS": '[{"kind": "dog", "label": {"de": "Mit Hund"}}]'}
+    assert load(environment=given).display_buttons == (Button("dog", (("de", "Mit Hund"),)),)
+
+
+@pytest.mark.parametrize(("name", "value"), [("DISPLAY_LANGUAGE", "tlh"), ("DISPLAY_MEMBER", "name")])
+def test_a_language_or_a_strip_that_there_is_not_is_refused(name: str, value: str) -> None:
+    with pytest.raises(ConfigError):
+        load(environment={f"TILLSTREAM_{name}": value})

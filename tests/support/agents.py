@@ -21,7 +21,8 @@ from tillstream_agent.capture import Capture, Enrolment
 from tillstream_agent.clock import Clock, SystemClock
 from tillstream_agent.config import Config
 from tillstream_agent.config_doors import Doors
-from tillstream_agent.display.board import Board, Card
+from tillstream_agent.display.board import Board
+from tillstream_agent.display.cards import Card
 from tillstream_agent.events import Events, json_logger
 from tillstream_agent.folder import Folder, Identity
 from tillstream_agent.hooks.counter import Counter as BasketCounter

@@ -18,7 +18,6 @@ import pytest_asyncio
 
 from support.agents import member, sale
 from support.hooked import Till, till
-from tillstream_agent.hooks.guard import display_key
 
 pytestmark = [pytest.mark.system, pytest.mark.asyncio(loop_scope="module")]
 
@@ -68,7 +67,7 @@ class Try:
         if not any(line.lower().startswith(("content-length", "transfer-encoding")) for line in self.more):
             lines.append(f"Content-Length: {len(body)}")
         head = "\r\n".join([*lines, *self.more, "", ""])
-        words = {"port": str(port), "next": str(port + 1), "token": token, "display": display_key(token)}
+        words = {"port": str(port), "next": str(port + 1), "token": token, "display": "d" * 43}
         words["basic"] = base64.b64encode(f"pos:{token}".encode()).decode()
         for word, value in words.items():
             head = head.replace(f"{{{word}}}", value)

@@ -24,7 +24,8 @@ from .boot import boot_id
 from .capture import Capture, Enrolment
 from .clock import Clock, CorrectedClock
 from .config import Config
-from .display.board import Board, Card
+from .display.board import Board
+from .display.cards import Card
 from .display.stream import Display
 from .events import Events, JournalEvents, json_logger
 from .folder import Folder, Identity, write_private
@@ -32,8 +33,10 @@ from .hooks.counter import Counter
 from .hooks.crowd import Caps
 from .hooks.drop import DropDoor
 from .hooks.http import HttpDoor
+from .hooks.pairing import Pairing
 from .hooks.payloads import Payloads
 from .hooks.requests import Desk
+from .hooks.screens import ByDesk
 from .hooks.socket import SocketDoor
 from .housekeeping import Housekeeping, keep_running
 from .journal import Journal, JournalIdentity
@@ -141,7 +144,7 @@ async def _core(stack: AsyncExitStack, folder: Folder, identity: Identity, confi
     await runs.begin()
     where = Enrolment(identity.till_id, identity.retailer, identity.store, identity.till, identity.currency)
     capture = Capture(journal, edge, where, tag_key=folder.tag_key(), clock=world.clock, randomness=world.randomness)
-    board = Board(time, _shown(capture, events))
+    board = Board(time, _shown(capture, events), world.randomness, config.display_member)
     for kept in await state.load_offers(time.past_ms()):
         board.push(kept.offer)
     link = Link(world.clock, lambda link: board.set_online(link.online), time)
@@ -337,23 +340,33 @@ def _channel(core: _Core, line: _Line, rewind: Rewind) -> PushChannel:
 
 async def _doors(stack: AsyncExitStack, core: _Core, payloads: Payloads, queue: QueueDesk) -> int:
     """Open HTTP and the socket; closed first when the agent ends. Returns the HTTP port."""
-    world = core.world
+    world, config = core.world, core.config
+    token = core.folder.hook_token()
+    pairing = Pairing(core.folder.paired_file, token, world.clock, world.randomness, core.board.wake)
+    display = Display(
+        core.board,
+        ByDesk(core.desk, core.events, world.clock),
+        language=config.display_language,
+        buttons=config.display_buttons,
+        origins=config.hook_origins,
+    )
     http = HttpDoor(
         core.desk,
         payloads,
-        Display(core.board),
+        display,
+        pairing,
         core.events,
         core.metrics,
         world.clock,
-        token=core.folder.hook_token(),
-        origins=core.config.hook_origins,
+        token=token,
+        origins=config.hook_origins,
         limits=DEFAULT,
         gauges=core.reporter.gauges,
         caps=Caps(core.config.hook_connections, core.config.hook_request_s, core.config.hook_calls_s),
     )
-    socket = SocketDoor(core.desk, payloads, queue, core.events, world.clock, limits=DEFAULT)
+    socket = SocketDoor(core.desk, payloads, queue, pairing, core.events, world.clock, limits=DEFAULT)
     stack.push_async_callback(http.close)
-    port = await http.open(core.config.hook_port)
+    port = await http.open(config.hook_port)
     core.reporter.http_port = port
     await _printers(stack, core, payloads)
     stack.push_async_callback(socket.close)

@@ -12,6 +12,7 @@ import gc
 import os
 import signal
 import sys
+import webbrowser
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -30,8 +31,7 @@ from .config import Config, ConfigError, load
 from .doctor import Doctor, Finding
 from .export import export
 from .folder import AlreadyRunning, Folder, NotEnrolled, StateError, default_folder
-from .hooks.guard import display_key
-from .inspection import NoAnswer, ask, list_queue, look, retry, to_export
+from .inspection import NoAnswer, ask, forget_pairings, list_queue, look, pair, retry, to_export
 from .queue import Page, Wanted
 from .status import Status
 from .sync.enrol import Enrolment
@@ -91,7 +91,9 @@ def _parser() -> argparse.ArgumentParser:
         ("doctor", _doctor, "look for trouble, with cause and fix"),
     ):
         _command(commands, name, command, text).add_argument("--json", action="store_true", help="print JSON")
-    _command(commands, "display", _display, "print the link that opens the cashier's page")
+    display = _command(commands, "display", _display, "pair a screen: print a link that opens the cashier's page once")
+    display.add_argument("--open", action="store_true", help="open it in this machine's browser")
+    display.add_argument("--forget", action="store_true", help="end every pairing, of screens and of browser POS pages")
     _queue_commands(commands)
     _adapt_command(commands)
     return parser
@@ -243,6 +245,10 @@ def _display(given: argparse.Namespace) -> int:
     folder = _folder(given)
     folder.identity()
 
+    async def end() -> None:
+        done = await forget_pairings(folder)
+        print(f"ended {done.passes} pairings")
+
     async def tell() -> None:
         try:
             status = await ask(folder)
@@ -250,9 +256,14 @@ def _display(given: argparse.Namespace) -> int:
             if folder.is_running():
                 raise
             raise StateError(f"no agent runs on {folder.path}", hint="start it: tillstream-agent run") from error
-        print(f"http://127.0.0.1:{status.http_port}/display?token={display_key(folder.hook_token())}")
+        code = await pair(folder)
+        link = f"http://127.0.0.1:{status.http_port}/display?code={code.code}"
+        print(link)
+        _say(f"good once, for {code.seconds / 60:.0f} minutes; the page also takes the code {code.code} typed in")
+        if given.open and not await asyncio.to_thread(webbrowser.open, link):
+            _say("tillstream-agent: no browser could be opened; open the link yourself")
 
-    return _drive(tell())
+    return _drive(end() if given.forget else tell())
 
 
 def _queue_list(given: argparse.Namespace) -> int:

@@ -7,12 +7,14 @@ Each setting has one name (`hook.port`), which is its place in the TOML file, an
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from tillstream_protocol.errors import InvalidInput, TillstreamError
@@ -20,12 +22,27 @@ from tillstream_protocol.errors import InvalidInput, TillstreamError
 from .config_doors import Doors, take_doors
 
 DEFAULT_PORT: Final = 8710
+LANGUAGES: Final = ("ar", "de", "en", "es", "fr", "hi")
+"""What the cashier's page speaks."""
+MAX_BUTTONS: Final = 8
+MAX_LABEL: Final = 40
+_KIND: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
 class ConfigError(TillstreamError):
     """A setting that cannot be meant. `field` names it and where it came from."""
 
     code = "config"
+
+
+@dataclass(frozen=True, slots=True)
+class Button:
+    """A button for an observation on the cashier's page."""
+
+    kind: str
+    """What the record says."""
+    labels: tuple[tuple[str, str], ...]
+    """Pairs of a language and what the button says in it; the first is for every other language."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +61,11 @@ class Config:
     """Calls a second of one caller: far more than a POS makes."""
     baskets_abandon_s: float = 4 * 3600.0
     """A basket that was not touched for so long is given up."""
+    display_language: str = "auto"
+    display_member: Literal["tail", "kind", "none"] = "tail"
+    """What the cashier's page tells of a member."""
+    display_buttons: tuple[Button, ...] | None = None
+    """For observations; None means those that the page has by itself."""
     sync_heartbeat_s: float = 15.0
     sync_timeout_s: float = 30.0
     sync_ca_file: str = ""
@@ -113,6 +135,36 @@ def _level(value: Any) -> str:
     return str(value)
 
 
+def _language(value: Any) -> str:
+    if value not in ("auto", *LANGUAGES):
+        raise ValueError
+    return str(value)
+
+
+def _member(value: Any) -> str:
+    if value not in ("tail", "kind", "none"):
+        raise ValueError
+    return str(value)
+
+
+def _buttons(value: Any) -> tuple[Button, ...]:
+    items = json.loads(value) if isinstance(value, str) else value
+    buttons = tuple(_button(dict(item)) for item in items)
+    if len(buttons) > MAX_BUTTONS or len({button.kind for button in buttons}) < len(buttons):
+        raise ValueError
+    return buttons
+
+
+def _button(item: dict[str, Any]) -> Button:
+    kind, given = _text(item.pop("kind")), item.pop("label")
+    labels = {"en": given} if isinstance(given, str) else given
+    if item or not _KIND.fullmatch(kind) or not labels or set(labels) - set(LANGUAGES):
+        raise ValueError
+    if any(not 0 < len(_text(label).strip()) <= MAX_LABEL for label in labels.values()):
+        raise ValueError
+    return Button(kind, tuple(labels.items()))
+
+
 def _origins(value: Any) -> tuple[str, ...]:
     items = value.split(",") if isinstance(value, str) else value
     return tuple(_origin(item) for item in items if item)
@@ -133,6 +185,9 @@ _SETTINGS: Final = (
     _Setting("hook.request_s", "hook_request_s", "seconds from 0.1 to 600", _number(0.1, 600)),
     _Setting("hook.calls_s", "hook_calls_s", "calls a second from 10 to 1000000", _number(10, 1_000_000)),
     _Setting("baskets.abandon_s", "baskets_abandon_s", "seconds from 60 to 604800", _number(60, 604_800)),
+    _Setting("display.language", "display_language", "auto, ar, de, en, es, fr or hi", _language),
+    _Setting("display.member", "display_member", "tail, kind or none", _member),
+    _Setting("display.buttons", "display_buttons", "at most 8 tables of kind and label", _buttons),
     _Setting("sync.heartbeat_s", "sync_heartbeat_s", "seconds from 1 to 3600", _number(1, 3600)),
     _Setting("sync.timeout_s", "sync_timeout_s", "seconds from 1 to 600", _number(1, 600)),
     _Setting("sync.ca_file", "sync_ca_file", "the path of a file of certificates", _text),
@@ -174,7 +229,7 @@ def load(
 def _parse(setting: _Setting, value: object, where: str) -> object:
     try:
         return setting.parse(value)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(
             f"{setting.name} {where} is {value!r}, which is not {setting.expects}",
             field=setting.name,

@@ -8,6 +8,7 @@
     hook-token       what a POS sends as `Authorization: Bearer`
     hook.sock        the hook's Unix socket while an agent runs
     hook.port        the port of the HTTP hook while an agent runs
+    paired.json      who was paired with the hook, by keyed hashes
     journal/         the queue
     state.db         small durable state (see state.py)
     agent.lock       held while an agent runs
@@ -149,6 +150,7 @@ class Folder:
         self.token_file = path / "hook-token"
         self.socket = path / "hook.sock"
         self.port_file = path / "hook.port"
+        self.paired_file = path / "paired.json"
         self.journal = path / "journal"
         self.database = path / "state.db"
         self.lock_file = path / "agent.lock"

@@ -6,6 +6,7 @@ Reading a stopped agent's folder changes nothing in it.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from typing import Final, TypeVar
 
@@ -16,8 +17,9 @@ from tillstream_protocol.limits import MIB
 from tillstream_protocol.ranges import contains, merge
 
 from . import __version__
-from .clock import Clock
+from .clock import Clock, SystemClock
 from .folder import AlreadyRunning, Folder
+from .hooks.pairing import Code, Forgotten, Pairing
 from .hooks.socket import Borders
 from .journal.disk import File, FolderDisk
 from .journal.observer import JournalObserver
@@ -56,6 +58,22 @@ async def look(folder: Folder, clock: Clock) -> Status:
 async def ask(folder: Folder, *, patience: float = PATIENCE_S) -> Status:
     """How the running agent is, or the starting one as soon as it listens. Raises `NoAnswer` after `patience` s."""
     return await _ask({"call": "status"}, Status, folder, patience)
+
+
+async def pair(folder: Folder) -> Code:
+    """A code that pairs one screen with the running agent. Raises `NoAnswer`."""
+    return await _ask({"call": "pair"}, Code, folder, PATIENCE_S)
+
+
+async def forget_pairings(folder: Folder) -> Forgotten:
+    """End every pairing, running or not. Raises `NotEnrolled`, `StateError` or `NoAnswer`."""
+    folder.identity()
+    try:
+        with folder.locked():
+            pairing = Pairing(folder.paired_file, folder.hook_token(), SystemClock(), os.urandom)
+            return await pairing.forget()
+    except AlreadyRunning:
+        return await _ask({"call": "forget"}, Forgotten, folder, PATIENCE_S)
 
 
 async def _ask(call: dict[str, object], kind: type[_Answer], folder: Folder, patience: float) -> _Answer:

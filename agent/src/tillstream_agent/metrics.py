@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from tillstream_protocol.messages import HookLatency
 
-DOORS: Final = ("http", "socket", "drop", "printer")
+DOORS: Final = ("display", "http", "socket", "drop", "printer")
 KINDS: Final = (
     "basket_changed",
     "member_identified",
@@ -37,6 +37,8 @@ REFUSALS: Final = (
     "method_not_allowed",
     "not_found",
     "not_on_disk",
+    "not_paired",
+    "stale",
     "stale_revision",
     "too_large",
     "too_many_calls",

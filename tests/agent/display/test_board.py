@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from support.agents import HOUR_MS, NOW_MS, offer, offer_push
 from support.tills import TurnedClock
 from tillstream_agent.display import board as board_module
-from tillstream_agent.display.board import Board, Card, card_of
+from tillstream_agent.display.board import Board
+from tillstream_agent.display.cards import Card, card_of
 from tillstream_protocol.effects import CashierMessage, CustomerMessage, Discount, ReceiptLine
 from tillstream_protocol.messages import OfferPush
 
@@ -33,7 +34,7 @@ class Screen:
         return not self.journal_is_full
 
     def titles(self) -> list[str]:
-        return [view.title for view in self.board.take().offers]
+        return [card.title for card in self.board.take().offers]
 
 
 def push(number: int, seq: int, basket: str = "", text: str = "pushed") -> OfferPush:
@@ -173,9 +174,18 @@ def test_the_same_badge_twice_is_no_change() -> None:
 def test_a_card_says_what_the_customer_gets_first_and_why() -> None:
     effects = (CashierMessage("ask"), ReceiptLine("printed"), Discount("2 off", amount=200), CustomerMessage("thanks"))
     card = card_of(msgspec.structs.replace(offer(1), effects=effects), "member_identified")
-    assert (card.title, card.details) == ("2 off", ("thanks", "ask"))
-    assert "member" in card.reason
-    assert "campaign-1" in card.reason
+    assert (card.title, card.details, card.asides, card.for_staff) == ("2 off", ("thanks",), ("ask",), False)
+    assert (card.trigger, card.campaign, card.decided_at) == ("member_identified", "campaign-1", "server")
+
+
+def test_a_card_for_the_cashier_alone_is_on_no_screen_of_the_customers() -> None:
+    screen = Screen()
+    told = msgspec.structs.replace(offer(1), effects=(CashierMessage("ask for the card"), CashierMessage("politely")))
+    screen.board.begin((EPOCH, 0), "b", "transaction", [told, offer(2)])
+    assert [card.title for card in screen.board.take(staff=False).offers] == ["A coffee on us"]
+    assert screen.reported == [offer(2).offer_id]
+    card = screen.board.take().offers[0]
+    assert (card.title, card.details, card.asides, card.for_staff) == ("ask for the card", (), ("politely",), True)
 
 
 def test_a_card_of_a_receipt_line_alone_shows_it() -> None:

@@ -11,12 +11,10 @@ import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from support.agents import Counter, counter, sale
-from tillstream_agent.display.stream import Display
+from support.doors import http_door, pairing_of
 from tillstream_agent.hooks import cors
 from tillstream_agent.hooks.crowd import STRANGERS_A_SECOND, Caps
 from tillstream_agent.hooks.guard import Forbidden
-from tillstream_agent.hooks.http import HttpDoor
-from tillstream_protocol.limits import DEFAULT
 
 TOKEN = "k" * 43
 POS = "https://pos.example"
@@ -30,20 +28,8 @@ async def behind(tmp_path: Path) -> AsyncIterator[Counter]:
 
 
 @pytest.fixture
-async def port(behind: Counter) -> AsyncIterator[int]:
-    door = HttpDoor(
-        behind.desk,
-        behind.payloads,
-        Display(behind.board),
-        behind.telling.events,
-        behind.telling.metrics,
-        behind.clock,
-        token=TOKEN,
-        origins=(POS,),
-        limits=DEFAULT,
-        gauges=behind.reporter.gauges,
-        caps=Caps(calls=300),
-    )
+async def port(behind: Counter, tmp_path: Path) -> AsyncIterator[int]:
+    door = http_door(behind, pairing_of(behind, tmp_path), origins=(POS,), caps=Caps(calls=300))
     yield await door.open(0)
     await door.close()
 

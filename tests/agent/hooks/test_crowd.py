@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -11,11 +12,10 @@ from pathlib import Path
 import pytest
 
 from support.agents import Counter, counter, enrolled, running_agent
+from support.doors import http_door
 from support.gateways import gateway
-from tillstream_agent.display.stream import Display
 from tillstream_agent.hooks.crowd import Caps, Crowd, Rates, TooManyCalls
-from tillstream_agent.hooks.http import HttpDoor
-from tillstream_protocol.limits import DEFAULT
+from tillstream_agent.hooks.pairing import Pairing
 
 TOKEN = "k" * 43
 
@@ -106,19 +106,8 @@ async def behind(tmp_path: Path) -> AsyncIterator[Counter]:
 
 @asynccontextmanager
 async def door(behind: Counter, caps: Caps) -> AsyncIterator[int]:
-    opened = HttpDoor(
-        behind.desk,
-        behind.payloads,
-        Display(behind.board),
-        behind.telling.events,
-        behind.telling.metrics,
-        behind.clock,
-        token=TOKEN,
-        origins=(),
-        limits=DEFAULT,
-        gauges=behind.reporter.gauges,
-        caps=caps,
-    )
+    pairing = Pairing(Path("nowhere"), TOKEN, behind.clock, os.urandom)
+    opened = http_door(behind, pairing, caps=caps)
     try:
         yield await opened.open(0)
     finally:

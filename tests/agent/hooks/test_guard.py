@@ -13,13 +13,24 @@ from tillstream_agent.hooks.guard import (
     Guard,
     Unauthorized,
     UnsupportedMedia,
-    display_key,
     media_type,
     wants_msgpack,
 )
 
 TOKEN = "k" * 43
-GUARD = Guard(TOKEN, 8710, ["https://pos.example"])
+PAGE = "http://127.0.0.1:8710"
+
+
+class Passes:
+    """One screen, one program and one page were paired."""
+
+    def knows(self, secret: str, kind: str, origin: str | None = None) -> bool:
+        return (secret, kind) == ("screen", "display") or (
+            kind == "pos" and (secret, origin) in (("program", None), ("page", "https://pos.example"))
+        )
+
+
+GUARD = Guard(TOKEN, 8710, Passes(), ["https://pos.example"])
 
 
 class Headers:
@@ -84,22 +95,53 @@ def test_anything_else_does_not(given: tuple[str, ...]) -> None:
         GUARD.authenticate(Headers(*(("Authorization", value) for value in given)))
 
 
-def test_the_pages_key_opens_the_page_and_nothing_else() -> None:
-    key = display_key(TOKEN)
-    assert GUARD.opens_display(key)
-    assert GUARD.opens_display(TOKEN)
-    assert not GUARD.opens_display(key[:-1])
-    assert TOKEN not in key
-    with pytest.raises(Unauthorized):
-        GUARD.authenticate(Headers(("Authorization", f"Bearer {key}")))
+def test_a_pos_that_was_paired_opens_from_where_it_was_paired() -> None:
+    GUARD.authenticate(Headers(("Authorization", "Bearer program")))
+    GUARD.authenticate(Headers(("Authorization", "Bearer page"), ("Origin", "https://pos.example")))
+    for origin in ("https://other.example", PAGE):
+        with pytest.raises(Unauthorized):
+            GUARD.authenticate(Headers(("Authorization", "Bearer page"), ("Origin", origin)))
 
 
-def test_the_pages_cookie_or_the_token_shows_the_page() -> None:
-    GUARD.authenticate_display(Headers(), {DISPLAY_COOKIE: GUARD.display_cookie})
-    GUARD.authenticate_display(Headers(("Authorization", f"Bearer {TOKEN}")), {})
+def test_a_screens_cookie_shows_the_page_and_opens_nothing_else() -> None:
+    assert GUARD.authenticate_display(Headers(), {DISPLAY_COOKIE: "screen"}) == "screen"
+    assert GUARD.authenticate_display(Headers(("Authorization", f"Bearer {TOKEN}")), {}) == ""
     with pytest.raises(Unauthorized) as caught:
         GUARD.authenticate_display(Headers(), {DISPLAY_COOKIE: "wrong"})
     assert caught.value.hint is not None
+    with pytest.raises(Unauthorized):
+        GUARD.authenticate(Headers(("Authorization", "Bearer screen")))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8710", "localhost:8710", "[::1]:8710"])
+def test_the_page_itself_may_use_its_buttons(host: str) -> None:
+    called = Headers(("Host", host), ("Origin", f"http://{host}"))
+    assert GUARD.authenticate_page(called, {DISPLAY_COOKIE: "screen"}) == "screen"
+
+
+@pytest.mark.parametrize(
+    "origins",
+    [
+        (),
+        ("null",),
+        ("https://pos.example",),
+        ("http://localhost:8710",),
+        ("https://127.0.0.1:8710",),
+        (PAGE, PAGE),
+        (PAGE, "https://pos.example"),
+    ],
+)
+def test_no_other_page_may(origins: tuple[str, ...]) -> None:
+    called = Headers(("Host", "127.0.0.1:8710"), *(("Origin", origin) for origin in origins))
+    with pytest.raises(Forbidden) as caught:
+        GUARD.authenticate_page(called, {DISPLAY_COOKIE: "screen"})
+    assert caught.value.field == "Origin"
+
+
+def test_the_hooks_token_does_not_press_buttons() -> None:
+    called = Headers(("Host", "127.0.0.1:8710"), ("Origin", PAGE), ("Authorization", f"Bearer {TOKEN}"))
+    with pytest.raises(Unauthorized):
+        GUARD.authenticate_page(called, {})
 
 
 @pytest.mark.parametrize(

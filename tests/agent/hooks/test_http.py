@@ -17,13 +17,13 @@ import pytest
 
 from support.agents import HOUR_MS, NOW_MS, WELCOME, Counter, counter, member, offer_push, sale
 from support.disks import TroubledDisk
-from tillstream_agent.display.stream import MAX_STREAMS, Display
-from tillstream_agent.hooks.guard import display_key
+from support.doors import TOKEN, http_door, pairing_of
+from tillstream_agent.display.stream import MAX_STREAMS
 from tillstream_agent.hooks.http import HttpDoor, PortInUse
+from tillstream_agent.hooks.pairing import Pairing
 from tillstream_agent.journal import Disk
 from tillstream_protocol.limits import DEFAULT
 
-TOKEN = "k" * 43
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 SMALL = replace(DEFAULT, hook_body=2048)
 
@@ -36,6 +36,7 @@ class Pos:
     counter: Counter
     port: int
     door: HttpDoor
+    pairing: Pairing
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.port}{path}"
@@ -68,22 +69,12 @@ class Pos:
 @asynccontextmanager
 async def door_open(folder: Path, disk: Disk | None = None) -> AsyncIterator[Pos]:
     async with counter(folder, WELCOME, disk=disk) as behind:
-        door = HttpDoor(
-            behind.desk,
-            behind.payloads,
-            Display(behind.board),
-            behind.telling.events,
-            behind.telling.metrics,
-            behind.clock,
-            token=TOKEN,
-            origins=(),
-            limits=SMALL,
-            gauges=behind.reporter.gauges,
-        )
+        pairing = pairing_of(behind, folder)
+        door = http_door(behind, pairing, limits=SMALL)
         port = await door.open(0)
         try:
             async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as client:
-                yield Pos(client, behind, port, door)
+                yield Pos(client, behind, port, door, pairing)
         finally:
             await door.close()
 
@@ -305,8 +296,8 @@ async def test_status_needs_the_token(pos: Pos) -> None:
 
 async def test_the_page_opens_by_its_link_and_then_by_its_cookie(pos: Pos) -> None:
     assert (await pos.gets("/display"))[0] == 401
-    assert (await pos.gets("/display?token=wrong"))[0] == 401
-    url = pos.url(f"/display?token={display_key(TOKEN)}")
+    assert (await pos.gets("/display?code=WRONG"))[0] == 401
+    url = pos.url(f"/display?code={pos.pairing.code().code}")
     async with pos.client.get(url, allow_redirects=False) as reply:
         assert (reply.status, reply.headers["Location"]) == (303, "/display")
         cookie = reply.cookies["tillstream-display"]
@@ -315,7 +306,7 @@ async def test_the_page_opens_by_its_link_and_then_by_its_cookie(pos: Pos) -> No
         assert cookie["path"] == "/display"
     status, page = await pos.gets("/display", {"Cookie": f"tillstream-display={cookie.value}"})
     assert status == 200
-    assert "offline" in page
+    assert "Offline" in page
     assert (await pos.gets("/v1/status", {"Cookie": f"tillstream-display={cookie.value}"}))[0] == 401
 
 
@@ -346,7 +337,8 @@ async def test_the_page_shows_an_offer_once_it_is_pushed_and_reports_it(pos: Pos
 async def test_the_stream_follows_the_board(pos: Pos) -> None:
     async with pos.client.get(pos.url("/display/stream"), headers=BEARER) as stream:
         assert stream.content_type == "text/event-stream"
-        assert await next_board(stream) == {"online": False, "offers": []}
+        first = await next_board(stream)
+        assert (first["online"], first["offers"], first["strip"], first["prompt"]) == (False, [], None, None)
         pos.counter.link.upload_done()
         assert (await next_board(stream))["online"]
         await pos.posts("/v1/members/identify", member())
@@ -383,18 +375,7 @@ async def test_a_port_in_use_is_told_with_what_to_do(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         async with counter(tmp_path) as behind:
-            door = HttpDoor(
-                behind.desk,
-                behind.payloads,
-                Display(behind.board),
-                behind.telling.events,
-                behind.telling.metrics,
-                behind.clock,
-                token=TOKEN,
-                origins=(),
-                limits=SMALL,
-                gauges=behind.reporter.gauges,
-            )
+            door = http_door(behind, pairing_of(behind, tmp_path))
             with pytest.raises(PortInUse) as caught:
                 await door.open(port)
             await door.close()

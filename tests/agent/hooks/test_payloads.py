@@ -18,10 +18,9 @@ import pytest
 
 from support.agents import Counter, counter
 from support.disks import BROKEN, TroubledDisk
+from support.doors import http_door, pairing_of
 from support.golden import sample
 from tillstream_agent.config_doors import AdapterSetting, Doors
-from tillstream_agent.display.stream import Display
-from tillstream_agent.hooks.http import HttpDoor
 from tillstream_agent.hooks.socket import SocketDoor
 from tillstream_agent.journal import Disk
 from tillstream_protocol.adapters import Setting
@@ -91,19 +90,9 @@ class Pos:
 async def doors_open(folder: Path, disk: Disk | None = None) -> AsyncIterator[Pos]:
     async with counter(folder, disk=disk, doors=DOORS) as behind:
         events, clock = behind.telling.events, behind.clock
-        http = HttpDoor(
-            behind.desk,
-            behind.payloads,
-            Display(behind.board),
-            events,
-            behind.telling.metrics,
-            clock,
-            token=TOKEN,
-            origins=(),
-            limits=DEFAULT,
-            gauges=behind.reporter.gauges,
-        )
-        socket = SocketDoor(behind.desk, behind.payloads, behind.queue, events, clock, limits=DEFAULT)
+        pairing = pairing_of(behind, folder)
+        http = http_door(behind, pairing)
+        socket = SocketDoor(behind.desk, behind.payloads, behind.queue, pairing, events, clock, limits=DEFAULT)
         port = await http.open(0)
         await socket.open(folder / "hook.sock")
         try:

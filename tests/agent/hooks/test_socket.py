@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from support.agents import WELCOME, Counter, counter, member, sale
 from support.disks import TroubledDisk
+from support.doors import pairing_of
 from tillstream_agent import queue
 from tillstream_agent.folder import StateError
 from tillstream_agent.hooks.socket import Borders, SocketDoor
@@ -61,7 +62,15 @@ class Pos:
 @asynccontextmanager
 async def door_open(folder: Path, disk: Disk | None = None) -> AsyncIterator[Pos]:
     async with counter(folder, WELCOME, disk=disk) as behind:
-        door = SocketDoor(behind.desk, behind.payloads, behind.queue, behind.telling.events, behind.clock, limits=SMALL)
+        door = SocketDoor(
+            behind.desk,
+            behind.payloads,
+            behind.queue,
+            pairing_of(behind, folder),
+            behind.telling.events,
+            behind.clock,
+            limits=SMALL,
+        )
         await door.open(folder / "hook.sock")
         reader, writer = await asyncio.open_unix_connection(folder / "hook.sock")
         try:
@@ -249,7 +258,15 @@ async def test_the_socket_is_the_users_alone_and_replaces_a_left_one(tmp_path: P
 
 async def test_a_path_that_no_socket_can_have_is_told_of(tmp_path: Path) -> None:
     async with counter(tmp_path) as behind:
-        door = SocketDoor(behind.desk, behind.payloads, behind.queue, behind.telling.events, behind.clock, limits=SMALL)
+        door = SocketDoor(
+            behind.desk,
+            behind.payloads,
+            behind.queue,
+            pairing_of(behind, tmp_path),
+            behind.telling.events,
+            behind.clock,
+            limits=SMALL,
+        )
         with pytest.raises(StateError, match="too long"):
             await door.open(tmp_path / ("x" * 120))
         with pytest.raises(StateError, match="cannot be opened"):
@@ -309,3 +326,22 @@ async def test_baskets_and_what_is_said_over_them_go_over_the_socket_too(pos: Po
 
 def _built(body: object) -> object:
     return msgspec.to_builtins(body)
+
+
+async def test_whoever_is_at_the_till_gets_a_code_and_can_end_all_pairings(tmp_path: Path) -> None:
+    async with door_open(tmp_path) as pos:
+        pos.says({"call": "pair"})
+        reply = await pos.hears()
+        assert (reply["status"], len(reply["body"]["code"]), reply["body"]["seconds"]) == (200, 8, 300.0)
+        pos.says({"call": "forget"})
+        assert await pos.hears() == {"status": 200, "body": {"passes": 0}}
+
+
+async def test_pairings_that_cannot_be_ended_are_told_of(tmp_path: Path) -> None:
+    async with door_open(tmp_path) as pos:
+        (tmp_path / "paired.json").mkdir()
+        pos.says({"call": "forget"})
+        reply = await pos.hears()
+        assert (reply["status"], reply["error"]["code"]) == (500, "state")
+        pos.says({"call": "pair"})
+        assert (await pos.hears())["status"] == 200

@@ -13,8 +13,7 @@ import msgspec
 import pytest
 
 from support.agents import WELCOME, Telling, counter
-from tillstream_agent.display.stream import Display
-from tillstream_agent.hooks.http import HttpDoor
+from support.doors import http_door, pairing_of
 from tillstream_protocol.limits import DEFAULT
 
 TOKEN = "k" * 43
@@ -74,18 +73,7 @@ class Wire:
 async def wire(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Wire]:
     caplog.set_level(logging.DEBUG)
     async with counter(tmp_path, WELCOME) as behind:
-        door = HttpDoor(
-            behind.desk,
-            behind.payloads,
-            Display(behind.board),
-            behind.telling.events,
-            behind.telling.metrics,
-            behind.clock,
-            token=TOKEN,
-            origins=(),
-            limits=replace(DEFAULT, hook_body=2048),
-            gauges=behind.reporter.gauges,
-        )
+        door = http_door(behind, pairing_of(behind, tmp_path), limits=replace(DEFAULT, hook_body=2048))
         try:
             yield Wire(await door.open(0), behind.telling, caplog)
         finally:

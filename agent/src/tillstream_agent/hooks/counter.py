@@ -195,7 +195,8 @@ class Counter:
         basket.standing = captured.decisions
         if not captured.repeat:
             cause = (captured.name.epoch, captured.name.seq)
-            self._board.begin(cause, basket.id, "transaction", captured.decisions)
+            who = sale.customer.identifiers if sale.customer is not None else ()
+            self._board.begin(cause, basket.id, "transaction", captured.decisions, who)
         self._tell(captured)
         return captured
 
@@ -216,7 +217,7 @@ class Counter:
             offset = local_offset_minutes(self._clock.now_ms())
         made = _offers(basket.greeting)
         basket.stand(self._capture.weigh(basket.goods, basket.key, offset_minutes=offset, made=made))
-        self._board.revise(basket.id, basket.standing)
+        self._board.revise(basket.id, basket.standing, basket.member)
         return captured
 
     def _resumed(self, basket: Basket) -> Captured | None:
@@ -242,7 +243,7 @@ class Counter:
             self._board.end(basket.id)
         basket.member, basket.greeting = identifiers, captured.decisions
         cause = (captured.name.epoch, captured.name.seq)
-        self._board.begin(cause, basket.id, "member_identified", captured.decisions)
+        self._board.begin(cause, basket.id, "member_identified", captured.decisions, identifiers)
         self._tell(captured)
 
     def _tell(self, captured: Captured) -> None:

@@ -3,19 +3,20 @@
 Any web page that the till's browser opens can reach a loopback port. So: an exact list of hosts (a rebound name is
 not on it), an exact list of origins, a bearer token, content types that no form can send, and cross-origin headers for
 configured origins alone (see cors.py). A browser also says by itself from where a request was started
-(`Sec-Fetch-Site`): what another site's page embeds or fetches without an origin is refused by that. The cashier's page
-gets in by a key of its own, which can do nothing but look.
+(`Sec-Fetch-Site`): what another site's page embeds or fetches without an origin is refused by that. Screens, and a POS
+that runs in a browser, have secrets of their own, by pairing: a screen's opens the cashier's page and what its buttons
+do, and nothing of the hook.
 """
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from collections.abc import Collection, Iterable, Mapping
 from typing import Protocol
 
 from tillstream_protocol.errors import TillstreamError
-from tillstream_protocol.signing import to_text
+
+from .pairing import Kind, bearer_of, cookie_of
 
 DISPLAY_COOKIE = "tillstream-display"
 JSON = "application/json"
@@ -48,23 +49,24 @@ class Headers(Protocol):
         ...
 
 
-def display_key(hook_token: str) -> str:
-    """The key that opens the cashier's page, and only that. It stays the same as long as the hook's token does."""
-    return to_text(hmac.digest(hook_token.encode(), b"tillstream-display-1", hashlib.sha256))
+class Passes(Protocol):
+    """Who was paired."""
+
+    def knows(self, secret: str, kind: Kind, origin: str | None = None) -> bool:
+        """Whether this secret was handed out for this, and to a caller from there."""
+        ...
 
 
 class Guard:
     """Checks one door's requests. `port` is the one the door listens on."""
 
-    def __init__(self, token: str, port: int, origins: Iterable[str] = ()) -> None:
+    def __init__(self, token: str, port: int, passes: Passes, origins: Iterable[str] = ()) -> None:
         names = [f"{host}:{port}" for host in ("127.0.0.1", "localhost", "[::1]")]
         self._hosts = frozenset(names)
         self._shared = frozenset(origins)
         self._origins = frozenset([*(f"http://{name}" for name in names), *origins])
         self._bearer = f"Bearer {token}".encode()
-        self._token = token.encode()
-        self._display = display_key(token).encode()
-        self.display_cookie = to_text(hmac.digest(token.encode(), b"tillstream-cookie-1", hashlib.sha256))
+        self._passes = passes
 
     def admit(self, headers: Headers, target: str = "/", *, opened: bool = False) -> None:
         """Raise `Forbidden` unless host, origin and target are allowed.
@@ -92,27 +94,45 @@ class Guard:
         return origins[0] if len(origins) == 1 and origins[0] in self._shared else None
 
     def knows(self, headers: Headers) -> bool:
-        """Whether the hook's token is shown."""
-        given = headers.getall("Authorization", [])
-        return len(given) == 1 and _same(given[0], self._bearer)
+        """Whether the hook's token is shown, or that of a POS that was paired from there."""
+        given, origins = headers.getall("Authorization", []), headers.getall("Origin", [])
+        if len(given) != 1 or len(origins) > 1:
+            return False
+        if _same(given[0], self._bearer):
+            return True
+        return self._passes.knows(bearer_of(given[0]), "pos", origins[0] if origins else None)
 
     def authenticate(self, headers: Headers) -> None:
-        """Raise `Unauthorized` unless the hook's token is shown."""
+        """Raise `Unauthorized` unless the hook's token is shown, or that of a POS that was paired from there."""
         if not self.knows(headers):
             raise Unauthorized("the hook's token is missing or wrong", field="Authorization", hint="see hook-token")
 
-    def opens_display(self, key: str) -> bool:
-        """Whether a link's key opens the cashier's page."""
-        return _same(key, self._display) or _same(key, self._token)
+    def authenticate_display(self, headers: Headers, cookies: Mapping[str, str]) -> str:
+        """The secret of a screen; empty for who shows the hook's token. Raises `Unauthorized`."""
+        secret = cookie_of(cookies, DISPLAY_COOKIE)
+        if self._passes.knows(secret, "display"):
+            return secret
+        try:
+            self.authenticate(headers)
+        except Unauthorized as error:
+            hint = "open the link that `tillstream-agent display` prints"
+            raise Unauthorized("this page opens with its link", field="code", hint=hint) from error
+        return ""
 
-    def authenticate_display(self, headers: Headers, cookies: Mapping[str, str]) -> None:
-        """Raise `Unauthorized` unless the page's cookie or the hook's token is shown."""
-        if not _same(cookies.get(DISPLAY_COOKIE, ""), self.display_cookie.encode()):
-            try:
-                self.authenticate(headers)
-            except Unauthorized as error:
-                hint = "open the link that `tillstream-agent display` prints"
-                raise Unauthorized("this page opens with its link", field="token", hint=hint) from error
+    def authenticate_page(self, headers: Headers, cookies: Mapping[str, str]) -> str:
+        """The secret of a screen whose own page calls. Raises `Unauthorized` or `Forbidden`."""
+        self.require_own_page(headers)
+        secret = cookie_of(cookies, DISPLAY_COOKIE)
+        if not self._passes.knows(secret, "display"):
+            hint = "open the link that `tillstream-agent display` prints"
+            raise Unauthorized("this screen is not paired", field="Cookie", hint=hint)
+        return secret
+
+    def require_own_page(self, headers: Headers) -> None:
+        """Raise `Forbidden` unless a page of this very host and port calls."""
+        origins, hosts = headers.getall("Origin", []), headers.getall("Host", [])
+        if len(origins) != 1 or [origins[0]] != [f"http://{host.lower()}" for host in hosts]:
+            raise Forbidden("only the page itself may call this", field="Origin", hint="open it in a browser")
 
 
 def media_type(headers: Headers, read: Collection[str] = (JSON, MSGPACK)) -> str:

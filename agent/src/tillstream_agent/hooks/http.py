@@ -17,6 +17,7 @@ from tillstream_protocol.transaction import Transaction
 
 from ..capture import Captured
 from ..clock import Clock
+from ..display.actions import Stale
 from ..display.stream import Display
 from ..events import Events
 from ..journal import JournalError
@@ -26,9 +27,11 @@ from .counter import BasketBody, SurveyBody, Taken
 from .crowd import Caps, Rates, TooManyCalls
 from .guard import DISPLAY_COOKIE, JSON, MSGPACK, Forbidden, Guard, Unauthorized, UnsupportedMedia, media_type
 from .guard import wants_msgpack as wants
+from .pairing import NotPaired, Pairing
 from .payloads import Payloads
 from .replies import Ack
 from .requests import Answer, Desk, Refusal, status_of
+from .screens import Screens
 from .wire import HEADERS, QuietRunner, not_http, vouch
 
 T = TypeVar("T")
@@ -36,6 +39,8 @@ HOST: Final = "127.0.0.1"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _GUARD_STATUSES: Final[dict[type[TillstreamError], int]] = {
     Forbidden: 403,
+    NotPaired: 403,
+    Stale: 409,
     TooManyCalls: 429,
     Unauthorized: 401,
     UnsupportedMedia: 415,
@@ -80,6 +85,7 @@ class HttpDoor:
         desk: Desk,
         payloads: Payloads,
         display: Display,
+        pairing: Pairing,
         events: Events,
         metrics: AgentMetrics,
         clock: Clock,
@@ -100,7 +106,9 @@ class HttpDoor:
         self._origins = origins
         self._gauges = gauges
         self._limit = limits.hook_body
-        self._guard = Guard(token, 0)
+        self._pairing = pairing
+        self._guard = Guard(token, 0, pairing)
+        self._screens = Screens(display, pairing, lambda: self._guard, events)
         self._caps = caps
         self._rates = Rates(caps)
         self._transactions = _Decoders(Transaction, self._limit)
@@ -125,7 +133,7 @@ class HttpDoor:
             raise PortInUse(f"port {port} {reason}", hint="give another with --hook-port") from error
         self._runner = runner
         bound = int(runner.addresses[0][1])
-        self._guard = Guard(self._token, bound, self._origins)
+        self._guard = Guard(self._token, bound, self._pairing, self._origins)
         return bound
 
     async def close(self) -> None:
@@ -148,9 +156,7 @@ class HttpDoor:
                 web.get("/v1/status", self._for_pos(self._give_status)),
                 web.get("/healthz", self._give_health),
                 web.get("/metrics", self._give_metrics),
-                web.get("/display", self._give_page),
-                web.get("/display/stream", self._for_screens(self._display.stream)),
-                web.get("/display/{name}", self._display.asset),
+                *self._screens.routes(),
             ]
         )
         app.on_shutdown.append(self._display.close)
@@ -216,14 +222,6 @@ class HttpDoor:
     def _for_pos(self, handler: Handler) -> Handler:
         async def guarded(request: web.Request) -> web.StreamResponse:
             self._guard.authenticate(request.headers)
-            return await handler(request)
-
-        return guarded
-
-    def _for_screens(self, handler: Handler) -> Handler:
-        async def guarded(request: web.Request) -> web.StreamResponse:
-            self._guard.authenticate_display(request.headers, request.cookies)
-            vouch(request)
             return await handler(request)
 
         return guarded
@@ -295,19 +293,6 @@ class HttpDoor:
     async def _give_metrics(self, _request: web.Request) -> web.Response:
         text = await self._metrics.render(self._gauges())
         return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
-
-    async def _give_page(self, request: web.Request) -> web.Response:
-        key = request.query.get("token")
-        if key is None:
-            self._guard.authenticate_display(request.headers, request.cookies)
-            return await self._display.page(request)
-        if not self._guard.opens_display(key):
-            raise Unauthorized("this link does not open the page", field="token")
-        response = web.Response(status=303, headers={"Location": "/display", **HEADERS})
-        response.set_cookie(
-            DISPLAY_COOKIE, self._guard.display_cookie, path="/display", httponly=True, samesite="Strict"
-        )
-        return response
 
     # Answers
 

@@ -13,7 +13,7 @@ from msgspec import UNSET, Meta, Struct
 from tillstream_protocol.decisions import Trigger
 from tillstream_protocol.errors import ErrorBody, InvalidInput, TillstreamError, TooLarge
 from tillstream_protocol.events import MemberIdentified, Observation, OfferAnswered, Original, WishListEntry
-from tillstream_protocol.transaction import Transaction
+from tillstream_protocol.transaction import Identifier, Transaction
 
 from ..baskets import StaleRevision
 from ..capture import DISK_DEADLINE, Capture, Captured
@@ -115,6 +115,14 @@ class StatusCall(Struct, frozen=True, forbid_unknown_fields=True, tag_field="cal
     """`GET /v1/status` on the socket."""
 
 
+class PairCall(Struct, frozen=True, forbid_unknown_fields=True, tag_field="call", tag="pair"):
+    """A code that pairs one screen or one POS. For whoever is at the till, on the socket only."""
+
+
+class ForgetCall(Struct, frozen=True, forbid_unknown_fields=True, tag_field="call", tag="forget"):
+    """End every pairing. On the socket only."""
+
+
 class QueueListCall(Struct, frozen=True, forbid_unknown_fields=True, tag_field="call", tag="queue_list"):
     """What the server would not take, from a place in the list on. For store IT, on the socket only."""
 
@@ -128,7 +136,8 @@ class QueueRetryCall(Struct, frozen=True, forbid_unknown_fields=True, tag_field=
 
 
 CaptureCall = TransactionCall | IdentifyCall | AnswerCall | BasketCall | ObservationCall | SurveyCall | WishCall
-Call = CaptureCall | AdapterCall | StatusCall | QueueListCall | QueueRetryCall
+ReportCall = StatusCall | QueueListCall | QueueRetryCall | PairCall
+Call = CaptureCall | AdapterCall | ReportCall | ForgetCall
 
 _STATUSES: Final[tuple[tuple[type[TillstreamError], int], ...]] = (
     (TooLarge, 413),
@@ -196,7 +205,8 @@ class Desk:
         """
         captured = self._counter.sold(body, original)
         if not captured.repeat:
-            self._occasion(captured, body.pos_id, "transaction", at_hand=at_hand)
+            who = body.customer.identifiers if body.customer is not None else ()
+            self._occasion(captured, body.pos_id, "transaction", who, at_hand=at_hand)
         return captured
 
     def admit(self, body: Transaction, original: Original) -> None:
@@ -207,7 +217,7 @@ class Desk:
         """Capture that a member was identified. Raises `InvalidInput` and `JournalError`."""
         captured = self._counter.identified(body)
         if not captured.repeat:
-            self._occasion(captured, body.basket, "member_identified")
+            self._occasion(captured, body.basket, "member_identified", body.identifiers)
         return captured
 
     def basket(self, basket_id: str, body: BasketBody) -> Taken:
@@ -262,10 +272,18 @@ class Desk:
         if captured is not None:
             await self._capture.durable(captured, deadline)
 
-    def _occasion(self, captured: Captured, basket: str, trigger: Trigger, *, at_hand: bool = True) -> None:
+    def _occasion(
+        self,
+        captured: Captured,
+        basket: str,
+        trigger: Trigger,
+        who: tuple[Identifier, ...],
+        *,
+        at_hand: bool = True,
+    ) -> None:
         decisions = captured.decisions
         if at_hand:
-            self._board.begin((captured.name.epoch, captured.name.seq), basket, trigger, decisions)
+            self._board.begin((captured.name.epoch, captured.name.seq), basket, trigger, decisions, who)
         if captured.redactions:
             self._events.redacted(captured.redactions)
         if decisions:

@@ -3,6 +3,7 @@
     call    {"call": "transactions" | "identify" | "answer" | "status", "ack": "os" | "disk", "body": {…}}
             {"call": "adapters", "name": "odoo", "ack": "os" | "disk", "body": b"…"}
             {"call": "queue_list", "start": 0} or {"call": "queue_retry", "wanted": {…}}
+            {"call": "pair"} or {"call": "forget"}
     reply   {"status": 201, "body": {…}}  or  {"status": 400, "error": {…}}
 
 Who may connect is a matter of the file: mode 0600 in a folder of mode 0700, so the agent's own user. No token is
@@ -33,6 +34,7 @@ from ..journal import JournalError
 from ..queue import Page, Retried
 from ..status import Status
 from .counter import BasketReply, Taken
+from .pairing import Code, Forgotten, Pairing
 from .payloads import Adapted, Payloads
 from .replies import Ack, Reply
 from .requests import (
@@ -42,11 +44,13 @@ from .requests import (
     Call,
     CaptureCall,
     Desk,
+    ForgetCall,
     IdentifyCall,
     ObservationCall,
+    PairCall,
     QueueCalls,
     QueueListCall,
-    QueueRetryCall,
+    ReportCall,
     StatusCall,
     SurveyCall,
     TransactionCall,
@@ -63,7 +67,7 @@ class SocketReply(Struct, frozen=True):
     """One reply: `body` or `error`."""
 
     status: int
-    body: Reply | BasketReply | Adapted | Status | Page | Retried | UnsetType = UNSET
+    body: Reply | BasketReply | Adapted | Status | Page | Retried | Code | Forgotten | UnsetType = UNSET
     error: ErrorBody | UnsetType = UNSET
 
 
@@ -108,11 +112,20 @@ class SocketDoor:
     """Listens on the socket file."""
 
     def __init__(
-        self, desk: Desk, payloads: Payloads, queue: QueueCalls, events: Events, clock: Clock, *, limits: Limits
+        self,
+        desk: Desk,
+        payloads: Payloads,
+        queue: QueueCalls,
+        pairing: Pairing,
+        events: Events,
+        clock: Clock,
+        *,
+        limits: Limits,
     ) -> None:
         self.desk = desk
         self.payloads = payloads
         self.queue = queue
+        self.pairing = pairing
         self.events = events
         self.clock = clock
         self.limit = limits.hook_body + _ENVELOPE
@@ -221,8 +234,11 @@ class Connection(asyncio.Protocol):
         started = door.clock.monotonic()
         try:
             call = door.decode(message)
-            if isinstance(call, StatusCall | QueueListCall | QueueRetryCall):
+            if isinstance(call, ReportCall):
                 self._send(SocketReply(200, self._report(call)))
+                return
+            if isinstance(call, ForgetCall):
+                self._busy = asyncio.get_running_loop().create_task(self._forget())
                 return
             if isinstance(call, AdapterCall):
                 self._busy = asyncio.get_running_loop().create_task(self._reply_when_adapted(call, started))
@@ -238,9 +254,11 @@ class Connection(asyncio.Protocol):
             else:
                 self._reply(call, captured, started)
 
-    def _report(self, call: StatusCall | QueueListCall | QueueRetryCall) -> Status | Page | Retried:
+    def _report(self, call: ReportCall) -> Status | Page | Retried | Code:
         if isinstance(call, StatusCall):
             return self._door.desk.status()
+        if isinstance(call, PairCall):
+            return self._door.pairing.code()
         if isinstance(call, QueueListCall):
             return self._door.queue.page(call.start)
         return self._door.queue.retry(call.wanted)
@@ -261,6 +279,15 @@ class Connection(asyncio.Protocol):
         try:
             await self._door.desk.durable(done)
             self._reply(call, done, started)
+        except TillstreamError as error:
+            self._send(self._refusal(error))
+        finally:
+            self._busy = None
+        self._answer_waiting()
+
+    async def _forget(self) -> None:
+        try:
+            self._send(SocketReply(200, await self._door.pairing.forget()))
         except TillstreamError as error:
             self._send(self._refusal(error))
         finally:

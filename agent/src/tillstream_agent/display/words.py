@@ -1,0 +1,71 @@
+"""What the page says, in each of its languages: one file a language, chosen by a setting or by the browser."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Final
+
+import msgspec
+
+from ..config import LANGUAGES
+
+FALLBACK: Final = "en"
+MAX_ACCEPTED: Final = 32
+"""Languages that a browser may list before the rest is left unread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """The strings of one language, by name."""
+
+    language: str
+    strings: Mapping[str, str]
+
+    def __getitem__(self, name: str) -> str:
+        return self.strings[name]
+
+    @property
+    def direction(self) -> str:
+        """`ltr` or `rtl`."""
+        return self.strings["direction"]
+
+
+class Dictionary:
+    """Every language. With `setting` "auto", each browser has its own."""
+
+    def __init__(self, setting: str = "auto") -> None:
+        self._words = {language: load(language) for language in LANGUAGES}
+        self._fixed = None if setting == "auto" else self._words[setting]
+
+    def words(self, accept_language: str = "") -> Words:
+        """The words for a browser that asks for these languages."""
+        if self._fixed is not None:
+            return self._fixed
+        wanted = preferred(accept_language)
+        return self._words[next((language for language in wanted if language in self._words), FALLBACK)]
+
+
+def load(language: str) -> Words:
+    """The words of one language."""
+    data = files(__package__).joinpath("languages", f"{language}.json").read_bytes()
+    return Words(language, msgspec.json.decode(data, type=dict[str, str]))
+
+
+def preferred(accept_language: str) -> list[str]:
+    """The languages of an `Accept-Language` header without their regions, the most wanted first."""
+    weighed: list[tuple[float, str]] = []
+    for part in accept_language.split(",")[:MAX_ACCEPTED]:
+        tag, _, parameter = part.strip().partition(";")
+        weight = _weight(parameter.strip())
+        if tag and weight > 0:
+            weighed.append((weight, tag.partition("-")[0].lower()))
+    return [tag for _, tag in sorted(weighed, key=lambda pair: -pair[0])]
+
+
+def _weight(parameter: str) -> float:
+    try:
+        return float(parameter.removeprefix("q=")) if parameter else 1.0
+    except ValueError:
+        return 0.0
