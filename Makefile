@@ -74,6 +74,10 @@ test-alone: $(ALONE)/ready ## the agent's tests where only the agent is installe
 	$(call say,The agent alone: its tests without any server dependency)
 	@$(call pytest,$(ALONE),tests/agent)
 
+.PHONY: screenshots
+screenshots: $(VENV)/ready ## draw the docs' pictures of the cashier's page anew; needs tests/support/browser.sh once
+	@cd tests && ../$(BIN)/python -m support.screenshots ../docs/images
+
 .PHONY: lint
 lint: $(VENV)/ready ## formatting and lint
 	$(call say,Formatting and lint)

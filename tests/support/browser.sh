@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Installs what the tests of pages and of JavaScript need and this machine lacks: Debian's Chromium, and the TypeScript
-# compiler at the version that deploy/pos/web/package-lock.json pins by hash. Needs root, or sudo without a password,
-# for the browser alone. What is there already is left as it is.
+# Installs what the tests of pages and of JavaScript need and this machine lacks: Debian's Chromium, and from npm, at the
+# versions that package-lock.json files pin by hash, the TypeScript compiler (deploy/pos/web) and axe-core, which checks
+# pages for accessibility (tests/support/npm). Needs root, or sudo without a password, for the browser alone. What is
+# there already is left as it is.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -21,8 +22,12 @@ if ! command -v chromium > /dev/null; then
 fi
 
 if ! command -v npm > /dev/null; then
-    echo "without npm, the types of the browser client are not checked" >&2
-elif [[ ! -x deploy/pos/web/node_modules/.bin/tsc ]]; then
-    echo "installing TypeScript"
-    npm ci --prefix deploy/pos/web --ignore-scripts --no-audit --no-fund --loglevel=error
+    echo "without npm, neither the types of the browser client nor the accessibility of pages is checked" >&2
+else
+    for folder in deploy/pos/web tests/support/npm; do
+        if [[ ! -e $folder/node_modules/.package-lock.json || $folder/package-lock.json -nt $folder/node_modules ]]; then
+            echo "installing what $folder/package-lock.json names"
+            npm ci --prefix "$folder" --ignore-scripts --no-audit --no-fund --loglevel=error
+        fi
+    done
 fi
