@@ -23,7 +23,7 @@ def story(tmp_path: Path) -> Story:
 
 @pytest.mark.parametrize("ends_in_order", [False, True])
 async def test_a_chunk_that_was_closed_while_its_sync_failed_keeps_its_records(
-    story: Story, *, ends_in_order: bool
+    story: Story, monkeypatch: pytest.MonkeyPatch, *, ends_in_order: bool
 ) -> None:
     journal = await begun(story)
     first = journal.append(b"a", kind=1, tag=tag(1))
@@ -35,13 +35,13 @@ async def test_a_chunk_that_was_closed_while_its_sync_failed_keeps_its_records(
     sync = target.file.sync
 
     async def fails_on_a_full_disk() -> None:
-        target.file.sync = sync
+        monkeypatch.setattr(target.file, "sync", sync)
         story.trouble.create = FULL
         with pytest.raises(JournalFull):
             journal.append(b"c", kind=1)
         raise OSError(FULL, "planted")
 
-    target.file.sync = fails_on_a_full_disk
+    monkeypatch.setattr(target.file, "sync", fails_on_a_full_disk)
     await story.passes(journal, 2)
     if ends_in_order:
         await journal.close()
@@ -70,7 +70,9 @@ async def test_after_close_no_chunk_is_open_and_none_is_without_its_footer(story
         await again.close()
 
 
-async def test_a_record_on_the_disk_is_said_to_be_safe_before_the_footer_is_synced(story: Story) -> None:
+async def test_a_record_on_the_disk_is_said_to_be_safe_before_the_footer_is_synced(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
     journal = await begun(story)
     name = journal.append(b"a", kind=1)
     target = journal._chain.open
@@ -79,10 +81,10 @@ async def test_a_record_on_the_disk_is_said_to_be_safe_before_the_footer_is_sync
     sync, hang = target.file.sync, asyncio.Event()
 
     async def hangs_with_the_footer() -> None:
-        target.file.sync = hang.wait
+        monkeypatch.setattr(target.file, "sync", hang.wait)
         await sync()
 
-    target.file.sync = hangs_with_the_footer
+    monkeypatch.setattr(target.file, "sync", hangs_with_the_footer)
     waiter = asyncio.ensure_future(journal.synced(name))
     await asyncio.sleep(0)
     passing = asyncio.ensure_future(journal._syncer.sync_all())
@@ -133,12 +135,12 @@ async def test_what_has_no_home_is_known_exactly(story: Story, monkeypatch: pyte
     sync = target.file.sync
 
     async def fails() -> None:
-        target.file.sync = sync
+        monkeypatch.setattr(target.file, "sync", sync)
         journal.roll()
         story.trouble.create = FULL
         raise OSError(BROKEN, "planted")
 
-    target.file.sync = fails
+    monkeypatch.setattr(target.file, "sync", fails)
     await story.passes(journal, 2)
     story.trouble.create = None
     journal.append(b"b", kind=1, tag=tag(2))
