@@ -23,6 +23,7 @@ from tillstream_agent.folder import Folder
 from tillstream_agent.inspection import look
 from tillstream_agent.sync import enrol
 from tillstream_agent.sync.transport import Transport
+from tillstream_protocol.framing import FRAMES_START
 from tillstream_protocol.messages import Token
 from tillstream_server.ledger import export
 from tillstream_server.reading import reading
@@ -75,6 +76,13 @@ async def open_shop(folder: Folder, *names: str, boot: str = "monday") -> AsyncI
 async def drained(folder: Folder) -> None:
     async with asyncio.timeout(WAIT_S):
         while (await look(folder, SystemClock())).queue.records:
+            await asyncio.sleep(0.02)
+
+
+async def alarmed(server: Server) -> None:
+    """Wait for an alarm."""
+    async with asyncio.timeout(WAIT_S):
+        while not alarms(server):
             await asyncio.sleep(0.02)
 
 
@@ -135,6 +143,60 @@ async def test_a_clone_is_noticed_loses_nothing_and_is_put_right_by_one_command(
     own = [row["body"]["pos_id"] for row in await ledger(server) if row["till"] == clone.identity().till_id.hex()]
     assert own == ["clone-4"]
     assert alarms(server) == {"forked"}
+
+
+async def test_a_clone_is_noticed_although_the_original_ran_and_captured_nothing_in_between(
+    server: Server, original: Folder, tmp_path: Path
+) -> None:
+    async with open_shop(original, "before"):
+        pass
+    clone = copied(original, tmp_path / "clone")
+    async with open_shop(original):
+        pass
+    async with open_shop(clone, "clone-1"), open_shop(original, "original-1"):
+        await alarmed(server)
+    assert alarms(server) == {"forked"}
+    assert await sold(server) == ["before", "clone-1", "original-1"]
+
+
+async def test_a_clone_is_noticed_although_the_original_died_in_the_first_write_of_its_next_run(
+    server: Server, original: Folder, tmp_path: Path
+) -> None:
+    async with open_shop(original, "before"):
+        pass
+    clone = copied(original, tmp_path / "clone")
+    async with open_shop(original):
+        pass
+    newest = max((original.path / "journal").glob("*.chunk"))
+    newest.write_bytes(newest.read_bytes()[:FRAMES_START] + b"TSFR\0\0\1\0" + bytes(8) + b"\1\0\0\0" + b"x" * 60)
+    async with open_shop(clone, "clone-1"), open_shop(original, "original-1"):
+        await alarmed(server)
+    assert alarms(server) == {"forked"}
+
+
+async def test_a_copy_of_a_till_that_had_sold_nothing_yet_is_a_copy(
+    server: Server, original: Folder, tmp_path: Path
+) -> None:
+    async with open_shop(original):
+        pass
+    clone = copied(original, tmp_path / "clone")
+    async with open_shop(original, "original-1"), open_shop(clone, "clone-1"):
+        await alarmed(server)
+    assert alarms(server) == {"forked"}
+
+
+async def test_an_image_of_a_run_that_had_sold_nothing_yet_is_an_image(
+    server: Server, original: Folder, tmp_path: Path
+) -> None:
+    async with open_shop(original, "before"):
+        pass
+    async with running_agent(original) as (port, _):
+        image = copied(original, tmp_path / "image")
+        await sells(original, port, "after")
+        await drained(original)
+    async with open_shop(image, "restored"):
+        await alarmed(server)
+    assert alarms(server) == {"restored_image"}
 
 
 async def test_a_clone_that_never_reached_the_server_loses_nothing_either(

@@ -144,7 +144,7 @@ def proof_bytes(secret: bytes, device_public_key: bytes) -> bytes:
 
 
 class Batch(Struct, frozen=True, forbid_unknown_fields=True):
-    """Consecutive frames of one chunk, as they lie on disk."""
+    """Consecutive frames of one chunk, as they lie on disk; none, to tell of an epoch that holds no record."""
 
     header: Annotated[bytes, Meta(min_length=HEADER_SIZE, max_length=HEADER_SIZE)]
     frames: bytes

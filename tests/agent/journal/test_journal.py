@@ -448,6 +448,7 @@ async def test_what_cannot_be_unlinked_is_swept_again(tmp_path: Path) -> None:
     till = TestTill(tmp_path, SMALL, disk)
     await (await till.start()).close()
     journal = await till.start()
+    journal.told(journal.parent.epoch)
     disk.trouble.unlink = BROKEN
     with pytest.raises(JournalError):
         journal.discard(journal.sweep())

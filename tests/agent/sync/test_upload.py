@@ -22,6 +22,7 @@ from tillstream_agent.sync.link import Link
 from tillstream_agent.sync.transport import Response
 from tillstream_protocol.codec import encode
 from tillstream_protocol.errors import ErrorBody
+from tillstream_protocol.framing import ChunkHeader
 from tillstream_protocol.limits import DEFAULT
 from tillstream_protocol.messages import BatchReply, DeadLetter, Pace, Range
 
@@ -350,3 +351,57 @@ def test_a_proxy_that_has_no_room_for_a_batch_is_understood() -> None:
     page = interpret(Response(413, b"<html>"))
     assert isinstance(page, Failure)
     assert page.outcome == "too_large"
+
+
+async def restarted(line: Line, runs: int = 1) -> None:
+    """The till starts again, so many times."""
+    for _ in range(runs):
+        await line.journal.close()
+        await line.starts()
+
+
+async def test_a_run_that_captured_nothing_is_told_of_by_its_header_once(line: Line) -> None:
+    empty = line.journal.position.epoch
+    await restarted(line)
+    sent = line.sends()
+    assert (sent.epoch, sent.frames, sent.lane) == (empty, b"", "backlog")
+    assert ChunkHeader.decode(sent.header).epoch == empty == line.journal.parent.epoch
+    assert line.journal.queue().records == 0
+    assert line.acks(sent, acked=())
+    assert line.rests() == Rest(None, for_news=True)
+    assert line.telling.counted("acked_records") == 0
+
+
+async def test_every_empty_run_is_told_of_and_none_that_holds_a_record(line: Line) -> None:
+    await line.captures()
+    assert line.drains() == [("live", 0)]
+    await restarted(line, 3)
+    assert line.drains().count(("backlog", -1)) == 2
+
+
+async def test_records_go_ahead_of_headers(line: Line) -> None:
+    await restarted(line)
+    await line.captures()
+    assert [line.sends().frames != b"" for _ in range(2)] == [True, False]
+
+
+async def test_a_header_that_did_not_arrive_is_sent_again_and_one_that_is_refused_is_not(line: Line) -> None:
+    await restarted(line)
+    sent = line.sends()
+    line.fails(sent)
+    line.now += 1000
+    again = line.sends()
+    assert again == sent
+    assert not line.acks(again, epoch=bytes(16)), "an answer about another epoch"
+    line.now += 1000
+    line.fails(line.sends(), "refused")
+    assert line.rests() == Rest(None, for_news=True)
+    assert line.letters.here == {}
+
+
+async def test_an_empty_chunk_stays_until_its_run_is_told_of(line: Line) -> None:
+    await restarted(line)
+    assert line.journal.sweep().chunks == ()
+    await restarted(line)
+    line.drains()
+    assert line.journal.sweep().chunks == (1, 2)

@@ -38,6 +38,8 @@ class Watch:
 
         def sends(body: bytes) -> None:
             batch = decode_batch(body)
+            if not batch.frames:  # a header alone promises no record
+                return
             name = f"{ChunkHeader.decode(batch.header).chunk:010d}.chunk"
             content = machine.disk.image().get(name, b"")
             start = content.find(batch.frames)

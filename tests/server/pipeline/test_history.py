@@ -76,6 +76,23 @@ async def test_two_epochs_that_follow_one_place_are_a_clone(server: Server) -> N
     assert (kinds(outcome), outcome.forked) == ([("forked", B, 7, None)], True)
 
 
+async def test_an_epoch_that_holds_no_record_is_heard_of_by_its_header_alone(server: Server) -> None:
+    till = server.till()
+    await begins(server, till, A, NO_EPOCH, 0, sales=3)
+    for _ in range(2):
+        heard = await begins(server, till, B, A, 3, sales=0)
+        assert (heard.reply_acked, heard.alarms, sum(heard.counts.values())) == ((), (), 0)
+    assert (await begins(server, till, C, B, 0)).alarms == ()
+    assert kinds(await begins(server, till, D, A, 3)) == [("forked", B, 3, None)]
+
+
+async def test_a_header_alone_gives_a_copy_away(server: Server) -> None:
+    till = server.till()
+    await begins(server, till, A, NO_EPOCH, 0, sales=3)
+    await begins(server, till, C, A, 3)
+    assert kinds(await begins(server, till, B, A, 3, sales=0)) == [("forked", C, 3, None)]
+
+
 async def test_two_epochs_that_follow_different_places_of_one_are_a_clone_too(server: Server) -> None:
     till = server.till()
     await begins(server, till, A, NO_EPOCH, 0, sales=7)

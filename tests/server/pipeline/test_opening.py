@@ -79,8 +79,15 @@ async def test_a_sealed_key_that_does_not_open_is_refused(server: Server) -> Non
 async def test_bytes_that_are_no_frame_are_refused(server: Server) -> None:
     till = server.till()
     frame = till.frame(Record(sale(), NOW))
-    for frames in (b"", b"rubbish", frame[:-1], Footer(0, ()).encode()):
+    for frames in (b"rubbish", frame[:-1], Footer(0, ()).encode()):
         assert isinstance(await refused(server, till, Batch(till.header.encode(till.key), frames)), DamagedBatch)
+
+
+async def test_a_header_alone_has_to_be_its_devices_too(server: Server) -> None:
+    till, other = server.till("1"), server.till("2")
+    assert isinstance(await refused(server, till, Batch(other.header.encode(till.key), b"")), ForeignChunk)
+    assert isinstance(await refused(server, till, Batch(till.header.encode(other.key), b"")), BadSignature)
+    assert await server.rows("SELECT count(*) FROM epoch") == [(0,)]
 
 
 async def test_what_is_whole_of_a_damaged_batch_is_taken_and_nothing_else_acknowledged(server: Server) -> None:

@@ -67,6 +67,8 @@ class Chunk:
     damaged: bool = False
     """Some of its bytes hold nothing: it is kept when its time is over."""
     unreported: int = 0
+    untold: bool = False
+    """Its epoch holds no record, and nobody has told the server of it."""
     """How many findings of damage in it nobody has taken up yet."""
     unreadable_until: float = 0.0
     """By the monotonic clock: when to try again to read it."""

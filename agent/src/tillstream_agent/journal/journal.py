@@ -187,6 +187,14 @@ class Journal:
         """
         return self._shelf.next_slice(lane, max_bytes)
 
+    def next_header(self) -> Slice | None:
+        """The header of an earlier run that captured nothing, as a slice without frames; the same until it is told."""
+        return self._shelf.next_header()
+
+    def told(self, epoch: bytes) -> None:
+        """The server knows of a run that captured nothing."""
+        self._shelf.told(epoch)
+
     def lane_of(self, epoch: bytes, seq: int) -> Lane | None:
         """The lane in which a record that is here would be sent; nothing is read for it."""
         return self._shelf.lane_of(epoch, seq)

@@ -58,7 +58,7 @@ def choose(chunks: Sequence[Chunk], now: float, started: float, limits: Limits, 
     `chunks` are all there are. The newest always stays, since the next epoch names it.
     """
     ages = lived(chunks, now, started)
-    done = [chunk for chunk in chunks[:-1] if chunk.done and not chunk.unreported]
+    done = [chunk for chunk in chunks[:-1] if chunk.done and not chunk.unreported and not chunk.untold]
     excess = max(sum(chunk.size for chunk in done) - limits.retain_bytes, wanted)
     over: list[Chunk] = []
     for chunk in done:

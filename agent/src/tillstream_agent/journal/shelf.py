@@ -99,6 +99,7 @@ class Shelf:
         for chunk in list(self._chunks.values()):
             self.settle(chunk)
             chunk.done_at = None
+            chunk.untold = self._is_empty_epoch(chunk)
 
     def __iter__(self) -> Iterator[Chunk]:
         return iter(self._chunks.values())
@@ -139,6 +140,18 @@ class Shelf:
         if trouble is not None:
             raise trouble
         return None
+
+    def next_header(self) -> Slice | None:
+        """An earlier run that captured nothing: the header of its chunk, with no frames. The same until it is told."""
+        chunk = next((chunk for chunk in self if chunk.untold), None)
+        if chunk is None:
+            return None
+        return Slice(chunk.encoded_header, b"", chunk.epoch, 0, -1, "backlog", chunk.number, chunk.frames_end)
+
+    def told(self, epoch: bytes) -> None:
+        """The server knows what this epoch followed."""
+        for chunk in self._family(epoch):
+            chunk.untold = False
 
     def lane_of(self, epoch: bytes, seq: int) -> Lane | None:
         """The lane in which a record that is here would be sent; nothing is read for it."""
@@ -283,7 +296,7 @@ class Shelf:
         return gone
 
     def _may_go(self, chunk: Chunk, room: Room) -> bool:
-        if not chunk.done or chunk.spends or chunk.damaged or chunk.unreported:
+        if not chunk.done or chunk.spends or chunk.damaged or chunk.unreported or chunk.untold:
             return False
         kept = self._kept.get(chunk.epoch, ())
         return room.short or all(covers(kept, part) for part in chunk.present)
@@ -322,6 +335,11 @@ class Shelf:
         if known is None or known[0] is not acked or known[1] is not aside:
             known = self._together[epoch] = (acked, aside, merge([*acked, *aside]))
         return known[2]
+
+    def _is_empty_epoch(self, chunk: Chunk) -> bool:
+        """Whether a chunk is the first of an epoch of this till in which there is no record."""
+        empty = chunk.header.first_seq == 0 and not self._acked.get(chunk.epoch)
+        return empty and self.lane(chunk) != "former" and not any(one.present for one in self._family(chunk.epoch))
 
     def _left(self, chunk: Chunk) -> int:
         return chunk.unacknowledged(self._passed(chunk.epoch))

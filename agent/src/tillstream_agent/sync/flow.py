@@ -5,6 +5,8 @@
   happens now overtakes what has waited.
 - Nothing but an acknowledgement takes a record out of the queue. No refusal ever touches the identity.
 - A record that is refused as it is holds up nothing: see `refusals`.
+- A run that captured nothing is told of by its header alone, once the backlog has nothing else: later runs name it as
+  what they follow.
 - What an earlier enrolment left (the lane `former`) is refused without consequence for anything else.
 - Every send that brings nothing forward is followed by a wait, or by another batch than before.
 """
@@ -46,6 +48,14 @@ class SendQueue(Protocol):
 
     def next_slice(self, lane: Lane, max_bytes: int) -> Slice | None:
         """The oldest frames of a lane that are neither acknowledged nor set aside."""
+        ...
+
+    def next_header(self) -> Slice | None:
+        """The header of a run that captured nothing, without frames."""
+        ...
+
+    def told(self, epoch: bytes) -> None:
+        """The server was told of that run."""
         ...
 
     def lane_of(self, epoch: bytes, seq: int) -> Lane | None:
@@ -149,12 +159,16 @@ class UploadFlow:
     def acknowledged(self, sent: Slice, reply: BatchReply, now: float) -> bool:
         """Take an answer in. False, and a wait, if it acknowledges nothing of what was sent."""
         held = _within(reply, sent)
-        if not held:
+        heard = bool(held) if sent.frames else reply.epoch == sent.epoch
+        if not heard:
             self.failed(sent, Failure("confused", "confused", "the answer acknowledges nothing that was sent"), now)
             return False
-        self._queue.acknowledge(sent.epoch, held)
-        self._settle(sent, held, reply)
-        self._refusals.acknowledged(now)
+        if sent.frames:
+            self._queue.acknowledge(sent.epoch, held)
+            self._settle(sent, held, reply)
+            self._refusals.acknowledged(now)
+        else:
+            self._queue.told(sent.epoch)
         self._link.told_time(reply.server_ms)
         self._narrow(sent)
         self._pace(sent.lane, reply, now)
@@ -166,7 +180,10 @@ class UploadFlow:
     def failed(self, sent: Slice, failure: Failure, now: float) -> bool:
         """Take in that a batch was not acknowledged. True if there is something new to remember of its records."""
         known = self._letters.refusals
-        if failure.outcome == "unavailable":
+        if not sent.frames and failure.outcome in ("refused", "too_large"):
+            self._queue.told(sent.epoch)  # nothing would change if it were said again
+            wait = 0.0
+        elif failure.outcome == "unavailable":
             wait = self._trouble(failure, now, ("live", "backlog", "former"), heard=False)
         elif sent.lane == "former" and not self._is_about_the_records(failure):
             wait = max(FORMER_S * (0.5 + self._uniform()), failure.retry_after)
@@ -201,7 +218,8 @@ class UploadFlow:
             if found is None or (found.epoch == suspect.epoch and suspect.first <= found.first <= suspect.last):
                 return found
             del self._suspects[lane]
-        return self._queue.next_slice(lane, self._sizes[lane])
+        found = self._queue.next_slice(lane, self._sizes[lane])
+        return self._queue.next_header() if found is None and lane == "backlog" else found
 
     def _refused_before(self, now: float, waits: list[float]) -> Slice | None:
         """The record that was refused before and is to be tried again now."""

@@ -25,6 +25,7 @@ from ..customers.identity import Identities
 from ..customers.vault import Vault
 from ..devices import Device
 from ..keys import Randomness, ServerKeys
+from ..ledger import lineage
 from ..ledger.database import Database
 from .grouping import Groups
 from .isolation import take_apart
@@ -67,19 +68,25 @@ class Pipeline:
     async def process(self, device: Device, batch: Batch) -> Outcome:
         """Take a batch from the device that wrote its chunk; when this returns, all of it is on the disk.
 
-        Raises `BadSignature`, `DamagedChunk`, `ForeignChunk`, `CannotOpen` or `DamagedBatch` for a batch that cannot
-        be read as one, and `LedgerFault` when the database fails; then nothing was taken.
+        One without frames tells of an epoch in which nothing was captured: what it followed is noted. Raises
+        `BadSignature`, `DamagedChunk`, `ForeignChunk`, `CannotOpen` or `DamagedBatch` for a batch that cannot be read
+        as one, and `LedgerFault` when the database fails; then nothing was taken.
         """
+        if not batch.frames:
+            return await self._hear_of(_header(device, batch))
         async with self._bench:
             opened = await asyncio.to_thread(self._open, device, batch)
         return await take_apart(partial(self._take, device), opened, self._report)
 
     def _open(self, device: Device, batch: Batch) -> OpenedBatch:
-        header = ChunkHeader.decode(batch.header)
-        verify_header(batch.header, device.public_key)
-        if header.till != device.till_id:
-            raise ForeignChunk("the chunk was written by another till", field="header.till")
-        return self._opener.open(device, header, batch)
+        return self._opener.open(device, _header(device, batch), batch)
+
+    async def _hear_of(self, header: ChunkHeader) -> Outcome:
+        async with self._database.write() as conn:
+            alarms = await lineage.note(conn, header, self._clock.now_ms())
+        return Outcome(
+            (), 0, (), dict.fromkeys(("stored", "repeat", "duplicate", "dead", "conflict"), 0), (), alarms=tuple(alarms)
+        )
 
     async def _take(self, device: Device, opened: OpenedBatch, alone: bool) -> Outcome:
         """In one transaction."""
@@ -98,6 +105,15 @@ class Pipeline:
     def forget(self) -> None:
         """Drop cached identities: an erasure changed them."""
         self._identities.forget()
+
+
+def _header(device: Device, batch: Batch) -> ChunkHeader:
+    """A batch's header, which this device signed for its own till. Raises `BadSignature` or `ForeignChunk`."""
+    header = ChunkHeader.decode(batch.header)
+    verify_header(batch.header, device.public_key)
+    if header.till != device.till_id:
+        raise ForeignChunk("the chunk was written by another till", field="header.till")
+    return header
 
 
 def _fits(group: Sequence[Arrived], one: Arrived) -> bool:
