@@ -156,8 +156,6 @@ TARGETS = (
     "POST /display/../v1/transactions",
     "POST /v1/transactions?ack=never",
     "CONNECT 127.0.0.1:{port}",
-    "GET /display?token=x",
-    "GET /display?token=",
 )
 UPGRADES = ("Upgrade: websocket", "Upgrade: tcp", "Upgrade: h2c, websocket")
 FRAMINGS = (

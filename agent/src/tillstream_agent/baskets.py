@@ -7,6 +7,7 @@ next change. A POS may use an id again for another basket; the key that a basket
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -14,18 +15,28 @@ from tillstream_protocol.decisions import Decision
 from tillstream_protocol.errors import TillstreamError
 from tillstream_protocol.events import BasketChanged
 from tillstream_protocol.facts import Goods
-from tillstream_protocol.transaction import Identifier
+from tillstream_protocol.transaction import Identifier, Transaction
 
 from .capture import Captured, Closing
 from .clock import Clock
 from .journal import Randomness
 
 MOST: Final = 256
-"""Baskets known at a time; the one that has been left alone for longest is forgotten for the next."""
+"""Baskets known at a time. Those that are over are forgotten first, then open ones are given up, the oldest first."""
+RECENT_S: Final = 60.0
+"""For so long after a basket is over, an older change of it is stale; later its id may stand for another one."""
 
 State = Literal["open", "suspended", "closed", "voided", "abandoned"]
 _ENDED: Final = frozenset({"closed", "voided", "abandoned"})
 EMPTY: Final = Goods((), 0, "", known=False)
+
+
+SaleName = tuple[str, str, str, str, str]
+
+
+def sale_name(sale: Transaction) -> SaleName:
+    """What a POS calls a sale, as far as one till's POS tells its sales apart."""
+    return (sale.source.system, sale.store, sale.till, sale.business_date, sale.pos_id)
 
 
 class StaleRevision(TillstreamError):
@@ -55,6 +66,14 @@ class Basket:
     declined: set[bytes] = field(default_factory=set)
     captured: Captured | None = None
     """What its newest change was captured as."""
+    greeted: bool = False
+    """It was captured who its member is."""
+    sold_as: SaleName | None = None
+    """The sale that it became."""
+
+    def has(self, offer_id: bytes) -> bool:
+        """Whether an offer was made on it."""
+        return offer_id in self.shown or any(decision.offer_id == offer_id for decision in self.greeting)
 
     @property
     def ended(self) -> bool:
@@ -75,14 +94,27 @@ class Basket:
             hint="leave it: the basket has moved on",
         )
 
+    def offered(self, now_ms: int) -> tuple[Decision, ...]:
+        """What holds for it now."""
+        decided = (*self.greeting, *self.standing)
+        return tuple(d for d in decided if d.offer_id not in self.declined and d.expires_ms > now_ms)
+
+    def is_of(self, identifiers: tuple[Identifier, ...]) -> bool:
+        """Whether these name the member that is known, in whatever order."""
+        return {(i.scheme, i.value) for i in identifiers} == {(i.scheme, i.value) for i in self.member}
+
     def stand(self, decisions: list[Decision]) -> None:
         """Keep what was decided on what is in it now. An offer that was declined is not made again."""
         self.standing = tuple(decision for decision in decisions if decision.offer_id not in self.declined)
         self.shown.update(decision.offer_id for decision in self.standing if decision.outcome == "offered")
 
+    def settled(self, decisions: Iterable[Decision]) -> list[Decision]:
+        """Of what was decided on its sale, what had been offered on it before."""
+        return [decision for decision in decisions if decision.offer_id in self.shown]
+
     def closing(self) -> Closing:
         """What a sale that closes it settles."""
-        return Closing(self.key, frozenset(self.shown - self.declined))
+        return Closing(self.key, frozenset(self.shown - self.declined), self.member)
 
     def change(self, state: Literal["suspended", "resumed", "voided", "abandoned"]) -> BasketChanged:
         """What became of it, as a record tells it."""
@@ -103,28 +135,49 @@ class Baskets:
         """The basket of this id, if one is known."""
         return self._known.get(basket_id)
 
+    def open(self, basket_id: str) -> Basket:
+        """A new basket, not known yet."""
+        return Basket(basket_id, self._random(16), 0.0)
+
     def take(self, basket_id: str) -> Basket:
         """The basket of this id that is not over, a new one if there is none; it counts as touched."""
         basket = self._known.get(basket_id)
         if basket is None or basket.ended:
-            basket = Basket(basket_id, self._random(16), 0.0)
+            basket = self.open(basket_id)
         self.keep(basket)
         return basket
 
     def keep(self, basket: Basket) -> None:
-        """Have it known, as the one that was touched last."""
+        """Have it known, as the one that was touched last. Of one that is over, the goods are forgotten."""
         basket.changed_s = self._clock.monotonic()
+        if basket.ended:
+            basket.goods = EMPTY
         self._known[basket.id] = basket
         self._known.move_to_end(basket.id)
         if len(self._known) > MOST:
-            self._known.popitem(last=False)
+            over = next((one.id for one in self._known.values() if one.ended), None)
+            if over is not None:
+                del self._known[over]
 
-    def declined(self, offer_id: bytes) -> None:
-        """A customer does not want an offer: it is not settled with the basket that it was made on."""
+    def excess(self) -> list[Basket]:
+        """The baskets that are not over and more than can be known, the oldest first."""
+        return list(self._known.values())[: max(0, len(self._known) - MOST)]
+
+    def forget(self, basket: Basket) -> None:
+        """Know a basket no longer."""
+        self._known.pop(basket.id, None)
+
+    def is_recent(self, basket: Basket) -> bool:
+        """Whether it was touched lately."""
+        return self._clock.monotonic() - basket.changed_s < RECENT_S
+
+    def answered(self, offer_id: bytes, *, declined: bool) -> None:
+        """What a customer says to an offer: one that is declined is not settled with the basket it was made on."""
         for basket in self._known.values():
-            if offer_id in basket.shown:
+            if not declined:
+                basket.declined.discard(offer_id)
+            elif basket.has(offer_id):
                 basket.declined.add(offer_id)
-                basket.standing = tuple(d for d in basket.standing if d.offer_id != offer_id)
 
     def left_alone(self, seconds: float) -> list[Basket]:
         """The baskets that are not over, and were not touched for so long."""

@@ -43,7 +43,7 @@ from tillstream_protocol.facts import (
 from tillstream_protocol.framing import NO_TAG, Spend
 from tillstream_protocol.limits import DEFAULT, KIB
 from tillstream_protocol.redaction import cut_cards, cut_identifiers, cut_original
-from tillstream_protocol.transaction import Identifier, Transaction, check, idempotency_key, reconcile
+from tillstream_protocol.transaction import Customer, Identifier, Transaction, check, idempotency_key, reconcile
 
 from .clock import Clock
 from .journal import Journal, JournalError, Name, Randomness, Seen
@@ -78,10 +78,14 @@ class Enrolment:
 
 @dataclass(frozen=True, slots=True)
 class Closing:
-    """The basket that a sale closes: its key, and the offers that were shown on it and not declined."""
+    """The basket that a sale closes: its key, and the offers that were shown on it and not declined.
+
+    `member` is who it was, for a sale that names nobody. A POS that says the sale again need not know of that.
+    """
 
     key: bytes
     offers: frozenset[bytes]
+    member: tuple[Identifier, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +125,8 @@ class Capture:
     ) -> Captured:
         """Capture a transaction. Empty retailer, store, till and currency become this till's.
 
-        What was offered on the basket that it `closes` is settled with it. Raises `InvalidInput` naming the field,
+        What was offered on the basket that it `closes` is settled with it, and its member is the sale's if that names
+        nobody; a POS that says the sale again need not know of either. Raises `InvalidInput` naming the field,
         `TooLarge`, or `JournalError`; then nothing was written.
         """
         placed = self._place(given)
@@ -138,14 +143,16 @@ class Capture:
         if original is not None:
             original, more = cut_original(original)
             redactions += more
-        basket = closes.key if closes is not None else None
+        basket, body = None, cut
+        if closes is not None:
+            basket, body = closes.key, _with_member(cut, closes.member)
         return self._append(
             Record(
-                body=cut,
+                body=body,
                 captured_at=self._clock.now_ms(),
-                version=version_of(cut, basket),
+                version=version_of(body, basket),
                 clock_trusted=self._edge.clock_trusted,
-                decisions=self._decide(cut, closes),
+                decisions=self._decide(body, closes),
                 pack=self._edge.pack_version,
                 redactions=redactions,
                 reconciles=reconcile(cut),
@@ -196,8 +203,14 @@ class Capture:
         )
         return self._append(record, tag, self._checksum(content))
 
-    def remark(self, given: Remark, basket: bytes | None = None) -> Captured:
+    def is_here(self, sale: Transaction) -> bool:
+        """Whether a sale is this till's own."""
+        return sale.store in ("", self._where.store) and sale.till in ("", self._where.till)
+
+    def remark(self, given: Remark, basket: bytes | None = None, member: tuple[Identifier, ...] = ()) -> Captured:
         """Capture what somebody said or noticed. With an event id, a repeat is answered as one. `basket` is a key.
+
+        `member` is who it was, where the POS does not say.
 
         Raises `InvalidInput`, `TooLarge` or `JournalError`; then nothing was written.
         """
@@ -211,7 +224,12 @@ class Capture:
         if seen is not None:
             return Captured(seen.name, True, ())
         event_id = self._random(16).hex() if named else given.event_id
-        body = msgspec.structs.replace(cut, event_id=event_id, at=now if given.at is None else given.at)
+        body = msgspec.structs.replace(
+            cut,
+            event_id=event_id,
+            at=now if given.at is None else given.at,
+            identifiers=cut.identifiers or cut_identifiers(member)[0],
+        )
         return self._append(self._told(body, now, basket, redactions), tag, self._checksum(content))
 
     def basket(self, change: BasketChanged, basket: bytes) -> Captured:
@@ -338,6 +356,15 @@ class Capture:
 
     def _tag(self, *parts: bytes) -> bytes:
         return keyed_tag(self._tag_key, parts)
+
+
+def _with_member(sale: Transaction, member: tuple[Identifier, ...]) -> Transaction:
+    """A sale with the member of its basket, where it names none itself."""
+    customer = sale.customer or Customer()
+    known = cut_identifiers(member)[0]
+    if not known or customer.identifiers:
+        return sale
+    return msgspec.structs.replace(sale, customer=msgspec.structs.replace(customer, identifiers=known))
 
 
 def _check_remark(given: Remark) -> None:

@@ -117,7 +117,9 @@ async def test_a_writer_may_be_cancelled_inside_a_slow_statement(database: Datab
     async with database.write() as conn:
         await conn.exec_driver_sql(COUNT, ("next", 1))
     assert await writing_connection(database) is before
-    assert await reasons(database) == ({"next"} if writing.cancelled() else {"first", "last", "next"})
+    whole = {"first", "last", "next"}
+    nothing = [{"next"}] if writing.cancelled() else []  # a cancellation may come while the commit is on its way
+    assert await reasons(database) in [*nothing, whole]
 
 
 async def test_a_cancellation_is_kept_until_the_statement_is_done_and_stops_the_rest(database: Database) -> None:

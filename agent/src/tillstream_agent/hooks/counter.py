@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
-from msgspec.structs import replace
 
 from tillstream_protocol.codec import encode
 from tillstream_protocol.decisions import Decision
@@ -30,9 +29,9 @@ from tillstream_protocol.events import (
 )
 from tillstream_protocol.facts import Goods
 from tillstream_protocol.limits import MAX_LINES, MAX_LONG_TEXT, MAX_SHORT
-from tillstream_protocol.transaction import Code, Count, Currency, Customer, Identifier, Line, Minor, Transaction
+from tillstream_protocol.transaction import Code, Count, Currency, Identifier, Line, Minor, Transaction
 
-from ..baskets import Basket, Baskets
+from ..baskets import Basket, Baskets, sale_name
 from ..capture import Capture, Captured
 from ..clock import Clock, local_offset_minutes
 from ..display.board import Board
@@ -117,26 +116,51 @@ class Counter:
         _check(basket_id, body)
         content = hashlib.blake2b(encode(body), digest_size=16).digest()
         known = self._baskets.find(basket_id)
-        if known is not None and not known.require_newer(body.revision, content):
+        if known is not None and self._counts(known, body, content) and not known.require_newer(body.revision, content):
             repeated = known.captured
             return Taken(known, None if repeated is None else dataclasses.replace(repeated, repeat=True))
-        basket = known if known is not None and body.state == "closed" else self._baskets.take(basket_id)
-        captured = self._closed(basket, body) if body.sale is not None else self._moved(basket, body)
+        basket = self._of_change(known, basket_id, body)
+        late = known is not None and not known.ended and basket is not known
+        if body.sale is None:
+            captured = self._moved(basket, body)
+        else:
+            captured = self._closed(basket, body.sale, body.identifiers, late=late)
+            if late or (captured.repeat and known is not None and basket is not known):
+                basket.revision, basket.state = body.revision, body.state
+                return Taken(basket, captured)  # that is no change of what is known under its basket's id by now
         basket.revision, basket.content, basket.captured = body.revision, content, captured
         basket.state = body.state
         self._baskets.keep(basket)
+        self._make_room()
         return Taken(basket, captured)
+
+    def _counts(self, known: Basket, body: BasketBody, content: bytes) -> bool:
+        """Whether a change is one of the basket that is known, rather than of another one with the same id."""
+        if (body.revision, content) == (known.revision, known.content):
+            return True
+        if body.sale is not None:  # a sale is never stale
+            return not known.ended and body.revision > known.revision
+        return not known.ended or self._baskets.is_recent(known)
+
+    def _of_change(self, known: Basket | None, basket_id: str, body: BasketBody) -> Basket:
+        """The basket that a change is about."""
+        if body.sale is None:
+            return self._baskets.take(basket_id)
+        if known is not None:
+            closes = body.revision > known.revision if not known.ended else known.sold_as == sale_name(body.sale)
+            if closes:
+                return known
+        return self._baskets.open(basket_id)
 
     def reply(self, taken: Taken, till: str, ack: Ack) -> BasketReply:
         """The answer to a change."""
         basket = taken.basket
-        decisions = (*basket.greeting, *basket.standing)
         name = taken.captured.name if taken.captured is not None else None
         return BasketReply(
             basket.id,
             basket.revision,
             basket.state,
-            outcomes(decisions),
+            outcomes(basket.offered(self._clock.now_ms())),
             till if name is not None else UNSET,
             name.epoch.hex() if name is not None else UNSET,
             name.seq if name is not None else UNSET,
@@ -148,54 +172,80 @@ class Counter:
         basket = self._baskets.take(body.basket) if body.basket else None
         captured = self._capture.member_identified(body, basket.key if basket is not None else None)
         if basket is not None and not captured.repeat:
-            basket.member, basket.greeting = body.identifiers, captured.decisions
+            basket.member, basket.greeting, basket.greeted = body.identifiers, captured.decisions, True
+            self._make_room()
         return captured
 
     def remarked(self, given: RemarkBody) -> Captured:
-        """Somebody said something, perhaps over a basket whose member is known then.
+        """Somebody said something, perhaps over a basket whose member is known then, also when that is over.
 
         Raises `InvalidInput` and `JournalError`.
         """
         remark = _remark(given)
         if not remark.basket:
             return self._capture.remark(remark)
-        basket = self._baskets.take(remark.basket)
-        who = remark.identifiers or basket.member
-        return self._capture.remark(replace(remark, identifiers=who), basket.key)
-
-    def sold(self, sale: Transaction, original: Original | None = None) -> Captured:
-        """A sale, which closes the basket of the same id if there is one. Raises `InvalidInput` and `JournalError`."""
-        basket = self._baskets.find(sale.pos_id)
-        if basket is None or basket.ended:
-            return self._capture.transaction(sale, original)
-        captured = self._capture.transaction(sale, original, closes=basket.closing())
-        basket.state, basket.captured = "closed", captured
+        basket = self._baskets.find(remark.basket) or self._baskets.take(remark.basket)
+        captured = self._capture.remark(remark, basket.key, basket.member)
+        self._make_room()
         return captured
 
-    def declined(self, offer_id: bytes) -> None:
-        """A customer does not want an offer."""
-        self._baskets.declined(offer_id)
+    def sold(self, sale: Transaction, original: Original | None = None, *, at_hand: bool = True) -> Captured:
+        """A sale, which closes the open basket of the same id if it was made just now, at this till.
+
+        Raises `InvalidInput` and `JournalError`.
+        """
+        basket = self._baskets.find(sale.pos_id)
+        real = at_hand and not sale.training and not sale.test and self._capture.is_here(sale)
+        if basket is None or basket.ended or not real:
+            return self._capture.transaction(sale, original)
+        captured = self._capture.transaction(sale, original, closes=basket.closing())
+        if not captured.repeat:
+            self._board.revise(basket.id, basket.settled(captured.decisions), basket.member)
+            basket.state, basket.captured, basket.sold_as = "closed", captured, sale_name(sale)
+            self._baskets.keep(basket)
+        return captured
+
+    def answered(self, offer_id: bytes, *, declined: bool) -> None:
+        """What a customer says to an offer."""
+        self._baskets.answered(offer_id, declined=declined)
+
+    def _make_room(self) -> None:
+        """Give up the oldest open baskets where there are too many."""
+        for basket in self._baskets.excess():
+            self._give_up(basket)
+            self._baskets.forget(basket)
 
     def abandon(self, seconds: float) -> None:
         """Give up the baskets that were left alone for so long. What cannot be captured is tried again."""
         for basket in self._baskets.left_alone(seconds):
-            try:
-                if basket.revision >= 0:
-                    self._capture.basket(basket.change("abandoned"), basket.key)
-            except TillstreamError as error:
-                self._events.capture_failed("baskets", error)
+            if not self._give_up(basket):
                 return
-            basket.state = "abandoned"
-            self._board.end(basket.id)
 
-    def _closed(self, basket: Basket, body: BasketBody) -> Captured:
-        assert body.sale is not None
-        sale = _with_member(body.sale, body.identifiers or basket.member)
-        captured = self._capture.transaction(sale, closes=basket.closing())
-        basket.standing = captured.decisions
-        if not captured.repeat:
+    def _give_up(self, basket: Basket) -> bool:
+        """Whether it could be captured that nobody comes back to a basket, if there was anything in it."""
+        try:
+            if basket.revision >= 0:
+                self._capture.basket(basket.change("abandoned"), basket.key)
+        except TillstreamError as error:
+            self._events.capture_failed("baskets", error)
+            return False
+        basket.state = "abandoned"
+        self._board.end(basket.id)
+        return True
+
+    def _closed(
+        self, basket: Basket, sale: Transaction, identifiers: tuple[Identifier, ...], *, late: bool
+    ) -> Captured:
+        """A sale. One that comes `late`, when another customer stands there, is nothing for the page."""
+        closing = dataclasses.replace(basket.closing(), member=identifiers or basket.member)
+        captured = self._capture.transaction(sale, closes=closing)
+        basket.standing, basket.sold_as = captured.decisions, sale_name(sale)
+        if not captured.repeat and not late:
             cause = (captured.name.epoch, captured.name.seq)
-            who = sale.customer.identifiers if sale.customer is not None else ()
+            named = sale.customer.identifiers if sale.customer is not None else ()
+            who = named or closing.member
+            basket.member = who
+            self._board.revise(basket.id, basket.settled(captured.decisions), who)
             self._board.begin(cause, basket.id, "transaction", captured.decisions, who)
         self._tell(captured)
         return captured
@@ -231,17 +281,22 @@ class Counter:
 
     def _greet(self, basket: Basket, identifiers: tuple[Identifier, ...]) -> None:
         """Capture who it is, if that is new. If the journal cannot take it, the next change tries again."""
-        if not identifiers or identifiers == basket.member:
+        if not identifiers or (basket.greeted and basket.is_of(identifiers)):
             return
+        if basket.member and not basket.is_of(identifiers):
+            self._board.end(basket.id)
+        basket.member, basket.greeting, basket.greeted = identifiers, (), False
         try:
             given = MemberIdentified(identifiers, basket=basket.id)
             captured = self._capture.member_identified(given, basket.key)
-        except (InvalidInput, JournalError) as error:
+        except InvalidInput as error:  # a card number names nobody
+            basket.member = ()
             self._events.capture_failed("baskets", error)
             return
-        if basket.member:
-            self._board.end(basket.id)
-        basket.member, basket.greeting = identifiers, captured.decisions
+        except JournalError as error:
+            self._events.capture_failed("baskets", error)
+            return
+        basket.greeting, basket.greeted = captured.decisions, True
         cause = (captured.name.epoch, captured.name.seq)
         self._board.begin(cause, basket.id, "member_identified", captured.decisions, identifiers)
         self._tell(captured)
@@ -268,14 +323,6 @@ _TOLD_AS: Final[dict[str, Literal["suspended", "voided"]]] = {"suspended": "susp
 def _goods(basket: Basket, body: BasketBody) -> Goods:
     total = sum(line.amount for line in body.lines if not line.void) if body.total is None else body.total
     return Goods(body.lines, total, body.currency or "", known=bool(basket.member))
-
-
-def _with_member(sale: Transaction, member: tuple[Identifier, ...]) -> Transaction:
-    """A sale with the member of its basket, where it names none itself."""
-    customer = sale.customer or Customer()
-    if not member or customer.identifiers:
-        return sale
-    return replace(sale, customer=replace(customer, identifiers=member))
 
 
 def _remark(given: RemarkBody) -> Remark:

@@ -203,7 +203,7 @@ class Desk:
 
         Raises `InvalidInput` and `JournalError`.
         """
-        captured = self._counter.sold(body, original)
+        captured = self._counter.sold(body, original, at_hand=at_hand)
         if not captured.repeat:
             who = body.customer.identifiers if body.customer is not None else ()
             self._occasion(captured, body.pos_id, "transaction", who, at_hand=at_hand)
@@ -243,13 +243,12 @@ class Desk:
         card = self._board.find(offer_id)
         if card is None:
             raise UnknownOffer("this till knows of no such offer", field="offer", hint="use the id from `effects`")
+        self._counter.answered(offer_id, declined=answer == "declined")  # it holds whether or not it can be captured
         captured = self._capture.event(OfferAnswered(offer_id, card.campaign, answer))
         self._answers[offer_id] = (answer, captured)
         if len(self._answers) > REMEMBERED:
             del self._answers[next(iter(self._answers))]
         self._board.answered(offer_id)
-        if answer == "declined":
-            self._counter.declined(offer_id)
         self._settled.append(offer_id)
         return captured
 
