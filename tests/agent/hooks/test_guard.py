@@ -14,6 +14,7 @@ from tillstream_agent.hooks.guard import (
     Unauthorized,
     UnsupportedMedia,
     media_type,
+    opened_by_hand,
     wants_msgpack,
 )
 
@@ -136,6 +137,43 @@ def test_no_other_page_may(origins: tuple[str, ...]) -> None:
     with pytest.raises(Forbidden) as caught:
         GUARD.authenticate_page(called, {DISPLAY_COOKIE: "screen"})
     assert caught.value.field == "Origin"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        (),
+        (("Sec-Fetch-Site", "none"), ("Sec-Fetch-Dest", "document")),
+        (("Sec-Fetch-Site", "same-origin"), ("Sec-Fetch-Dest", "document"), ("Referer", f"{PAGE}/display")),
+        (("Referer", f"{PAGE}/display?code=A"), ("Origin", PAGE)),
+    ],
+)
+def test_a_person_opens_a_link_in_a_window(sent: tuple[tuple[str, str], ...]) -> None:
+    assert opened_by_hand(Headers(("Host", "127.0.0.1:8710"), *sent))
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        (("Sec-Fetch-Site", "cross-site"), ("Sec-Fetch-Dest", "document")),
+        (("Sec-Fetch-Site", "same-site"), ("Sec-Fetch-Dest", "document")),
+        (("Sec-Fetch-Site", "none"), ("Sec-Fetch-Site", "cross-site"), ("Sec-Fetch-Dest", "document")),
+        (("Sec-Fetch-Site", "same-origin"), ("Sec-Fetch-Dest", "iframe")),
+        (("Sec-Fetch-Site", "same-origin"), ("Sec-Fetch-Dest", "document"), ("Sec-Fetch-Dest", "frame")),
+        (("Sec-Fetch-Site", "none"),),
+        (("Sec-Fetch-Dest", "iframe"),),
+        (("Origin", "https://pos.example"),),
+        (("Origin", "null"),),
+        (("Referer", "https://evil.example/"),),
+        (("Referer", f"{PAGE}.evil.example/"),),
+        (("Referer", f"{PAGE}@evil.example/"),),
+        (("Referer", f"https://evil.example/{PAGE}"),),
+        (("Referer", "http://127.0.0.1:1/"),),
+        (("Referer", f"{PAGE}/"), ("Referer", "https://evil.example/")),
+    ],
+)
+def test_a_page_that_opens_a_link_is_no_person(sent: tuple[tuple[str, str], ...]) -> None:
+    assert not opened_by_hand(Headers(("Host", "127.0.0.1:8710"), *sent))
 
 
 def test_the_hooks_token_does_not_press_buttons() -> None:

@@ -15,9 +15,11 @@ import pytest
 
 from support.cashier import ADA, ASKS, ENGLISH, Till, question, till_with_page
 from tillstream_agent.config import Button
+from tillstream_agent.hooks.pairing import TRIES
 from tillstream_agent.journal import JournalFull
 
 POS = "https://pos.example"
+BY_HAND = {"Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
 OFFER = ENGLISH[0].offer_id.hex()
 
 
@@ -247,15 +249,47 @@ async def test_the_page_asks_for_a_code_where_it_is_not_paired(screen: Screen) -
     assert (await screen.submits("/display/pair", {"code": code.lower()})) == (303, "/display")
 
 
-async def test_a_page_elsewhere_cannot_use_up_the_tries_of_a_code(screen: Screen) -> None:
+async def test_what_a_page_elsewhere_loads_does_not_use_up_the_tries_of_a_code(screen: Screen) -> None:
     link = screen.till.link()
     elsewhere = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
-    for _ in range(9):
+    for _ in range(TRIES):
         async with screen.client.get(screen.till.address + "/display?code=WRONG", headers=elsewhere) as reply:
             assert reply.status == 403
-    by_hand = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
-    async with screen.client.get(link, headers=by_hand, allow_redirects=False) as reply:
+    async with screen.client.get(link, headers=BY_HAND, allow_redirects=False) as reply:
         assert reply.status == 303
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"},
+        {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"},
+        {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"},
+        {"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"},
+        {"Referer": "https://evil.example/"},
+        {"Origin": POS},
+    ],
+)
+async def test_frames_and_windows_of_a_page_elsewhere_get_the_form_and_try_no_code(
+    screen: Screen, headers: dict[str, str]
+) -> None:
+    link = screen.till.link()
+    for address in [screen.till.address + "/display?code=WRONG"] * TRIES + [link]:
+        async with screen.client.get(address, headers={"Accept": "text/html", **headers}) as reply:
+            assert reply.status == 401
+            html = await reply.text()
+            assert 'action="/display/pair"' in html
+            assert 'role="alert"' not in html
+    async with screen.client.head(link, headers={"Accept": "text/html"}) as reply:
+        assert reply.status == 401, "nor is a look at the head a try"
+    code = link.partition("code=")[2]
+    assert await screen.submits("/display/pair", {"code": code}) == (303, "/display")
+
+
+async def test_a_screen_that_is_paired_stays_so_when_a_page_leads_it_to_a_link(screen: Screen) -> None:
+    led = screen.headers(Referer="http://127.0.0.1:1/", Accept="text/html")
+    async with screen.client.get(screen.till.address + "/display?code=WRONG", headers=led) as reply:
+        assert reply.status == 200
 
 
 async def test_a_pos_on_an_allowed_origin_gets_a_bearer_of_its_own(screen: Screen) -> None:

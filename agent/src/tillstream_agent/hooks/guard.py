@@ -135,6 +135,22 @@ class Guard:
             raise Forbidden("only the page itself may call this", field="Origin", hint="open it in a browser")
 
 
+def opened_by_hand(headers: Headers) -> bool:
+    """Whether a person opened this address in a window of its own, as far as a browser says so.
+
+    A frame navigates too, and so does a window that another site's page opens: what a page can do by itself does not
+    count. A browser too old to say from where a request was started may still name the page before.
+    """
+    sites, dests = headers.getall("Sec-Fetch-Site", []), headers.getall("Sec-Fetch-Dest", [])
+    if any(site not in ("none", "same-origin") for site in sites):
+        return False
+    if dests != ["document"] and (sites or dests):
+        return False
+    own = [f"http://{host.lower()}" for host in headers.getall("Host", [])]
+    referers = ("/".join(referer.split("/", 3)[:3]).lower() for referer in headers.getall("Referer", []))
+    return all([page] == own for page in (*headers.getall("Origin", []), *referers))
+
+
 def media_type(headers: Headers, read: Collection[str] = (JSON, MSGPACK)) -> str:
     """The body's type, one of those that are read here: none that a form can send. Raises `UnsupportedMedia`."""
     if headers.getall("Content-Encoding", []):

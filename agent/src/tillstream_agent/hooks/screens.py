@@ -25,7 +25,7 @@ from ..display.actions import Answer, Done, Said
 from ..display.stream import Display
 from ..events import Events
 from .counter import SurveyBody
-from .guard import DISPLAY_COOKIE, JSON, Forbidden, Guard, Unauthorized, UnsupportedMedia, media_type
+from .guard import DISPLAY_COOKIE, JSON, Forbidden, Guard, Unauthorized, UnsupportedMedia, media_type, opened_by_hand
 from .pairing import NotPaired, Pairing
 from .requests import Desk
 from .wire import HEADERS, vouch
@@ -111,8 +111,8 @@ class Screens:
 
     async def _give_page(self, request: web.Request) -> web.Response:
         code = request.query.get("code")
-        if code is not None:
-            return await self._pair_by_link(request, code)
+        if code is not None and request.method == "GET" and opened_by_hand(request.headers):
+            return await self._pair(request, code)  # what pages can open by themselves must not use up the tries
         try:
             secret = self._guard().authenticate_display(request.headers, request.cookies)
         except Unauthorized as error:
@@ -139,13 +139,6 @@ class Screens:
         return self._pairing.form_token(secret) if secret else ""
 
     # Pairing
-
-    async def _pair_by_link(self, request: web.Request, code: str) -> web.Response:
-        """A link that somebody opened. What a page of another site loads by itself must not use up the tries."""
-        site = request.headers.get("Sec-Fetch-Site", "none")
-        if site not in ("none", "same-origin") and request.headers.get("Sec-Fetch-Mode") != "navigate":
-            raise Forbidden("only a person may open this link", field="Sec-Fetch-Site")
-        return await self._pair(request, code)
 
     async def _pair_screen(self, request: web.Request) -> web.Response:
         self._guard().require_own_page(request.headers)
