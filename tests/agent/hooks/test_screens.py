@@ -342,6 +342,26 @@ async def test_a_screen_that_is_forgotten_sees_nothing_more(screen: Screen) -> N
         assert reply.status == 401
 
 
+async def test_a_pos_that_is_forgotten_sees_nothing_more_either(screen: Screen) -> None:
+    till = screen.till
+    body = {"code": till.pairing.code().code}
+    async with screen.client.post(till.address + "/v1/pair", json=body, headers={"Origin": POS}) as reply:
+        bearer = {"Authorization": f"Bearer {(await reply.json())['token']}", "Origin": POS}
+    async with screen.client.get(till.address + "/display/stream", headers=bearer) as stream:
+        assert (await stream.content.readline()).startswith(b"event: board")
+        await till.pairing.forget()
+        assert b"event: board" not in await stream.read()
+
+
+async def test_the_hooks_own_token_sees_on_when_pairings_are_forgotten(screen: Screen) -> None:
+    till = screen.till
+    bearer = {"Authorization": "Bearer " + "k" * 43}
+    async with screen.client.get(till.address + "/display/stream", headers=bearer) as stream:
+        await stream.content.readuntil(b"\n\n")
+        await till.pairing.forget()
+        assert (await stream.content.readline()).startswith(b"event: board")
+
+
 @pytest.mark.parametrize(
     ("origins", "ancestors"),
     [((), "'none'"), (("https://pos.example", "http://10.0.0.1:80"), "https://pos.example http://10.0.0.1:80")],

@@ -102,6 +102,10 @@ class Guard:
             return True
         return self._passes.knows(bearer_of(given[0]), "pos", origins[0] if origins else None)
 
+    def knows_screen(self, cookies: Mapping[str, str]) -> bool:
+        """Whether the cookie of a paired screen is shown."""
+        return self._passes.knows(cookie_of(cookies, DISPLAY_COOKIE), "display")
+
     def authenticate(self, headers: Headers) -> None:
         """Raise `Unauthorized` unless the hook's token is shown, or that of a POS that was paired from there."""
         if not self.knows(headers):
@@ -118,6 +122,10 @@ class Guard:
             hint = "open the link that `tillstream-agent display` prints"
             raise Unauthorized("this page opens with its link", field="code", hint=hint) from error
         return ""
+
+    def may_look(self, headers: Headers, cookies: Mapping[str, str]) -> bool:
+        """Whether `authenticate_display` would let this caller in now."""
+        return self.knows_screen(cookies) or self.knows(headers)
 
     def authenticate_page(self, headers: Headers, cookies: Mapping[str, str]) -> str:
         """The secret of a screen whose own page calls. Raises `Unauthorized` or `Forbidden`."""

@@ -131,7 +131,7 @@ class Screens:
         vouch(request)
 
         def is_paired() -> bool:
-            return not secret or self._pairing.knows(secret, "display")
+            return self._guard().may_look(request.headers, request.cookies)
 
         return await self._display.stream(request, self._token(secret), is_paired)
 
