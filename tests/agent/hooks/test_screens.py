@@ -15,6 +15,7 @@ import pytest
 
 from support.cashier import ADA, ASKS, ENGLISH, Till, question, till_with_page
 from tillstream_agent.config import Button
+from tillstream_agent.hooks.crowd import STRANGERS_A_SECOND
 from tillstream_agent.hooks.pairing import TRIES
 from tillstream_agent.journal import JournalFull
 
@@ -360,6 +361,18 @@ async def test_the_hooks_own_token_sees_on_when_pairings_are_forgotten(screen: S
         await stream.content.readuntil(b"\n\n")
         await till.pairing.forget()
         assert (await stream.content.readline()).startswith(b"event: board")
+
+
+async def test_a_made_up_cookie_uses_up_the_calls_of_strangers_and_not_of_screens(screen: Screen) -> None:
+    style = screen.till.address + "/display/style.css"
+    made_up = {"Cookie": "tillstream-display=made-up"}
+    statuses = []
+    for _ in range(STRANGERS_A_SECOND + 1):
+        async with screen.client.get(style, headers=made_up) as reply:
+            statuses.append(reply.status)
+    assert statuses[-1] == 429
+    async with screen.client.get(style, headers=screen.headers()) as reply:
+        assert reply.status == 200
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from ..metrics import AgentMetrics, Gauges
 from .cors import VARY, method_of, preflight, shared
 from .counter import BasketBody, SurveyBody, Taken
 from .crowd import Caps, Rates, TooManyCalls
-from .guard import DISPLAY_COOKIE, JSON, MSGPACK, Forbidden, Guard, Unauthorized, UnsupportedMedia, media_type
+from .guard import JSON, MSGPACK, Forbidden, Guard, Unauthorized, UnsupportedMedia, media_type
 from .guard import wants_msgpack as wants
 from .pairing import NotPaired, Pairing
 from .payloads import Payloads
@@ -208,7 +208,7 @@ class HttpDoor:
         elif request.method == "OPTIONS" and (origin := self._guard.shared_origin(headers)) is not None:
             caller = origin
         else:
-            caller = "screen" if DISPLAY_COOKIE in request.cookies else ""
+            caller = "screen" if self._guard.knows_screen(request.cookies) else ""
         self._rates.count(caller, self._clock.monotonic(), trusted=trusted)
         opened = request.method == "GET" and request.path.startswith("/display")
         self._guard.admit(headers, request.raw_path, opened=opened)
