@@ -22,6 +22,7 @@ from tillstream_agent import __version__
 from tillstream_agent.cli import main, status_code
 from tillstream_agent.config import Config
 from tillstream_agent.folder import Folder
+from tillstream_agent.hooks.pairing import TRIES
 from tillstream_agent.status import QueueStatus, Status
 from tillstream_protocol.messages import Token
 
@@ -197,6 +198,19 @@ async def test_display_opens_the_link_where_there_is_a_browser(
     told = capsys.readouterr()
     assert opened == [told.out.strip()]
     assert "no browser could be opened" in told.err
+
+
+async def test_display_says_why_the_code_before_is_gone(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+    async with running_agent(folder), aiohttp.ClientSession() as program:
+        await command("display", "--state", folder.path)
+        told = capsys.readouterr()
+        assert "wrong tries" not in told.err
+        address = told.out.partition("/display")[0] + "/v1/pair"
+        for _ in range(TRIES):
+            async with program.post(address, json={"code": "WRONG"}) as reply:
+                assert reply.status == 403
+        assert await command("display", "--state", folder.path) == 0
+        assert "ended by wrong tries" in capsys.readouterr().err
 
 
 async def test_display_ends_every_pairing_of_an_agent_that_runs_or_not(

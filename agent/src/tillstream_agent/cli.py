@@ -258,6 +258,8 @@ def _display(given: argparse.Namespace) -> int:
             raise StateError(f"no agent runs on {folder.path}", hint="start it: tillstream-agent run") from error
         code = await pair(folder)
         link = f"http://127.0.0.1:{status.http_port}/display?code={code.code}"
+        if code.after_wrong_tries:
+            _say("the code before this one was ended by wrong tries: mistyped, or by a program on this machine")
         print(link)
         _say(f"good once, for {code.seconds / 60:.0f} minutes; the page also takes the code {code.code} typed in")
         if given.open and not await asyncio.to_thread(webbrowser.open, link):

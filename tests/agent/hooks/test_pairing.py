@@ -72,6 +72,24 @@ async def test_after_five_wrong_tries_the_right_one_is_too_late(pairing: Pairing
     assert caught.value.hint is not None
 
 
+async def test_the_code_after_one_that_was_tried_out_says_so_and_is_good_at_once(
+    pairing: Pairing, clock: TurnedClock
+) -> None:
+    for _ in range(TRIES + 1):
+        with pytest.raises(NotPaired):
+            await pairing.redeem("WRONG", "pos")
+    assert not pairing.code().after_wrong_tries, "there was none to be ended"
+    for _ in range(TRIES + 1):
+        with pytest.raises(NotPaired):
+            await pairing.redeem("WRONG", "pos")
+    code = pairing.code()
+    assert code.after_wrong_tries
+    assert await pairing.redeem(code.code, "display")
+    assert not pairing.code().after_wrong_tries, "one that was used"
+    clock.turn(code.seconds)
+    assert not pairing.code().after_wrong_tries, "one that was too old"
+
+
 async def test_a_new_code_ends_the_one_before(pairing: Pairing) -> None:
     first, second = pairing.code().code, pairing.code().code
     with pytest.raises(NotPaired):

@@ -47,6 +47,8 @@ class Code(Struct, frozen=True):
 
     code: str
     seconds: float
+    after_wrong_tries: bool = False
+    """The one before it was ended by wrong tries: somebody mistypes, or a program on this machine guesses."""
 
 
 class Forgotten(Struct, frozen=True):
@@ -87,6 +89,7 @@ class Pairing:
         self._code = ""
         self._until = 0.0
         self._tries = 0
+        self._tried_out = False
         self._passes = _read(file)
         self._writing = asyncio.Lock()
 
@@ -95,7 +98,8 @@ class Pairing:
         self._code = "".join(ALPHABET[byte % len(ALPHABET)] for byte in self._random(CODE_SIZE))
         self._until = self._clock.monotonic() + CODE_LIFE_S
         self._tries = TRIES
-        return Code(self._code, CODE_LIFE_S)
+        tried_out, self._tried_out = self._tried_out, False
+        return Code(self._code, CODE_LIFE_S, tried_out)
 
     async def redeem(self, code: str, kind: Kind, origin: str = "") -> str:
         """Exchange a code for a secret. Raises `NotPaired`, or `StateError` if the disk will not have it."""
@@ -139,6 +143,7 @@ class Pairing:
         right = bool(self._code) and hmac.compare_digest(given, self._code.encode())
         self._tries -= 1
         if right or self._tries <= 0:
+            self._tried_out = self._tried_out or (bool(self._code) and not right)
             self._code = ""
         if not right:
             hint = "run `tillstream-agent display` for a new one"
