@@ -15,7 +15,7 @@ from support.agents import NOW_MS, Telling, offer_push
 from support.tills import TestTill
 from tillstream_agent import housekeeping
 from tillstream_agent.housekeeping import Housekeeping, keep_running
-from tillstream_agent.journal import Journal
+from tillstream_agent.journal import Journal, JournalFull
 from tillstream_agent.letters import Letters
 from tillstream_agent.state import State
 from tillstream_protocol.framing import Spend
@@ -84,6 +84,23 @@ async def test_a_chunk_whose_spends_cannot_be_kept_stays(house: House, monkeypat
     await house.keeping.sweep()
     assert (house.till.folder / "0000000001.chunk").exists()
     assert house.telling.said() == ["housekeeping_failed", "housekeeping_failed"]
+
+
+@pytest.mark.parametrize(
+    ("trouble", "told"), [(ZeroDivisionError(), "defect"), (JournalFull("no room"), "housekeeping_failed")]
+)
+async def test_baskets_that_cannot_be_left_do_not_keep_chunks_from_going(
+    house: House, trouble: Exception, told: str
+) -> None:
+    def fail() -> None:
+        raise trouble
+
+    await captured(house)
+    await captured(house)
+    house.till.clock.turn(61)
+    await replace(house.keeping, leave_baskets=fail).sweep()
+    assert not (house.till.folder / "0000000001.chunk").exists()
+    assert house.telling.said() == [told]
 
 
 async def test_acknowledgements_are_kept_before_what_they_speak_of_goes(house: House) -> None:

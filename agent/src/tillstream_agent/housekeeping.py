@@ -21,7 +21,7 @@ RESTART_AFTER_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Housekeeping:
-    """Keeps state and journal tidy. What fails is told of and tried again."""
+    """Keeps state and journal tidy. What fails is told of and tried again, and keeps nothing else from its turn."""
 
     journal: Journal
     state: State
@@ -51,7 +51,7 @@ class Housekeeping:
 
     async def sweep(self) -> None:
         """One round."""
-        self.leave_baskets()
+        await self._attempt("leave baskets", self._leave_baskets)
         await self._attempt("sweep the journal", self._sweep_journal)
         await self._attempt("keep dead letters", self._save_letters)
         await self._attempt("forget offers", self._forget_offers)
@@ -88,6 +88,9 @@ class Housekeeping:
             await self.state.save_settled(swept.spends)
             self.journal.discard(swept)
 
+    async def _leave_baskets(self) -> None:
+        self.leave_baskets()
+
     async def _forget_offers(self) -> None:
         await self.state.drop_offers(answered=self.take_answered(), expired_before_ms=self.past_ms())
 
@@ -96,6 +99,8 @@ class Housekeeping:
             await do()
         except TillstreamError as error:
             self.events.housekeeping_failed(what, error)
+        except Exception as error:  # noqa: BLE001 (a defect in one duty must not end the others)
+            self.events.crashed(what, error)
 
 
 async def keep_running(name: str, run: Callable[[], Awaitable[None]], events: Events) -> None:
