@@ -13,6 +13,7 @@ from aiohttp import web
 
 from support.browsers import chromium, needs_chromium
 from support.cashier import ADA, ENGLISH, TITLES, Till, till_with_page
+from tillstream_agent.hooks.pairing import TRIES
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, BrowserContext, FrameLocator
@@ -106,6 +107,30 @@ async def test_a_page_that_is_not_allowed_frames_nothing(browser: Browser, tmp_p
             await frame.locator("body.neterror").wait_for(state="attached")
             assert await frame.get_by_text(TITLES[0]).count() == 0
             assert await frame.locator("#offers").count() == 0
+
+
+async def test_a_page_elsewhere_uses_up_no_tries_of_a_code(browser: Browser, tmp_path: Path) -> None:
+    """By frames and windows, as another site and as the same; then a person opens the link."""
+    async with page_around() as around, till_with_page(tmp_path) as till:
+        link = till.link()
+        around.framed = "about:blank"
+        context = await browser.new_context(locale="en")
+        page = await context.new_page()
+        for elsewhere in (around.address, around.address.replace("127.0.0.1", "localhost")):
+            await page.goto(elsewhere)
+            for number in range(TRIES):
+                wrong = f"{till.address}/display?code=WRONG{number}"
+                async with page.expect_response(wrong):
+                    await page.evaluate("(url) => { document.querySelector('iframe').src = url; }", wrong)
+                async with context.expect_page() as opening:
+                    await page.evaluate("(url) => { window.open(url); }", wrong)
+                opened = await opening.value
+                await opened.get_by_label("Code").wait_for()
+                assert await opened.get_by_role("alert").count() == 0
+                await opened.close()
+        await page.goto(link)
+        await page.locator("#offers").wait_for(state="attached")
+        await context.close()
 
 
 async def test_a_page_elsewhere_presses_nothing_in_a_paired_browser(browser: Browser, tmp_path: Path) -> None:
