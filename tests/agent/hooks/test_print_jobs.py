@@ -52,6 +52,25 @@ async def test_what_is_too_long_for_a_job_is_forgotten_up_to_the_next_cut() -> N
     assert await jobs(b"\x1dv0\x00\xff\xff\xff\xff" + b"\x1dV\x00" * 400) == ([], b"")
 
 
+async def test_each_job_that_is_too_long_is_told_of_once() -> None:
+    lost: list[bool] = []
+    copy = JobCopy(1000, lost=lambda: lost.append(True))
+    for part in (b"x" * 2000, b"x" * 2000, b"end" + CUT, b"x" * 1001 + CUT, b"short" + CUT):
+        copy.feed(part, 0.0)
+        await copy.cut()
+    assert (len(lost), copy.end()) == (2, b"")
+    copy.feed(b"x" * 2000, 0.0)
+    assert (copy.end(), len(lost)) == (b"", 3)
+
+
+def test_what_was_too_long_is_lost_and_what_comes_after_a_long_silence_is_not() -> None:
+    lost: list[bool] = []
+    copy = JobCopy(1000, lost=lambda: lost.append(True))
+    copy.feed(b"x" * 2000, 0.0)
+    copy.feed(b"new", FORGET_S + 1)
+    assert (copy.end(), len(lost)) == (b"new", 1)
+
+
 def test_what_was_no_receipt_is_forgotten_after_a_long_silence() -> None:
     copy = JobCopy()
     copy.feed(b"drawer", 0.0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from tillstream_protocol.adapters.escpos import MAX_JOB
@@ -31,11 +31,15 @@ _LONGEST_PAUSE_S: Final = 30.0
 
 
 class JobCopy:
-    """What came over one connection since its last job ended. It holds `limit` bytes at the most."""
+    """What came over one connection since its last job ended. It holds `limit` bytes at the most.
 
-    def __init__(self, limit: int = MAX_JOB, dialect: str = "") -> None:
+    `lost` is called for each job that was longer.
+    """
+
+    def __init__(self, limit: int = MAX_JOB, dialect: str = "", lost: Callable[[], object] = lambda: None) -> None:
         self._limit = limit
         self._dialect = dialect
+        self._lost = lost
         self._bytes = bytearray()
         self._looked = 0
         self._maybe_cut = False
@@ -49,8 +53,7 @@ class JobCopy:
     def feed(self, data: bytes, now: float) -> None:
         """More bytes came, at a time of the monotonic clock."""
         if self._bytes and now - self._last > FORGET_S:
-            self._bytes.clear()
-            self._looked = 0
+            self._forget()
         self._last = now
         self._bytes += data
         self._maybe_cut = self._maybe_cut or CUTS.search(self._bytes, self._looked) is not None
@@ -76,6 +79,7 @@ class JobCopy:
 
     def end(self) -> bytes:
         """The job that is over now, whatever came."""
+        self._maybe_cut = False
         return self._take(len(self._bytes))
 
     def _take(self, end: int) -> bytes:
@@ -84,8 +88,19 @@ class JobCopy:
         job = bytes(self._bytes[:end])
         del self._bytes[:end]
         self._looked = 0
-        lost, self.overflown = self.overflown, False
-        return b"" if lost or len(job) > self._limit else job
+        too_long, self.overflown = self.overflown or end > self._limit, False
+        if too_long:
+            self._lost()
+            return b""
+        return job
+
+    def _forget(self) -> None:
+        """What came belongs to nothing that comes now; what was no receipt so far will be none."""
+        if self.overflown:
+            self._lost()
+        self._bytes.clear()
+        self._looked = 0
+        self._maybe_cut = self.overflown = False
 
     def _overflow(self) -> None:
         """Keep only what may be the beginning of a cut."""
@@ -109,11 +124,17 @@ class PrintCapture:
         self._done.set()
 
     async def receipts(self, job: bytes, *, dated: bool) -> Sequence[Sale]:
-        """The receipts in a job that may go on, or only those with a date. What cannot be read has none."""
+        """The receipts in a job that may go on, or only those with a date. What cannot be read has none.
+
+        Nothing is raised: who asks has a job to print.
+        """
         received_ms = None if dated else self._clock.now_ms()
         try:
             return await self._payloads.read(self._adapter, job, received_ms=received_ms)
         except InvalidInput:
+            return ()
+        except Exception as error:  # noqa: BLE001 (a defect: the job that is being printed must go on)
+            self._events.crashed("printer", error)
             return ()
 
     def put(self, job: bytes, sales: Sequence[Sale] | None = None) -> None:
