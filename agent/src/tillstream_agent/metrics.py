@@ -49,7 +49,7 @@ REFUSALS: Final = (
 )
 DROPS: Final = ("captured", "nothing", "refused", "repeat")
 PRINTS: Final = ("captured", "lost", "nothing", "refused", "repeat")
-PRINT_CONNECTIONS: Final = ("forwarded", "printer_gone", "refused")
+PRINT_CONNECTIONS: Final = ("forwarded", "printer_gone", "refused", "silent")
 UPLOADS: Final = ("acked", "authentication", "confused", "refused", "revoked", "too_large", "unavailable", "version")
 INCIDENTS: Final = ("damaged", "given_up", "lost", "set_aside", "sync_failed", "sync_stuck", "torn")
 LOSSES: Final = ("damaged_frame", "damaged_header", "missing_chunk", "power_cut", "torn_tail")

@@ -22,6 +22,7 @@ from support.printers import ASKS, READY, FakePrinter, printing, unused_port
 from tillstream_agent.config_doors import Address, Doors, PrinterSetting
 from tillstream_agent.hooks import printer as printer_module
 from tillstream_agent.hooks.http import PortInUse
+from tillstream_agent.hooks.print_jobs import JobCopy
 from tillstream_agent.hooks.printer import PrinterPort
 from tillstream_agent.journal import Disk
 from tillstream_protocol.adapters import Setting
@@ -371,17 +372,121 @@ async def test_a_pos_that_breaks_off_has_its_receipt_captured_and_printed(open_s
     assert open_shop.captured == 1
 
 
-async def test_connections_are_capped(open_shop: Shop) -> None:
+async def test_connections_that_print_are_capped(open_shop: Shop) -> None:
     writers = [(await open_shop.connects())[1] for _ in range(printer_module.MOST_CONNECTIONS)]
-    async with asyncio.timeout(5):
-        while len(open_shop.port._sessions) < len(writers):
-            await asyncio.sleep(0.005)
+    for writer in writers:
+        writer.write(b"x")
+    await open_shop.real.until(len(writers))
     reader, extra = await open_shop.connects()
     with pytest.raises(ConnectionResetError):
         await reader.read()
     for writer in (*writers, extra):
         await closed(writer)
     assert open_shop.connections("refused") == 1
+
+
+async def test_of_the_connections_that_say_nothing_the_oldest_makes_room(open_shop: Shop) -> None:
+    _, busy = await open_shop.connects()
+    busy.write(b"x")
+    await open_shop.real.until(1)
+    silent = [await open_shop.connects() for _ in range(printer_module.MOST_CONNECTIONS)]
+    with pytest.raises(ConnectionResetError):
+        await silent[0][0].read()
+    await open_shop.prints(receipt(1))
+    with pytest.raises(ConnectionResetError):
+        await silent[1][0].read()
+    silent[2][1].write(receipt(2))
+    busy.write(receipt(3))
+    await open_shop.captures(3)
+    assert len(open_shop.real.received) == 3
+    for _, writer in (*silent, (None, busy)):
+        await closed(writer)
+    await open_shop.settles()
+    assert (open_shop.connections("refused"), open_shop.connections("forwarded")) == (0, 3)
+    assert open_shop.connections("silent") == len(silent) - 1
+
+
+async def test_who_says_nothing_is_hung_up_on_and_the_printer_hears_nothing_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(printer_module, "SILENT_S", 0.05)
+    async with printing() as printer, shop(tmp_path, printer) as here:
+        reader, writer = await here.connects()
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+        await closed(writer)
+        await here.settles()
+        assert (printer.received, here.connections("silent")) == ([], 1)
+
+
+async def test_who_only_looks_whether_the_port_is_open_sees_an_orderly_end(open_shop: Shop) -> None:
+    assert await open_shop.prints() == b""
+    await open_shop.settles()
+    assert (open_shop.real.received, open_shop.connections("silent")) == ([], 1)
+
+
+async def test_a_defect_in_looking_for_a_receipt_is_told_and_printing_goes_on(tmp_path: Path) -> None:
+    def fails(_data: bytes, _setting: Setting) -> list[Any]:
+        raise ZeroDivisionError
+
+    async with printing() as printer, shop(tmp_path, printer, idle_s=0.05) as here:
+        here.behind.payloads._formats["escpos"] = replace(ADAPTERS["escpos"], read=fails)
+        reader, writer = await here.connects()
+        writer.write(b"first half, ")
+        async with asyncio.timeout(5):
+            while "defect" not in here.behind.telling.said():
+                await asyncio.sleep(0.005)
+        writer.write(b"second half")
+        writer.write_eof()
+        assert await reader.read() == b""
+        await closed(writer)
+        await here.settles()
+        assert (printer.printed, here.connections("forwarded")) == (b"first half, second half", 1)
+
+
+@pytest.mark.parametrize("part", ["feed", "cut"])
+async def test_a_defect_in_keeping_the_copy_is_told_and_printing_goes_on(
+    open_shop: Shop, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(JobCopy, part, fails)
+        await open_shop.prints(receipt(1))
+        await open_shop.settles()
+    await open_shop.prints(receipt(2))
+    await open_shop.settles()
+    assert open_shop.real.printed == receipt(1) + receipt(2)
+    assert "defect" in open_shop.behind.telling.said()
+    assert open_shop.captured == (1 if part == "feed" else 2)
+
+
+async def test_what_is_printed_does_not_wait_for_its_copy(open_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = asyncio.Event()
+    cut = JobCopy.cut
+
+    async def slow(copy: JobCopy) -> bytes:
+        await looked.wait()
+        return await cut(copy)
+
+    monkeypatch.setattr(JobCopy, "cut", slow)
+    _, writer = await open_shop.connects()
+    writer.write(receipt(1))
+    await open_shop.real.until(len(receipt(1)))
+    assert open_shop.captured == 0
+    looked.set()
+    await open_shop.captures(1)
+    await closed(writer)
+
+
+async def test_a_job_that_is_too_long_is_printed_and_told_of(open_shop: Shop) -> None:
+    picture = b"\x1dv0\x00\xff\x00\xff\x00" + b"z" * 1_100_000 + b"\n"
+    await open_shop.prints(picture + receipt(1))
+    await open_shop.settles()
+    assert open_shop.real.printed == picture + receipt(1)
+    assert (open_shop.counted("lost"), open_shop.captured) == (1, 0)
+    assert "print_job_lost" in open_shop.behind.telling.said()
 
 
 @pytest.mark.parametrize("switched_on", [True, False])
@@ -392,6 +497,7 @@ async def test_connections_are_capped(open_shop: Shop) -> None:
         b"GET http://127.0.0.1:9100/ HTTP/1.1\r\n",
         b"OPTIONS * HTTP/1.1\r\n",
         b"POST /" + b"x" * 70_000,
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     ],
 )
 async def test_a_web_page_can_neither_print_nor_sell(

@@ -5,8 +5,11 @@ half of the connection while the other goes on. A printer that is slow slows the
 printer is gone, what the POS has to say is read all the same, for the copy; then the connection is reset, as the
 printer's own would have been.
 
-A web page can have the till's browser talk to this port. So a connection that begins like HTTP is reset at once: such
-a request is neither printed nor captured.
+The copy never holds up the print: bytes go on first, and what goes wrong with the copy is told and changes nothing.
+
+A web page can have the till's browser talk to this port. So a connection that begins like HTTP, or like TLS, is reset
+at once: such a request is neither printed nor captured. The printer is called only when something is there to print:
+who says nothing occupies no printer, is forgotten after a while, and sooner where others need the room.
 """
 
 from __future__ import annotations
@@ -15,8 +18,8 @@ import asyncio
 import re
 import socket
 import struct
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from ..clock import Clock
@@ -29,6 +32,8 @@ from .print_jobs import JobCopy, PrintCapture
 MOST_CONNECTIONS: Final = 16
 BUFFER: Final = 256 * 1024
 """Bytes that may wait for the printer, beside what the system's own buffers hold."""
+SILENT_S: Final = 30.0
+"""How long a POS that has connected may take to say its first word."""
 CONNECT_S: Final = 5.0
 GRACE_S: Final = 1.0
 """How long, once the printer is gone, a POS may be silent before its connection is reset."""
@@ -42,7 +47,8 @@ UNDATED: Final = 10
 """How many times as long as a receipt with a date one without waits for more: its date may still be printed."""
 _READ: Final = 64 * 1024
 _RESET: Final = struct.pack("ii", 1, 0)
-_HTTP: Final = re.compile(rb"[A-Z]{3,10} (?:/|\*|https?:)[^\s\x00-\x1f]*(?: HTTP/|$)")
+_BROWSER: Final = re.compile(rb"[A-Z]{3,10} (?:/|\*|https?:)[^\s\x00-\x1f]*(?: HTTP/|$)|\x16\x03")
+"""How a request begins that a web page can have made: one in HTTP, or the greeting of TLS."""
 
 
 class PrinterPort:
@@ -93,7 +99,7 @@ class PrinterPort:
         self._printer_gone = gone
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._sessions) >= MOST_CONNECTIONS:
+        if len(self._sessions) >= MOST_CONNECTIONS and not self._make_room():
             self.events.print_connection("refused")
             _reset(writer)
             return
@@ -110,13 +116,17 @@ class PrinterPort:
             session.end()
             del self._sessions[task]
 
+    def _make_room(self) -> bool:
+        """Give up the oldest of the connections that have said nothing yet; False where there is none."""
+        for session in self._sessions.values():
+            if session.silent:
+                session.give_up()
+                return True
+        return False
+
 
 class _PrinterGone(Exception):
     """The printer could not be reached, or broke off."""
-
-
-class _NotAPrinter(Exception):
-    """Somebody speaks HTTP."""
 
 
 class _Session:
@@ -128,37 +138,54 @@ class _Session:
         self._to_pos = writer
         self._printer: asyncio.StreamReader | None = None
         self._to_printer: asyncio.StreamWriter | None = None
-        self._connected = asyncio.create_task(self._connect())
-        self._copy = JobCopy(dialect=port.dialect)
+        self._copy = JobCopy(dialect=port.dialect, lost=lambda: port.events.printed("lost"))
         self._one_ended = asyncio.Event()
         self._silences = 0
         """How often the copy was looked through for a receipt since something came last."""
-        self._first = True
+        self.silent = True
+        """Whether it still may say its first word."""
 
     async def run(self) -> None:
         """Pass on in both directions until both have ended, or one has broken off."""
         _keep_alive(self._to_pos)
-        try:
-            await self._pass_on()
-            self._port.events.print_connection("forwarded")
-        except _NotAPrinter:
-            self._copy.end()
+        first = await self._first_word()
+        self.silent = False
+        if not first:
+            self._port.events.print_connection("silent")
+            if self._pos.at_eof():
+                await self._flush()
+        elif _BROWSER.match(first):
             self._port.events.print_connection("refused")
+        else:
+            await self._pass_on(first)
 
-    async def _pass_on(self) -> None:
-        ways = [asyncio.create_task(self._forward()), asyncio.create_task(self._back())]
+    def give_up(self) -> None:
+        """Somebody else needs the room."""
+        self.silent = False
+        _reset(self._to_pos)
+
+    async def _first_word(self) -> bytes:
+        with suppress(TimeoutError, OSError):
+            async with asyncio.timeout(SILENT_S):
+                return await self._pos.read(_READ)
+        return b""
+
+    async def _pass_on(self, first: bytes) -> None:
+        connected = asyncio.create_task(self._connect())
+        ways = [asyncio.create_task(self._forward(first, connected)), asyncio.create_task(self._back(connected))]
         try:
             done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_EXCEPTION)
             for way in done:
                 way.result()
             await self._flush()
+            self._port.events.print_connection("forwarded")
         except _PrinterGone as error:
             self._port.printer(gone=True, reason=str(error))
             self._port.events.print_connection("printer_gone")
             await _ended(ways)
             await self._hear_out()
         finally:
-            await _ended([*ways, self._connected])
+            await _ended([*ways, connected])
 
     async def settle(self) -> None:
         """Give the printer a moment to take what was read for it: the agent ends."""
@@ -188,27 +215,42 @@ class _Session:
         _keep_alive(self._to_printer)
         self._port.printer(gone=False)
 
-    async def _forward(self) -> None:
-        """From the POS to the printer, with the copy. Raises `_PrinterGone` or `_NotAPrinter`."""
-        while data := await self._heard():
-            await self._keep(data)
-            await asyncio.shield(self._connected)
-            await self._send_on(data)
+    async def _forward(self, data: bytes, connected: asyncio.Task[None]) -> None:
+        """From the POS to the printer, and then to the copy. Raises `_PrinterGone`."""
+        while data:
+            try:
+                await asyncio.shield(connected)
+                assert self._to_printer is not None
+                self._to_printer.write(data)
+            finally:  # the copy is whole, whatever becomes of the printer
+                self._keep(data)
+            await self._cut()
+            await self._taken(self._to_printer)
+            data = await self._heard()
         self._job(self._copy.end())
-        await asyncio.shield(self._connected)
         self._one_ended.set()
         if self._to_printer is not None and not self._to_printer.is_closing():
             with suppress(OSError):
                 self._to_printer.write_eof()
 
-    async def _keep(self, data: bytes) -> None:
-        """Copy what came; a job that is cut off by it is over, whatever the printer makes of it."""
-        if self._first and _HTTP.match(data):
-            raise _NotAPrinter
-        self._first = False
-        self._copy.feed(data, self._port.clock.monotonic())
-        self._job(await self._copy.cut())
+    @contextmanager
+    def _copying(self) -> Iterator[None]:
+        """A defect in what is done with the copy is told, and what there is of it handed on; printing goes on."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 (whatever it is, it must not break printing)
+            self._port.events.crashed("printer", error)
+            self._job(self._copy.end())
+
+    def _keep(self, data: bytes) -> None:
+        with self._copying():
+            self._copy.feed(data, self._port.clock.monotonic())
         self._silences = 0
+
+    async def _cut(self) -> None:
+        """A job that was cut off by what came is over, whatever the printer makes of it."""
+        with self._copying():
+            self._job(await self._copy.cut())
 
     async def _heard(self) -> bytes:
         """What the POS sends next; nothing at its end, and also where it breaks off or has nothing more to say."""
@@ -230,17 +272,16 @@ class _Session:
             return None
         return self._port.setting.idle_s * (UNDATED if self._silences else 1)
 
-    async def _send_on(self, data: bytes) -> None:
-        assert self._to_printer is not None
+    async def _taken(self, printer: asyncio.StreamWriter) -> None:
+        """Wait while too much waits for the printer. Raises `_PrinterGone`."""
         try:
-            self._to_printer.write(data)
-            await self._to_printer.drain()
+            await printer.drain()
         except OSError as error:
             raise _PrinterGone(error.strerror or "it broke off") from error
 
-    async def _back(self) -> None:
+    async def _back(self, connected: asyncio.Task[None]) -> None:
         """From the printer to the POS. Raises `_PrinterGone`."""
-        await asyncio.shield(self._connected)
+        await asyncio.shield(connected)
         assert self._printer is not None
         while data := await self._answered(self._printer):
             try:
@@ -277,6 +318,7 @@ class _Session:
 
     async def _hear_out(self) -> None:
         """The printer is gone: read what the POS has sent, and sends now, so that the copy is whole."""
+        await self._cut()
         with suppress(TimeoutError, OSError):
             async with asyncio.timeout(CONNECT_S):
                 while True:
@@ -284,7 +326,8 @@ class _Session:
                         data = await self._pos.read(_READ)
                     if not data:
                         return
-                    await self._keep(data)
+                    self._keep(data)
+                    await self._cut()
 
     async def _flush(self) -> None:
         """Give the printer what it has not taken yet, and close both."""
