@@ -15,7 +15,7 @@ import pytest
 
 from support.disks import BROKEN, TroubledDisk
 from support.tills import TestTill, crash
-from tillstream_agent.capture import Capture, Enrolment, NotOnDisk
+from tillstream_agent.capture import Capture, Enrolment, NotOnDisk, cut_ahead
 from tillstream_agent.journal import Journal, Name
 from tillstream_agent.offers.edge import Edge
 from tillstream_protocol.codec import record_decoder
@@ -167,6 +167,17 @@ async def test_card_numbers_are_cut_and_counted_in_fields_and_in_original_bytes(
     assert record.original is not None
     assert record.original.data == b"PAN 411111******1111"
     assert record.original.sha256 == hashlib.sha256(b"PAN 411111******1111").digest()
+
+
+async def test_original_bytes_that_were_cut_ahead_are_written_as_they_would_have_been(stand: Stand) -> None:
+    original = Original("text/plain", bytes(32), b"PAN 4111111111111111")
+    at_once = stand.capture.transaction(sale(), original)
+    ahead = cut_ahead(original)
+    assert (ahead.data, ahead.redactions) == (b"PAN 411111******1111", 1)
+    later = stand.capture.transaction(sale(pos_id="2"), ahead)
+    first, second = await stand.records()
+    assert first.original == second.original
+    assert at_once.redactions == later.redactions == first.redactions == second.redactions == 1
 
 
 async def test_a_repeat_gets_the_first_name_also_after_a_kill(stand: Stand) -> None:

@@ -88,6 +88,12 @@ class Closing:
     member: tuple[Identifier, ...] = ()
 
 
+class CutOriginal(Original, frozen=True):
+    """A POS's own bytes whose card numbers are cut already, and how many there were. Only `cut_ahead` makes one."""
+
+    redactions: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Captured:
     """A record's name, whether it was captured before, and what the till decided on it."""
@@ -141,7 +147,7 @@ class Capture:
         if seen is not None:
             return Captured(seen.name, True, self._recent.get(tag, ()))
         if original is not None:
-            original, more = cut_original(original)
+            original, more = _without_cards(original)
             redactions += more
         basket, body = None, cut
         if closes is not None:
@@ -365,6 +371,19 @@ def _with_member(sale: Transaction, member: tuple[Identifier, ...]) -> Transacti
     if not known or customer.identifiers:
         return sale
     return msgspec.structs.replace(sale, customer=msgspec.structs.replace(customer, identifiers=known))
+
+
+def cut_ahead(original: Original) -> CutOriginal:
+    """What `Capture.transaction` would do to the bytes, for callers that can do it in a thread: it may take long."""
+    cut, redactions = cut_original(original)
+    return CutOriginal(cut.media_type, cut.sha256, cut.data, redactions)
+
+
+def _without_cards(original: Original) -> tuple[Original, int]:
+    """The bytes as they may be written, and how many numbers were cut: nothing else writes any."""
+    if isinstance(original, CutOriginal):
+        return Original(original.media_type, original.sha256, original.data), original.redactions
+    return cut_original(original)
 
 
 def _check_remark(given: Remark) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -26,7 +27,9 @@ from tillstream_agent.journal import Disk
 from tillstream_protocol.adapters import Setting
 from tillstream_protocol.adapters.registry import ADAPTERS
 from tillstream_protocol.errors import InvalidInput
+from tillstream_protocol.events import Original
 from tillstream_protocol.limits import DEFAULT
+from tillstream_protocol.redaction import cut_original
 
 TOKEN = "k" * 43
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -229,6 +232,26 @@ async def test_the_original_bytes_go_along_with_their_digest_and_type(pos: Pos) 
     assert sale.original.media_type == "application/json"
     (sale,) = await pos.behind.payloads.read("woocommerce", ORDER, media_type="application/vnd.shop+json")
     assert sale.original.media_type == "application/vnd.shop+json"
+
+
+async def test_card_numbers_in_the_bytes_are_cut_in_the_adapters_thread_and_counted(
+    pos: Pos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+
+    def cut(original: Original) -> tuple[Original, int]:
+        threads.append(threading.current_thread().name)
+        return cut_original(original)
+
+    monkeypatch.setattr("tillstream_agent.capture.cut_original", cut)
+    job = b"Coffee    3.50\nTOTAL     3.50\nCash      3.50\nCard 4111111111111111\n2026-01-01 10:00:00\n"
+    (sale,) = await pos.behind.payloads.read("escpos", job)
+    (captured,) = await pos.behind.payloads.capture([sale])
+    (thread,) = threads
+    assert thread.startswith("adapter")
+    assert b"4111111111111111" not in sale.original.data
+    assert sale.original.sha256 == hashlib.sha256(sale.original.data).digest()
+    assert captured.redactions >= 1
 
 
 async def test_a_sale_that_no_record_has_room_for_is_refused_before_anything_is_captured(pos: Pos) -> None:

@@ -3,8 +3,8 @@
 An adapter refuses a payload as a whole before anything of it is captured, and so does whatever is wrong with one of its
 transactions. If the journal fails half way, the same payload again captures the rest: what was captured is a repeat.
 
-Adapters may take long over a large payload, so they run in threads of their own: two of them, for small payloads
-never to wait for more than one large one.
+Adapters may take long over a large payload, and so may the search for card numbers in its bytes. Both are done in
+threads of their own: two of them, for small payloads never to wait for more than one large one.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 from msgspec import UNSET, Struct, UnsetType
@@ -26,7 +27,7 @@ from tillstream_protocol.errors import InvalidInput
 from tillstream_protocol.events import Original
 from tillstream_protocol.transaction import Transaction
 
-from ..capture import DISK_DEADLINE, Captured
+from ..capture import DISK_DEADLINE, MAX_ORIGINAL, Captured, cut_ahead
 from ..config_doors import AdapterSetting, Doors
 from .replies import Ack, Outcome, Reply
 from .requests import Desk, UnknownAdapter
@@ -108,12 +109,12 @@ class Payloads:
         reading = self._reading(name)
         adapter, setting = await self._format(reading.adapter), self._setting(reading.setting, received_ms)
         run = asyncio.get_running_loop().run_in_executor
+        work = partial(_sales, data, adapter, setting, reading.sure, media_type)
         if len(data) > _LARGE:
             async with self._large:
-                found = await run(self._threads, adapter.read, data, setting)
+                sales = await run(self._threads, work)
         else:
-            found = await run(self._threads, adapter.read, data, setting)
-        sales = [_sale(one, adapter, reading, media_type) for one in found]
+            sales = await run(self._threads, work)
         for number, sale in enumerate(sales):
             self._admit(sale, f"transactions[{number}]." if len(sales) > 1 else "")
             if number % _BREATH == _BREATH - 1:
@@ -171,9 +172,19 @@ class Payloads:
             raise
 
 
-def _sale(one: Reading, adapter: Adapter, reading: AdapterSetting, media_type: str) -> Sale:
+def _sales(data: bytes, adapter: Adapter, setting: Setting, sure: float, media_type: str) -> list[Sale]:
+    kind = media_type if media_type != ANY else adapter.media_type
+    return [Sale(_transaction(one, sure), _original(one, kind)) for one in adapter.read(data, setting)]
+
+
+def _transaction(one: Reading, sure: float) -> Transaction:
     sale = one.transaction
-    if one.confidence < reading.sure:
-        sale = with_changes(sale, ext={**(sale.ext or {}), "confidence": one.confidence})
-    digest = hashlib.sha256(one.original).digest()
-    return Sale(sale, Original(media_type if media_type != ANY else adapter.media_type, digest, one.original))
+    return (
+        sale if one.confidence >= sure else with_changes(sale, ext={**(sale.ext or {}), "confidence": one.confidence})
+    )
+
+
+def _original(one: Reading, media_type: str) -> Original:
+    """The bytes, with their card numbers cut; those that no record has room for are not worth the search."""
+    original = Original(media_type, hashlib.sha256(one.original).digest(), one.original)
+    return original if len(one.original) > MAX_ORIGINAL else cut_ahead(original)
