@@ -22,6 +22,7 @@ from support.printers import ASKS, READY, FakePrinter, printing, unused_port
 from tillstream_agent.config_doors import Address, Doors, PrinterSetting
 from tillstream_agent.hooks import printer as printer_module
 from tillstream_agent.hooks.http import PortInUse
+from tillstream_agent.hooks.payloads import Payloads
 from tillstream_agent.hooks.print_jobs import JobCopy
 from tillstream_agent.hooks.printer import PrinterPort
 from tillstream_agent.journal import Disk
@@ -402,8 +403,8 @@ async def test_of_the_connections_that_say_nothing_the_oldest_makes_room(open_sh
     for _, writer in (*silent, (None, busy)):
         await closed(writer)
     await open_shop.settles()
-    assert (open_shop.connections("refused"), open_shop.connections("forwarded")) == (0, 3)
-    assert open_shop.connections("silent") == len(silent) - 1
+    ended = [open_shop.connections(outcome) for outcome in ("refused", "forwarded", "silent")]
+    assert ended == [0, 3, len(silent) - 1]
 
 
 async def test_who_says_nothing_is_hung_up_on_and_the_printer_hears_nothing_of_it(
@@ -458,26 +459,32 @@ async def test_a_defect_in_keeping_the_copy_is_told_and_printing_goes_on(
     await open_shop.prints(receipt(2))
     await open_shop.settles()
     assert open_shop.real.printed == receipt(1) + receipt(2)
-    assert "defect" in open_shop.behind.telling.said()
-    assert open_shop.captured == (1 if part == "feed" else 2)
+    assert ("defect" in open_shop.behind.telling.said(), open_shop.captured) == (True, 1 if part == "feed" else 2)
 
 
-async def test_what_is_printed_does_not_wait_for_its_copy(open_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    looked = asyncio.Event()
-    cut = JobCopy.cut
+@pytest.mark.parametrize(("where", "what", "more"), [(JobCopy, "cut", b""), (Payloads, "read", b"more\n")])
+async def test_what_is_printed_does_not_wait_for_its_copy(
+    tmp_path: Path, where: type, what: str, more: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looking, may_look, looks = asyncio.Event(), asyncio.Event(), getattr(where, what)
 
-    async def slow(copy: JobCopy) -> bytes:
-        await looked.wait()
-        return await cut(copy)
+    async def slowly(*given: Any, **named: Any) -> Any:
+        looking.set()
+        await may_look.wait()
+        return await looks(*given, **named)
 
-    monkeypatch.setattr(JobCopy, "cut", slow)
-    _, writer = await open_shop.connects()
-    writer.write(receipt(1))
-    await open_shop.real.until(len(receipt(1)))
-    assert open_shop.captured == 0
-    looked.set()
-    await open_shop.captures(1)
-    await closed(writer)
+    monkeypatch.setattr(where, what, slowly)
+    job = receipt(1, cut=not more)
+    async with printing() as printer, shop(tmp_path, printer, idle_s=0.02) as here:
+        _, writer = await here.connects()
+        writer.write(job)
+        await looking.wait()
+        writer.write(more)
+        await printer.until(len(job + more))
+        assert here.captured == 0
+        may_look.set()
+        await here.captures(1)
+        await closed(writer)
 
 
 async def test_a_job_that_is_too_long_is_printed_and_told_of(open_shop: Shop) -> None:

@@ -142,6 +142,7 @@ class _Session:
         self._one_ended = asyncio.Event()
         self._silences = 0
         """How often the copy was looked through for a receipt since something came last."""
+        self._looking: asyncio.Task[None] | None = None
         self.silent = True
         """Whether it still may say its first word."""
 
@@ -185,6 +186,7 @@ class _Session:
             await _ended(ways)
             await self._hear_out()
         finally:
+            self._look_away()
             await _ended([*ways, connected])
 
     async def settle(self) -> None:
@@ -227,6 +229,7 @@ class _Session:
             await self._cut()
             await self._taken(self._to_printer)
             data = await self._heard()
+        self._look_away()
         self._job(self._copy.end())
         self._one_ended.set()
         if self._to_printer is not None and not self._to_printer.is_closing():
@@ -243,6 +246,7 @@ class _Session:
             self._job(self._copy.end())
 
     def _keep(self, data: bytes) -> None:
+        self._look_away()
         with self._copying():
             self._copy.feed(data, self._port.clock.monotonic())
         self._silences = 0
@@ -262,7 +266,7 @@ class _Session:
             except TimeoutError:
                 if self._one_ended.is_set():
                     return b""
-                await self._silent()
+                self._look()
             except OSError:
                 return b""
 
@@ -309,12 +313,24 @@ class _Session:
             answer.cancel()
             ended.cancel()
 
-    async def _silent(self) -> None:
-        """The POS has said nothing for a while: a receipt that is there so far is all of it."""
-        sales = await self._port.capture.receipts(self._copy.so_far(), dated=not self._silences)
+    def _look(self) -> None:
+        """The POS has said nothing for a while: look for a receipt, and listen on meanwhile."""
+        self._look_away()
+        if len(self._copy):
+            self._looking = asyncio.create_task(self._silent(dated=not self._silences))
         self._silences += 1
-        if sales:
-            self._job(self._copy.end(), sales)
+
+    def _look_away(self) -> None:
+        """What is looked at now is not all of it."""
+        if self._looking is not None:
+            self._looking.cancel()
+
+    async def _silent(self, *, dated: bool) -> None:
+        """A receipt that is there so far is all of it."""
+        with self._copying():
+            sales = await self._port.capture.receipts(self._copy.so_far(), dated=dated)
+            if sales:
+                self._job(self._copy.end(), sales)
 
     async def _hear_out(self) -> None:
         """The printer is gone: read what the POS has sent, and sends now, so that the copy is whole."""
