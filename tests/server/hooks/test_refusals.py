@@ -65,6 +65,19 @@ async def test_in_our_own_form_time_and_event_are_signed(cloud: Cloud, name: str
     assert (await cloud.posts("/hooks/generic/own", body, right)).status == 200
 
 
+@pytest.mark.parametrize("event", ["e.1", "e 1", "e/1", "é", "."])
+async def test_an_event_that_could_be_parted_otherwise_is_refused(cloud: Cloud, event: str) -> None:
+    await every_source(cloud)
+    reply = await cloud.generic(canonical(1), event=event)
+    assert (reply.status, reply.error["code"], reply.error["field"]) == (400, "invalid_input", "Tillstream-Event")
+    assert (await cloud.sales(), await cloud.letters()) == ([], [])
+
+
+async def test_one_of_letters_digits_and_their_joints_is_taken(cloud: Cloud) -> None:
+    await every_source(cloud)
+    assert (await cloud.generic(canonical(1), event="Till-3:sale_0017")).status == 200
+
+
 @pytest.mark.parametrize(("event", "told"), [("", None), ("e" * 129, None), ("e", "soon"), ("e", "-1"), ("e", "")])
 async def test_and_have_to_be_there(cloud: Cloud, event: str, told: str | None) -> None:
     await every_source(cloud)

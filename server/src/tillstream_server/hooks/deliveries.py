@@ -30,6 +30,8 @@ WINDOW_MS: Final[Mapping[Kind, int]] = {"square": 4 * DAY_MS, "shopify": 4 * DAY
 AHEAD_MS: Final = 5 * 60 * 1000
 """How far another's clock may be ahead of ours."""
 MOST_EVENT: Final = 128
+OWN_EVENT: Final = re.compile(rf"[A-Za-z0-9_:-]{{1,{MOST_EVENT}}}")
+"""An event's id in our own form: without a dot, for dots part what is signed."""
 PING: Final = re.compile(rb"webhook_id=[0-9]{1,20}\s*")
 FORM: Final = "application/x-www-form-urlencoded"
 
@@ -135,8 +137,9 @@ def is_ping(kind: Kind, media_type: str, body: bytes) -> bool:
 
 def _ours(headers: Mapping[str, str], media_type: str, body: bytes) -> Delivery:
     event, told = headers.get(EVENT, ""), headers.get(TIMESTAMP, "")
-    if not 1 <= len(event) <= MOST_EVENT:
-        raise InvalidInput("say which event this is", field=EVENT, limit=f"1 to {MOST_EVENT} characters")
+    if OWN_EVENT.fullmatch(event) is None:
+        limit = f"1 to {MOST_EVENT} of A to Z, a to z, 0 to 9 and _ : -"
+        raise InvalidInput("say which event this is", field=EVENT, limit=limit)
     if re.fullmatch(r"[0-9]{1,12}", told, re.ASCII) is None:
         raise InvalidInput("say when this is sent", field=TIMESTAMP, limit="seconds since 1970")
     at_ms = int(told) * 1000

@@ -6,7 +6,8 @@ WooCommerce   base64 of HMAC-SHA256 over the body, keyed with the webhook's secr
 generic       hex of HMAC-SHA256 over `timestamp.event.` and then the body; ours
 
 Headers are outside of every vendor's signature: what only a header says is believed of no delivery where it would
-matter. In ours, the time and the event's id are signed.
+matter. In ours, the time and the event's id are signed; neither may hold a dot, so that nothing of one can be moved
+into the other, or into the body, under the same signature.
 """
 
 from __future__ import annotations
