@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -33,6 +33,8 @@ MOST_EVENT: Final = 128
 OWN_EVENT: Final = re.compile(rf"[A-Za-z0-9_:-]{{1,{MOST_EVENT}}}")
 """An event's id in our own form: without a dot, for dots part what is signed."""
 PING: Final = re.compile(rb"webhook_id=[0-9]{1,20}\s*")
+TOPIC: Final[Mapping[Kind, str]] = {"shopify": "X-Shopify-Topic", "woocommerce": "X-WC-Webhook-Topic"}
+"""The header that says what a delivery is about. It is outside of the signature; Square's topic stands in the body."""
 FORM: Final = "application/x-www-form-urlencoded"
 
 _SHOPIFY: Final = frozenset(
@@ -49,6 +51,8 @@ _TOPICS: Final[Mapping[Kind, frozenset[str]]] = {
     "woocommerce": _WOOCOMMERCE,
 }
 """What is about a sale. Everything else is acknowledged, and nothing of it is stored."""
+_SHOPIFY_ORDER: Final = "gid://shopify/Order/"
+_WOOCOMMERCE_ORDER: Final = "/orders/"
 
 
 class StaleDelivery(TillstreamError):
@@ -72,6 +76,13 @@ class _Changed(Struct, frozen=True):
     date_modified_gmt: str | None = None
 
 
+class _Identified(Struct, frozen=True):
+    """What Shopify's and WooCommerce's signed bodies say of their own kind, whatever it is."""
+
+    admin_graphql_api_id: Any = None
+    links: Any = msgspec.field(default=None, name="_links")
+
+
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """One delivery whose signature is good.
@@ -90,9 +101,20 @@ class Delivery:
 
     @property
     def concerns_sales(self) -> bool:
-        """Whether it is of a topic that is read here; one without a topic is."""
+        """Whether it is of a topic that is read here; one without a topic is, for then nothing unsigned says so."""
         topics = _TOPICS.get(self.kind)
         return topics is None or not self.topic or self.topic in topics
+
+    def require_order(self) -> None:
+        """Raise `InvalidInput` where the signed body itself says that it is no order, whatever its topic says."""
+        said = _peek(self.body, _Identified)
+        if said is None:
+            return
+        if self.kind == "shopify" and said.admin_graphql_api_id is not None:
+            if not str(said.admin_graphql_api_id).startswith(_SHOPIFY_ORDER):
+                raise InvalidInput("is no order", field="admin_graphql_api_id", limit=_SHOPIFY_ORDER)
+        elif self.kind == "woocommerce" and said.links is not None and _WOOCOMMERCE_ORDER not in _own_link(said.links):
+            raise InvalidInput("is no order", field="_links.self[0].href", limit=_WOOCOMMERCE_ORDER)
 
     def require_fresh(self, now_ms: int) -> None:
         """Raise `StaleDelivery` where it tells a time that is too far away."""
@@ -109,7 +131,7 @@ class Delivery:
 
 
 def delivery_of(kind: Kind, headers: Mapping[str, str], media_type: str, body: bytes) -> Delivery:
-    """What headers and body say, once the signature is known to be good. Raises `InvalidInput` for ours alone."""
+    """What headers and body say, once the signature is known to be good. Raises `InvalidInput` for a header."""
     match kind:
         case "square":
             said = _peek(body, _Square) or _Square()
@@ -119,13 +141,13 @@ def delivery_of(kind: Kind, headers: Mapping[str, str], media_type: str, body: b
             event = headers.get("X-Shopify-Event-Id") or headers.get("X-Shopify-Webhook-Id", "")
             told_ms = _moment_ms(headers.get("X-Shopify-Triggered-At", ""))
             happened_ms = _moment_ms((_peek(body, _Changed) or _Changed()).updated_at or "")
-            topic = headers.get("X-Shopify-Topic", "")
-            return Delivery(kind, topic, event[:MOST_EVENT], told_ms, happened_ms or told_ms, media_type, body)
+            return Delivery(
+                kind, _topic(kind, headers), event[:MOST_EVENT], told_ms, happened_ms or told_ms, media_type, body
+            )
         case "woocommerce":
             event = headers.get("X-WC-Webhook-Delivery-ID", "")
             happened_ms = _moment_ms((_peek(body, _Changed) or _Changed()).date_modified_gmt or "")
-            topic = headers.get("X-WC-Webhook-Topic", "")
-            return Delivery(kind, topic, event[:MOST_EVENT], None, happened_ms, media_type, body)
+            return Delivery(kind, _topic(kind, headers), event[:MOST_EVENT], None, happened_ms, media_type, body)
         case "generic":
             return _ours(headers, media_type, body)
 
@@ -144,6 +166,21 @@ def _ours(headers: Mapping[str, str], media_type: str, body: bytes) -> Delivery:
         raise InvalidInput("say when this is sent", field=TIMESTAMP, limit="seconds since 1970")
     at_ms = int(told) * 1000
     return Delivery("generic", "", event, at_ms, at_ms, media_type, body)
+
+
+def _topic(kind: Kind, headers: Mapping[str, str]) -> str:
+    topic = headers.get(TOPIC[kind], "")
+    if not topic:
+        raise InvalidInput("say what this is about", field=TOPIC[kind], hint="let the proxy pass headers unchanged")
+    return topic
+
+
+def _own_link(links: Any) -> str:
+    """The address of what a body of WooCommerce's tells of, as the shop's own API has it."""
+    try:
+        return str(links["self"][0]["href"])
+    except (KeyError, IndexError, TypeError):
+        return ""
 
 
 def _peek(body: bytes, of: type[T]) -> T | None:

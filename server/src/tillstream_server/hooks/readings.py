@@ -70,6 +70,7 @@ def kept_of(plain: bytes) -> Kept | None:
 
 def records_of(source: Source, delivery: Delivery, now_ms: int) -> list[bytes]:
     """The records of a delivery, encoded. Raises `InvalidInput` or `TooLarge`."""
+    delivery.require_order()
     readings = _read(source, delivery)
     if len(readings) > MOST_READINGS:
         raise TooLarge("holds too many transactions", field="body", limit=str(MOST_READINGS))
