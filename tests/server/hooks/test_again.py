@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support.hooks import PAYMENT_UPDATED, SHOPIFY, Cloud, altered, canonical, iso
+from support.hooks import PAYMENT_UPDATED, SHOPIFY, WOOCOMMERCE, Cloud, altered, canonical, iso
 from support.serving import Server, sale, serving
 from tillstream_server import office
 
@@ -199,6 +199,19 @@ async def test_one_that_holds_no_transaction_any_more_stays(cloud: Cloud) -> Non
     with cloud.writing() as conn:
         conn.execute("UPDATE source SET adapter = 'square_payment'")
     assert (await cloud.retried())["still_dead"] == 1
+
+
+async def test_a_damaged_secret_holds_up_no_reading_for_reading_needs_none(cloud: Cloud) -> None:
+    await cloud.source("shopify", currency=None)
+    await cloud.source("woocommerce", currency=None)
+    assert (await cloud.shopify(altered(SHOPIFY, currency=None))).json()["outcome"] == "dead_letter"
+    assert (await cloud.woocommerce(altered(WOOCOMMERCE, currency=None))).json()["outcome"] == "dead_letter"
+    with cloud.writing() as conn:
+        conn.execute("UPDATE source SET currency = 'EUR'")
+        conn.execute("UPDATE source SET secret = zeroblob(72) WHERE kind = 'shopify'")
+    assert (await cloud.shopify(event="2")).error["code"] == "source_damaged"
+    assert await cloud.retried() == {"retried": 2, "taken": 2, "still_dead": 0}
+    assert (await cloud.revenue())["transactions"] == 2
 
 
 async def test_a_record_of_a_source_that_the_pipeline_set_aside_is_tried_as_a_record(cloud: Cloud) -> None:

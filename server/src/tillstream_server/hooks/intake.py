@@ -30,6 +30,7 @@ from ..pipeline.opening import SERVER_DEFECT, Opener, Report, harmless, unheard
 from . import book, readings, sources
 from .deliveries import Delivery
 from .journal import SourceJournal
+from .readings import Hint
 from .sources import Source
 
 Result = Literal["stored", "repeat", "ignored", "ping", "hint", "dead_letter"]
@@ -127,15 +128,14 @@ class HookIntake:
             seq = await journal.next_seq(conn)
         try:
             records = await asyncio.to_thread(self._read, source, delivery)
-            batch = await asyncio.to_thread(journal.seal, records, seq) if records else None
+            held = await asyncio.to_thread(journal.seal, records, seq) if records else _hint(delivery)
         except InvalidInput as error:
             taken = Taken("dead_letter", problem=error)
             await self._keep(source, delivery, journal, seq, error)
         else:
-            taken = await self._taken(source, delivery, batch, len(records))
-        if taken.result != "ignored":
-            async with self._database.write() as conn:
-                await book.note(conn, till_id, event, taken.result, self._clock.now_ms())
+            taken = await self._taken(till_id, held, len(records))
+        async with self._database.write() as conn:
+            await book.note(conn, till_id, event, taken.result, self._clock.now_ms())
         return taken
 
     def _read(self, source: Source, delivery: Delivery) -> list[bytes]:
@@ -148,15 +148,12 @@ class HookIntake:
             self._report("hooks", error)
             raise ReadingFailed("the server failed over this", field="body") from error
 
-    async def _taken(self, source: Source, delivery: Delivery, batch: Batch | None, records: int) -> Taken:
-        if batch is not None:
-            dead = await self._process(source.till_id, batch)
+    async def _taken(self, till_id: bytes, held: Batch | Hint, records: int) -> Taken:
+        if isinstance(held, Batch):
+            dead = await self._process(till_id, held)
             return Taken("dead_letter" if dead else "stored", records)
-        hint = readings.hint_of(delivery)
-        if hint is None:
-            return Taken("ignored")
         async with self._database.write() as conn:
-            await book.note_hint(conn, source.till_id, hint, self._clock.now_ms())
+            await book.note_hint(conn, till_id, held, self._clock.now_ms())
         return Taken("hint")
 
     async def _keep(
@@ -183,7 +180,7 @@ class HookIntake:
         """
         header = ChunkHeader.decode(letter.header)
         async with self._database.read() as conn:
-            source = await sources.of_till(conn, self._keys, header.till, self._clock.now_ms())
+            source = await sources.of_till(conn, header.till)
         held = None if source is None else self._held(header, letter)
         if source is None or held is None:
             return None
@@ -203,7 +200,7 @@ class HookIntake:
     ) -> None:
         records = await asyncio.to_thread(self._read, source, delivery)
         if not records:
-            raise InvalidInput("holds no transaction", field="body")
+            raise _nothing()
         first, *others = records
         own = await asyncio.to_thread(journal.seal_again, header, first, seq)
         if others:
@@ -228,6 +225,18 @@ class HookIntake:
             journal = SourceJournal(till_id, self._keys, self._clock, self._random, self._limits)
             desk = self._desks[till_id] = _Desk(journal)
         return desk
+
+
+def _hint(delivery: Delivery) -> Hint:
+    """What a delivery of a sale's topic names, that holds none. Raises `InvalidInput` where it names nothing either."""
+    hint = readings.hint_of(delivery)
+    if hint is None:
+        raise _nothing()
+    return hint
+
+
+def _nothing() -> InvalidInput:
+    return InvalidInput("holds no transaction", field="body")
 
 
 def _reason(error: InvalidInput) -> str:

@@ -12,7 +12,7 @@ from tillstream_protocol import codec
 from tillstream_protocol.adapters import Reading, square_payment
 from tillstream_protocol.adapters.registry import ADAPTERS
 from tillstream_protocol.codec import encode
-from tillstream_protocol.errors import TooLarge
+from tillstream_protocol.errors import InvalidInput, TooLarge
 from tillstream_protocol.events import Original, Record
 from tillstream_protocol.limits import DEFAULT
 from tillstream_protocol.redaction import cut_bytes, cut_cards, cut_original
@@ -23,6 +23,10 @@ from .signatures import Kind
 from .sources import CANONICAL, Source
 
 MOST_READINGS: Final = 1_000
+MOST_ORDER_ID: Final = 192
+"""Characters. Square says that its own have as many."""
+MOST_VERSION: Final = 2**63 - 1
+"""What a column of the database holds."""
 _canonical: Final = codec.json_decoder(Transaction, limit=DEFAULT.hook_body)
 
 
@@ -79,18 +83,23 @@ def records_of(source: Source, delivery: Delivery, now_ms: int) -> list[bytes]:
 
 
 def hint_of(delivery: Delivery) -> Hint | None:
-    """The order that an event of Square's names without holding it."""
+    """The order that an event of Square's names without holding it. Raises `InvalidInput` for one that cannot be."""
     if delivery.kind != "square":
         return None
     try:
         event = _decode_square(delivery.body)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
     said = event.data.object
     named = said.order_created or said.order_updated or said.order_fulfillment_updated
     if named is None or not named.order_id:
         return None
-    return Hint(named.order_id, named.version, named.state, named.location_id)
+    if len(named.order_id) > MOST_ORDER_ID:
+        raise InvalidInput("is too long", field="order_id", limit=f"{MOST_ORDER_ID} characters")
+    version = named.version or 0
+    if not 0 <= version <= MOST_VERSION:
+        raise InvalidInput("is no version", field="version", limit=f"0 to {MOST_VERSION}")
+    return Hint(named.order_id, version, named.state or "", named.location_id or "")
 
 
 def _read(source: Source, delivery: Delivery) -> list[Reading]:
@@ -123,10 +132,10 @@ def _record(reading: Reading, media_type: str, happened_ms: int) -> bytes:
 
 
 class _Named(Struct, frozen=True):
-    order_id: str = ""
-    version: int = 0
-    state: str = ""
-    location_id: str = ""
+    order_id: str | None = None
+    version: int | None = None
+    state: str | None = None
+    location_id: str | None = None
 
 
 class _Object(Struct, frozen=True):

@@ -7,7 +7,7 @@ vendor's signing secret lies sealed under a key that is derived from them, too, 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -191,13 +191,21 @@ async def listing(conn: AsyncConnection, retailer: str | None) -> list[dict[str,
 
 async def find(conn: AsyncConnection, keys: ServerKeys, kind: Kind, name: str, now_ms: int) -> Source:
     """The source in force of this name. Raises `UnknownSource` or `SourceDamaged`."""
-    return _source(await _rows(conn, _BY_NAME, kind, name), keys, now_ms)
+    rows = await _rows(conn, _BY_NAME, kind, name)
+    if not rows:
+        raise UnknownSource("there is no such source", hint="see: tillstream-server source list")
+    till_id, *_, secret, former, until_ms = rows[0]
+    sealed = [secret] if former is None or until_ms <= now_ms else [secret, former]
+    return _source(rows[0], tuple(_open(keys, till_id, one) for one in sealed))
 
 
-async def of_till(conn: AsyncConnection, keys: ServerKeys, till_id: bytes, now_ms: int) -> Source | None:
-    """The source that a till is, in force or not; None for a till like others."""
+async def of_till(conn: AsyncConnection, till_id: bytes) -> Source | None:
+    """The source that a till is, in force or not; None for a till like others.
+
+    It bears no secrets: what is read again was vouched for when it came.
+    """
     rows = await _rows(conn, _BY_TILL, till_id)
-    return _source(rows, keys, now_ms) if rows else None
+    return _source(rows[0], ()) if rows else None
 
 
 async def require_id(conn: AsyncConnection, kind: Kind, name: str) -> bytes:
@@ -219,12 +227,8 @@ async def _rows(conn: AsyncConnection, statement: str, *values: object) -> list[
     return [tuple(row) for row in (await conn.exec_driver_sql(statement, values)).all()]
 
 
-def _source(rows: Sequence[tuple[Any, ...]], keys: ServerKeys, now_ms: int) -> Source:
-    if not rows:
-        raise UnknownSource("there is no such source", hint="see: tillstream-server source list")
-    till_id, kind, name, adapter, url, currency, zone, options, secret, former, until_ms = rows[0]
-    sealed = [secret] if former is None or until_ms <= now_ms else [secret, former]
-    secrets = tuple(_open(keys, till_id, one) for one in sealed)
+def _source(row: tuple[Any, ...], secrets: tuple[str, ...]) -> Source:
+    till_id, kind, name, adapter, url, currency, zone, options, *_ = row
     return Source(till_id, kind, name, adapter, url, setting_of(currency, zone, options), secrets)
 
 
