@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 pytestmark = [needs_chromium, pytest.mark.system]
 WEB = Path(__file__).parents[2] / "deploy/pos/web"
 TSC = WEB / "node_modules/.bin/tsc"
+JSON, BYTES = "application/json", "application/octet-stream"
 CLIENT = """async ({url, token, more}) => {
     const { Tillstream } = await import("/tillstream.js");
     window.notices = [];
@@ -241,6 +242,67 @@ async def test_every_call_is_one_that_the_agent_has(pos: Pos) -> None:
         ("POST", "/v1/wish-list", {"text": "a boat"}),
     ]
     assert len({event for event in events if len(event) == 32}) == 3
+
+
+async def types_of(pos: Pos, status: int, *calls: tuple[Any, ...]) -> list[tuple[str | None, bytes | None]]:
+    """The content types and bodies of what is sent, to an agent that answers so to whatever comes as JSON."""
+    made: list[tuple[str | None, bytes | None]] = []
+
+    async def note(route: Route) -> None:
+        kind = route.request.headers.get("content-type")
+        made.append((kind, route.request.post_data_buffer))
+        allowed = {"Access-Control-Allow-Origin": pos.url.rstrip("/")}
+        answer = {"error": {"code": "unsupported_media_type"}} if kind == JSON else {"transactions": []}
+        await route.fulfill(status=status if kind == JSON else 200, json=answer, headers=allowed)
+
+    await pos.page.route(f"{pos.till.url}/**", note)
+    for method, *arguments in calls:
+        await pos.calls(method, *arguments)
+    return made
+
+
+@in_the_browsers_loop
+async def test_text_and_bytes_go_as_what_every_adapter_takes_and_objects_as_json(pos: Pos) -> None:
+    await pos.opens()
+    made = await types_of(pos, 200, ("adapt", "poslog", "<POSLog/>", {"key": "1"}), ("adapt", "odoo", [], {"key": "2"}))
+    await pos.page.evaluate("till.adapt('escpos', Uint8Array.of(0, 27, 64, 255).subarray(1), {key: '3'})")
+    assert made == [(BYTES, b"<POSLog/>"), (JSON, b"[]"), (BYTES, b"\x1b@\xff")]
+    assert (await pos.calls("waiting"))["waiting"] == 0
+
+
+@in_the_browsers_loop
+async def test_an_object_for_an_adapter_that_reads_no_json_goes_again_as_bytes(pos: Pos) -> None:
+    await pos.opens()
+    made = await types_of(pos, 415, ("adapt", "poslog", {"a": 1}, {"key": "1"}))
+    assert made == [(JSON, b'{"a":1}'), (BYTES, b'{"a":1}')]
+    assert (await pos.calls("waiting"))["waiting"] == 0
+
+
+@in_the_browsers_loop
+async def test_what_an_earlier_version_kept_without_a_type_goes_as_bytes(pos: Pos) -> None:
+    await pos.opens()
+    await pos.calls("waiting")
+    made = await types_of(pos, 415)
+    await pos.page.evaluate("""() => new Promise((resolve) => {
+        const asked = indexedDB.open("tillstream");
+        asked.onsuccess = () => {
+            const change = asked.result.transaction("outbox", "readwrite");
+            const [key, method, path] = ["adapt poslog 1", "POST", "/v1/adapters/poslog"];
+            change.objectStore("outbox").add({ key, method, path, body: "<POSLog/>", since: 0 });
+            change.oncomplete = () => resolve(asked.result.close());
+        };
+    })""")
+    await pos.page.evaluate("till.flush()")
+    assert (made, (await pos.calls("waiting"))["waiting"]) == ([(BYTES, b"<POSLog/>")], 0)
+
+
+@in_the_browsers_loop
+async def test_a_sale_that_was_sent_as_the_wrong_type_is_kept(pos: Pos) -> None:
+    await pos.opens()
+    await types_of(pos, 415)
+    assert (await pos.sells(1))["kept"]
+    assert "not_let_in" in await pos.notices()
+    assert (await pos.calls("waiting"))["waiting"] == 1
 
 
 @in_the_browsers_loop

@@ -169,7 +169,9 @@ export interface Entry {
     key: string;
     method: string;
     path: string;
-    body: string;
+    /** The content type it is sent as; entries of earlier versions have none. */
+    type?: string;
+    body: string | Uint8Array<ArrayBuffer>;
     /** When it was put there, in milliseconds since 1970. */
     since: number;
 }
@@ -190,7 +192,10 @@ export class Tillstream {
     reach(about?: { patienceMs?: number }): Promise<Answer>;
     /** A finished transaction, in the canonical form. Kept until the agent has it. */
     transaction(transaction: Transaction): Promise<Answer>;
-    /** A POS's own bytes, for the adapter of that name. Kept. `key`: the same for the same sale in the same state. */
+    /**
+     * A POS's own format, for the adapter of that name: text or bytes (an ArrayBuffer or a view of one) as they are, any
+     * other value as JSON. Kept. `key`: the same for the same sale in the same state.
+     */
     adapt(name: string, payload: unknown, about: { key: string }): Promise<Answer>;
     /** A basket as it is now. Kept once it is closed or voided. */
     basket(id: string, basket: Basket): Promise<Answer>;

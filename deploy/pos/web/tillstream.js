@@ -28,6 +28,10 @@ const BACKGROUND_MS = 5000;
 /** Browsers let 64 KiB of a page's requests outlive it. */
 const MOST_OUTLIVING = 16_000;
 const STORE = "outbox";
+const JSON_TYPE = "application/json";
+/** What every adapter takes, whatever its format is. */
+const BYTES_TYPE = "application/octet-stream";
+const ADAPTERS = "/v1/adapters/";
 /** @type {RequestInit} */
 const QUIETLY = {
     mode: "cors",
@@ -37,8 +41,12 @@ const QUIETLY = {
     referrerPolicy: "no-referrer",
 };
 
-/** What a POS need not keep trying: it would be refused again. A token may be set right, so 401 and 403 wait. */
-const FINAL = new Set([400, 404, 405, 409, 413, 415, 422]);
+/**
+ * What a POS need not keep trying: it would be refused again. A token may be set right, so 401 and 403 wait, and so
+ * does 415, which is about how a sale was sent and not about the sale.
+ */
+const FINAL = new Set([400, 404, 405, 409, 413, 422]);
+const WAITS = new Set([401, 403, 415]);
 
 /** Outbox entries in IndexedDB, oldest first. */
 class Kept {
@@ -125,7 +133,42 @@ class Remembered {
  * @param {Omit<Entry, "at">} other
  */
 function isSame(one, other) {
-    return one.key === other.key && one.path === other.path && one.body === other.body;
+    return one.key === other.key && one.path === other.path && isSameBody(one.body, other.body);
+}
+
+/**
+ * @param {Entry["body"]} one
+ * @param {Entry["body"]} other
+ */
+function isSameBody(one, other) {
+    if (typeof one === "string" || typeof other === "string") return one === other;
+    return one.length === other.length && one.every((byte, index) => byte === other[index]);
+}
+
+/**
+ * A POS's own bytes, copied, for the POS may write over them while they wait. Nothing if the payload is no bytes.
+ * @param {unknown} payload
+ */
+function bytesOf(payload) {
+    if (payload instanceof ArrayBuffer) return new Uint8Array(payload.slice(0));
+    if (!ArrayBuffer.isView(payload)) return undefined;
+    return Uint8Array.from(new Uint8Array(payload.buffer, payload.byteOffset, payload.byteLength));
+}
+
+/**
+ * @param {unknown} body
+ * @returns {body is Uint8Array<ArrayBuffer>}
+ */
+function isBytes(body) {
+    return body instanceof Uint8Array;
+}
+
+/**
+ * How an entry is sent. One of a version that kept no type may hold any adapter's format.
+ * @param {Omit<Entry, "at">} entry
+ */
+function typeOf(entry) {
+    return entry.type ?? (entry.path.startsWith(ADAPTERS) ? BYTES_TYPE : JSON_TYPE);
 }
 
 /** Stops calling an agent that is not there, and tries again after a while. */
@@ -228,14 +271,18 @@ export class Tillstream {
     }
 
     /**
-     * A POS's own bytes, for the adapter of that name: text, or a value that is sent as JSON. Kept like a transaction.
+     * A POS's own format, for the adapter of that name: text or bytes, which are sent as they are, or a value, which is
+     * sent as JSON. Kept like a transaction.
      * @param {string} name
      * @param {unknown} payload
      * @param {{key: string}} about key: the same for the same sale in the same state
      * @returns {Promise<Answer>}
      */
     adapt(name, payload, { key }) {
-        return this.#keep(`adapt ${name} ${key}`, "POST", `/v1/adapters/${encodeURIComponent(name)}`, payload);
+        const said = typeof payload === "string" ? payload : bytesOf(payload);
+        const path = ADAPTERS + encodeURIComponent(name);
+        const type = said === undefined ? JSON_TYPE : BYTES_TYPE;
+        return this.#keep(`adapt ${name} ${key}`, "POST", path, said ?? payload, type);
     }
 
     /**
@@ -365,11 +412,12 @@ export class Tillstream {
      * @param {string} method
      * @param {string} path
      * @param {unknown} body
+     * @param {string} [type]
      * @returns {Promise<Answer>}
      */
-    #keep(key, method, path, body) {
-        const text = typeof body === "string" ? body : body === null ? "" : JSON.stringify(body);
-        const call = { key, method, path, body: text, since: Date.now() };
+    #keep(key, method, path, body, type = JSON_TYPE) {
+        const held = typeof body === "string" || isBytes(body) ? body : body === null ? "" : JSON.stringify(body);
+        const call = { key, method, path, type, body: held, since: Date.now() };
         return new Promise((resolve) => {
             let kept = false;
             setTimeout(() => resolve({ ok: false, kept, reason: "deadline" }), this.#options.deadlineMs);
@@ -392,7 +440,7 @@ export class Tillstream {
         } catch (error) {
             // The browser's disk may be full. Then this call is made once, and lost if the agent is away.
             this.#notice({ what: "not_kept", reason: String(error), key: entry.key });
-            told(await this.#send(entry.method, entry.path, entry.body));
+            told(await this.#sendEntry(entry, {}));
             return;
         }
         await this.flush();
@@ -412,7 +460,7 @@ export class Tillstream {
             if (this.#closed) return;
             // In the background a call may take longer than a cashier waits.
             const how = { patienceMs: Math.max(this.#options.deadlineMs, BACKGROUND_MS), outlives: true };
-            const answer = await this.#send(entry.method, entry.path, entry.body, how);
+            const answer = await this.#sendEntry(entry, how);
             const told = this.#asked.get(entry.at);
             this.#asked.delete(entry.at);
             if (answer.ok || (answer.status !== undefined && FINAL.has(answer.status))) {
@@ -420,7 +468,7 @@ export class Tillstream {
                 if (!answer.ok) this.#notice({ what: "refused", key: entry.key, error: answer.error });
                 told?.(answer);
             } else {
-                if (answer.status === 401 || answer.status === 403) {
+                if (answer.status !== undefined && WAITS.has(answer.status)) {
                     this.#notice({ what: "not_let_in", key: entry.key, error: answer.error });
                 }
                 told?.({ ...answer, kept: true });
@@ -456,25 +504,42 @@ export class Tillstream {
     }
 
     /**
+     * One call of the outbox. What an adapter does not read as JSON it is given as bytes, to say itself what is wrong:
+     * else it would hold up all that waits behind it.
+     * @param {Omit<Entry, "at">} entry
+     * @param {{patienceMs?: number, outlives?: boolean}} how
+     * @returns {Promise<Answer>}
+     */
+    async #sendEntry(entry, how) {
+        const type = typeOf(entry);
+        const answer = await this.#send(entry.method, entry.path, entry.body, { ...how, type });
+        if (answer.status !== 415 || type === BYTES_TYPE || !entry.path.startsWith(ADAPTERS)) return answer;
+        return this.#send(entry.method, entry.path, entry.body, { ...how, type: BYTES_TYPE });
+    }
+
+    /**
      * One call, within the deadline. Never rejects.
      * @param {string} method
      * @param {string} path
      * @param {unknown} body
-     * @param {{patienceMs?: number, outlives?: boolean}} [how] how long it may take; whether it may outlive the page
+     * @param {{patienceMs?: number, outlives?: boolean, type?: string}} [how] how long it may take; whether it may
+     *     outlive the page; what the body is
      * @returns {Promise<Answer>}
      */
-    async #send(method, path, body, { patienceMs = this.#options.deadlineMs, outlives = false } = {}) {
+    async #send(method, path, body, how = {}) {
+        const { patienceMs = this.#options.deadlineMs, outlives = false, type = JSON_TYPE } = how;
         if (this.#breaker.open) return { ok: false, kept: false, reason: "resting" };
         const stop = new AbortController();
         const timer = setTimeout(() => stop.abort(), patienceMs);
         try {
+            const sent = typeof body === "string" || isBytes(body) ? body : JSON.stringify(body);
             const reply = await fetch(this.#options.url + path, {
                 method,
-                headers: { Authorization: `Bearer ${this.#options.token}`, "Content-Type": "application/json" },
-                body: typeof body === "string" ? body : JSON.stringify(body),
+                headers: { Authorization: `Bearer ${this.#options.token}`, "Content-Type": type },
+                body: sent,
                 signal: stop.signal,
                 ...QUIETLY,
-                keepalive: outlives && String(body).length < MOST_OUTLIVING,
+                keepalive: outlives && sent.length < MOST_OUTLIVING,
             });
             const said = await reply.json();
             if (reply.ok || FINAL.has(reply.status)) this.#breaker.worked();
