@@ -252,7 +252,9 @@ async def types_of(pos: Pos, status: int, *calls: tuple[Any, ...]) -> list[tuple
         kind = route.request.headers.get("content-type")
         made.append((kind, route.request.post_data_buffer))
         allowed = {"Access-Control-Allow-Origin": pos.url.rstrip("/")}
-        answer = {"error": {"code": "unsupported_media_type"}} if kind == JSON else {"transactions": []}
+        answer: dict[str, Any] = {"transactions": []}
+        if kind == JSON:
+            answer = {"error": {"code": "unsupported_media_type"}}
         await route.fulfill(status=status if kind == JSON else 200, json=answer, headers=allowed)
 
     await pos.page.route(f"{pos.till.url}/**", note)
