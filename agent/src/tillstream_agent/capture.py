@@ -367,9 +367,9 @@ class Capture:
 def _with_member(sale: Transaction, member: tuple[Identifier, ...]) -> Transaction:
     """A sale with the member of its basket, where it names none itself."""
     customer = sale.customer or Customer()
-    known = cut_identifiers(member)[0]
-    if not known or customer.identifiers:
+    if customer.identifiers or not member:
         return sale
+    known, _ = cut_identifiers(member)
     return msgspec.structs.replace(sale, customer=msgspec.structs.replace(customer, identifiers=known))
 
 

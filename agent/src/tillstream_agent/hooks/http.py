@@ -112,11 +112,7 @@ class HttpDoor:
         self._caps = caps
         self._rates = Rates(caps)
         self._transactions = _Decoders(Transaction, self._limit)
-        self._members = _Decoders(MemberIdentified, self._limit)
         self._baskets = _Decoders(BasketBody, self._limit)
-        self._observations = _Decoders(Observation, self._limit)
-        self._survey_answers = _Decoders(SurveyBody, self._limit)
-        self._wishes = _Decoders(WishListEntry, self._limit)
         self._runner: QuietRunner | None = None
 
     async def open(self, port: int) -> int:
@@ -142,15 +138,19 @@ class HttpDoor:
             await self._runner.cleanup()
 
     def _application(self) -> web.Application:
+        identify = self._taking("member_identified", MemberIdentified, self._desk.identify)
+        observe = self._taking("observation", Observation, self._desk.remark)
+        survey = self._taking("survey_answer", SurveyBody, self._desk.remark)
+        wish = self._taking("wish_list_entry", WishListEntry, self._desk.remark)
         app = web.Application(client_max_size=self._limit, middlewares=[self._share, self._answer_errors])
         app.add_routes(
             [
                 web.post("/v1/transactions", self._for_pos(self._take_transaction)),
                 web.put("/v1/baskets/{id}", self._for_pos(self._take_basket)),
-                web.post("/v1/members/identify", self._for_pos(self._take_member)),
-                web.post("/v1/observations", self._for_pos(self._take_observation)),
-                web.post("/v1/survey-answers", self._for_pos(self._take_survey_answer)),
-                web.post("/v1/wish-list", self._for_pos(self._take_wish)),
+                web.post("/v1/members/identify", self._for_pos(identify)),
+                web.post("/v1/observations", self._for_pos(observe)),
+                web.post("/v1/survey-answers", self._for_pos(survey)),
+                web.post("/v1/wish-list", self._for_pos(wish)),
                 web.post("/v1/offers/{offer}/{answer:accepted|declined}", self._for_pos(self._take_answer)),
                 web.post("/v1/adapters/{name}", self._for_pos(self._take_payload)),
                 web.get("/v1/status", self._for_pos(self._give_status)),
@@ -241,29 +241,16 @@ class HttpDoor:
         done = self._desk.basket(request.match_info["id"], body)
         return await self._replied("basket_changed", request, done, ack, started)
 
-    async def _take_member(self, request: web.Request) -> web.Response:
-        started = self._clock.monotonic()
-        ack = _ack(request)
-        body = await self._members.read(request)
-        return await self._replied("member_identified", request, self._desk.identify(body), ack, started)
+    def _taking(self, kind: str, body: type[T], take: Callable[[T], Captured]) -> Handler:
+        """The handler of a call that captures its body as it is."""
+        decoders = _Decoders(body, self._limit)
 
-    async def _take_observation(self, request: web.Request) -> web.Response:
-        started = self._clock.monotonic()
-        ack = _ack(request)
-        body = await self._observations.read(request)
-        return await self._replied("observation", request, self._desk.remark(body), ack, started)
+        async def handler(request: web.Request) -> web.StreamResponse:
+            started = self._clock.monotonic()
+            ack = _ack(request)
+            return await self._replied(kind, request, take(await decoders.read(request)), ack, started)
 
-    async def _take_survey_answer(self, request: web.Request) -> web.Response:
-        started = self._clock.monotonic()
-        ack = _ack(request)
-        body = await self._survey_answers.read(request)
-        return await self._replied("survey_answer", request, self._desk.remark(body), ack, started)
-
-    async def _take_wish(self, request: web.Request) -> web.Response:
-        started = self._clock.monotonic()
-        ack = _ack(request)
-        body = await self._wishes.read(request)
-        return await self._replied("wish_list_entry", request, self._desk.remark(body), ack, started)
+        return handler
 
     async def _take_answer(self, request: web.Request) -> web.Response:
         started = self._clock.monotonic()
