@@ -145,33 +145,24 @@ async def test_a_clone_is_noticed_loses_nothing_and_is_put_right_by_one_command(
     assert alarms(server) == {"forked"}
 
 
+@pytest.mark.parametrize("torn", [False, True])
 async def test_a_clone_is_noticed_although_the_original_ran_and_captured_nothing_in_between(
-    server: Server, original: Folder, tmp_path: Path
+    server: Server, original: Folder, tmp_path: Path, *, torn: bool
 ) -> None:
+    """Also if that run died in its first write."""
     async with open_shop(original, "before"):
         pass
     clone = copied(original, tmp_path / "clone")
     async with open_shop(original):
         pass
+    if torn:
+        newest = max((original.path / "journal").glob("*.chunk"))
+        begun = b"TSFR\0\0\1\0" + bytes(8) + b"\1\0\0\0" + b"x" * 60
+        newest.write_bytes(newest.read_bytes()[:FRAMES_START] + begun)
     async with open_shop(clone, "clone-1"), open_shop(original, "original-1"):
         await alarmed(server)
     assert alarms(server) == {"forked"}
     assert await sold(server) == ["before", "clone-1", "original-1"]
-
-
-async def test_a_clone_is_noticed_although_the_original_died_in_the_first_write_of_its_next_run(
-    server: Server, original: Folder, tmp_path: Path
-) -> None:
-    async with open_shop(original, "before"):
-        pass
-    clone = copied(original, tmp_path / "clone")
-    async with open_shop(original):
-        pass
-    newest = max((original.path / "journal").glob("*.chunk"))
-    newest.write_bytes(newest.read_bytes()[:FRAMES_START] + b"TSFR\0\0\1\0" + bytes(8) + b"\1\0\0\0" + b"x" * 60)
-    async with open_shop(clone, "clone-1"), open_shop(original, "original-1"):
-        await alarmed(server)
-    assert alarms(server) == {"forked"}
 
 
 async def test_a_copy_of_a_till_that_had_sold_nothing_yet_is_a_copy(
