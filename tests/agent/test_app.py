@@ -251,6 +251,10 @@ async def test_damage_that_is_found_when_a_record_is_to_be_sent_is_reported_at_o
         with chunk.open("r+b") as file:
             file.seek((second.start + second.end) // 2)
             file.write(b"\xff\xff")
+        tries = log.getvalue().count('"upload_failed"')
+        async with asyncio.timeout(10):  # what was read before the damage may be on its way still: it must not arrive
+            while log.getvalue().count('"upload_failed"') == tries:
+                await asyncio.sleep(0.005)
         server.heals()
         await server.until(lambda server: KIND_NUMBERS[RecordsLost] in kinds(server))
         assert server.seqs()[:2] == [0, 2]

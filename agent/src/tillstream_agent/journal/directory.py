@@ -12,6 +12,13 @@ from .disk import Disk
 from .doubts import Doubts
 
 
+class FailedBefore(OSError):
+    """Nothing failed now: an earlier sync of the folder did, after the file was begun."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.EIO, "the folder's sync failed after the file was begun")
+
+
 class Directory:
     """The folder's entries, numbered as they are made."""
 
@@ -30,7 +37,10 @@ class Directory:
         return self._entered
 
     async def sync(self, entry: int) -> None:
-        """Return when an entry survives a power cut. Raises `OSError` where that can't be had for this one any more."""
+        """Return when an entry survives a power cut.
+
+        Raises `OSError` if the disk fails now, `FailedBefore` where it can't be had for this entry any more.
+        """
         if entry > self._safe:
             last = self._entered
             try:
@@ -41,7 +51,7 @@ class Directory:
             self._safe = last
             self._waiting = {number: chunks for number, chunks in self._waiting.items() if number > last}
         if entry in self._doubtful:
-            raise OSError(errno.EIO, "the folder's sync failed after the file was begun")
+            raise FailedBefore
 
     def _doubt(self) -> None:
         self._doubtful.update(self._waiting)

@@ -20,7 +20,7 @@ from tillstream_protocol.messages import Range
 from ..clock import Clock
 from .chain import Chain
 from .chunks import Chunk, OpenChunk, Unsynced, sum_spends
-from .directory import Directory
+from .directory import Directory, FailedBefore
 from .doubts import Doubts
 from .errors import PATIENCE_S, JournalError, unsafe
 from .inherited import RENEW_AFTER_S, Inherited
@@ -74,6 +74,9 @@ class Syncer:
         """When the last pass began, by the monotonic clock."""
         self._failures = 0
         self._failed = False
+        """Whether the disk failed in this pass."""
+        self._moved = False
+        """Whether a file was left in this pass for what had failed before."""
         self._failing_since: float | None = None
         self._pending_since: float | None = None
         """When the sync that the disk has not answered yet was asked for."""
@@ -144,7 +147,7 @@ class Syncer:
 
     async def sync_all(self) -> None:
         """One pass over everything that is not synced."""
-        self._failed = False
+        self._failed = self._moved = False
         await self._inherited.step(self._patience)
         if self._inherited.waiting:
             self._dirty.set()
@@ -204,6 +207,10 @@ class Syncer:
                 await target.file.sync()
         except OSError as error:
             self._observer.sync_failed(target.chunk.number, str(error))
+            if isinstance(error, FailedBefore):
+                self._moved = True
+            else:
+                self._failed = True
             await self._distrust(target)
             return
         target.chunk.synced_end = max(target.chunk.synced_end, end)
@@ -239,7 +246,6 @@ class Syncer:
 
     async def _distrust(self, target: OpenChunk) -> None:
         """Never trust a file again whose sync failed: what it did not sync is to be sealed anew."""
-        self._failed = True
         chunk = target.chunk
         self._doubts.mark(chunk.number)
         kept = len(target.entries) - len(target.unsynced)
@@ -311,6 +317,10 @@ class Syncer:
             self._clear_up(KEPT_COPIES)
             if self._failing_since is None:
                 self._failing_since = self._clock.monotonic()
+        elif self._moved:  # to a new file, which the next pass syncs: nothing says that it must wait
+            self._dirty.set()
+            self._failures = 0
+            self._clear_up(KEPT_COPIES)
         else:
             self._failures = 0
             self._clear_up(0)
