@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
@@ -67,8 +66,7 @@ class Decision(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
     effects: tuple[Effect, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Struct, frozen=True):
     """A campaign made ready to decide by."""
 
     campaign: Campaign
@@ -76,8 +74,7 @@ class Rule:
     at_edge: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Occasion:
+class Occasion(Struct, frozen=True, gc=False):
     """What a decision is about. Times are milliseconds since 1970.
 
     `record_key` names the fact the same way on both sides; `member_key` the person, where this side may know one.

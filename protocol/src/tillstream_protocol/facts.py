@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .events import MemberIdentified
-from .rules import Fact, Facts
+from .rules import Fact
 from .transaction import IdempotencyKey, Line, Moment, Transaction, idempotency_key
 
 MINUTE_MS = 60_000
@@ -15,17 +15,24 @@ _EPOCH_WEEKDAY = 3  # 1970-01-01 was a Thursday, and Monday is 0
 
 
 class LazyFacts:
-    """An occasion's facts, put together when they are first asked for: many retailers have no rules that ask."""
+    """An occasion's facts, put together when they are first asked for: many retailers have no rules that ask.
+
+    Rules may ask it as they would ask a map. What is known beforehand is then told without making the rest.
+    """
 
     __slots__ = ("_facts", "_make", "_more")
 
-    def __init__(self, make: Callable[[], Facts], more: Facts | None = None) -> None:
+    def __init__(self, make: Callable[[], Mapping[str, Fact]], more: Mapping[str, Fact] | None = None) -> None:
         """`more` is known beyond what `make` gives."""
         self._make = make
         self._more = more or {}
-        self._facts: Facts | None = None
+        self._facts: Mapping[str, Fact] | None = None
 
-    def all(self) -> Facts:
+    def get(self, name: str, /) -> Fact:
+        """One fact; None where it is unknown."""
+        return self._more[name] if name in self._more else self.all().get(name)
+
+    def all(self) -> Mapping[str, Fact]:
         """Every fact."""
         if self._facts is None:
             self._facts = {**self._make(), **self._more}

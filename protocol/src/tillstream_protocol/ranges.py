@@ -38,10 +38,12 @@ def count(ranges: Iterable[Range]) -> int:
 
 def collect(seqs: Iterable[int]) -> tuple[Range, ...]:
     """Ranges of ascending seqs."""
-    ranges: list[Range] = []
+    bounds: list[list[int]] = []
+    following = None
     for seq in seqs:
-        if ranges and seq == ranges[-1].last + 1:
-            ranges[-1] = Range(ranges[-1].first, seq)
+        if seq == following:
+            bounds[-1][1] = seq
         else:
-            ranges.append(Range(seq, seq))
-    return tuple(ranges)
+            bounds.append([seq, seq])
+        following = seq + 1
+    return tuple(Range(first, last) for first, last in bounds)

@@ -14,14 +14,23 @@ import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 from .errors import InvalidInput, shown
 from .transaction import Integer
 
 Scalar = str | int | float | bool
 Fact = Scalar | tuple[str, ...] | None
-Facts = Mapping[str, Fact]
+
+
+class Facts(Protocol):
+    """What a compiled condition asks: a map of facts by variable, or what answers like one."""
+
+    def get(self, name: str, /) -> Fact:
+        """One fact; None where it is unknown."""
+        ...
+
+
 Compiled = Callable[[Facts], Fact]
 Type = Literal["number", "text", "truth", "list of text"]
 

@@ -13,8 +13,6 @@ import re
 from collections.abc import Iterator
 from datetime import date
 from functools import lru_cache
-from itertools import chain
-from operator import attrgetter
 from typing import Annotated, Literal, cast
 
 from msgspec import Meta, Struct
@@ -284,9 +282,9 @@ _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _SMALL_QUANTITY = 5
 """Characters of a quantity that even `MAX_LINES` of do not come to `MAX_QUANTITY`."""
 _CURRENCY = re.compile(r"[A-Z]{3}")
-_AMOUNT = attrgetter("amount")
-_QUANTITY = attrgetter("quantity")
-_DECIMALS_OF_A_LINE = attrgetter("quantity", "price", "regular_price")
+_MOST_SOUND = 20_000
+_sound: set[str] = set()
+"""Decimals that were looked at before: shops have few prices and fewer quantities."""
 
 
 def idempotency_key(transaction: Transaction) -> IdempotencyKey:
@@ -307,11 +305,10 @@ def check(transaction: Transaction) -> None:
     Raises `InvalidInput` naming the field, or `ImpossibleAmount`.
     """
     decimals = _decimals(transaction)
-    joined = "\x00".join(decimals)
-    if decimals and (joined.count("\x00") >= len(decimals) or _DECIMALS.fullmatch(joined) is None):
-        _refuse_decimal(transaction)
+    if not _sound.issuperset(decimals):
+        _require_decimals(transaction, decimals)
     _require_date(transaction.business_date, "business_date")
-    if _CURRENCY.fullmatch(transaction.currency) is None:
+    if not _is_currency(transaction.currency):
         raise InvalidInput(
             f"{transaction.currency!r} is not a currency", field="currency", limit="three letters A to Z"
         )
@@ -321,10 +318,21 @@ def check(transaction: Transaction) -> None:
     _require_possible(transaction)
 
 
+def _require_decimals(t: Transaction, decimals: set[str]) -> None:
+    """What all of them are is told at one go. Those that are sound are remembered: most come again and again."""
+    joined = "\x00".join(decimals)
+    if joined.count("\x00") >= len(decimals) or _DECIMALS.fullmatch(joined) is None:
+        _refuse_decimal(t)
+    if len(_sound) > _MOST_SOUND:
+        _sound.clear()
+    _sound.update(decimals)
+
+
 def _require_possible(t: Transaction) -> None:
     """Refuse what no basket holds: it could drive a sum beyond 64 bits, and so stop every later sale."""
-    most = abs(t.total) + sum(map(abs, map(_AMOUNT, t.lines)))
-    if most > MAX_AMOUNT or max(map(len, map(_QUANTITY, t.lines)), default=0) > _SMALL_QUANTITY:
+    most = abs(t.total) + sum([abs(line.amount) for line in t.lines])
+    long = [quantity for quantity in {line.quantity for line in t.lines} if len(quantity) > _SMALL_QUANTITY]
+    if most > MAX_AMOUNT or long:
         _refuse_impossible(t)
 
 
@@ -368,13 +376,14 @@ def reconcile(transaction: Transaction) -> bool | None:
 
 
 def _decimals(t: Transaction) -> set[str]:
-    """Every decimal of a transaction, once: what all of them are is told at one go."""
-    found: set[str | None] = set(chain.from_iterable(map(_DECIMALS_OF_A_LINE, t.lines)))
-    for line in t.lines:
-        if line.discounts:
-            found.update([discount.rate for discount in line.discounts])
-        if line.taxes:
-            found.update([tax.rate for tax in line.taxes])
+    """Every decimal of a transaction, once."""
+    lines = t.lines
+    found: set[str | None] = {line.quantity for line in lines}
+    found.update([line.price for line in lines])
+    found.update([line.regular_price for line in lines])
+    for line in lines:
+        if line.discounts or line.taxes:
+            found.update([further.rate for further in (*line.discounts, *line.taxes)])
     found.update([value for _, value in _header_decimals(t)])
     found.discard(None)
     return cast("set[str]", found)
@@ -416,6 +425,11 @@ def _named_decimals(t: Transaction) -> Iterator[tuple[str, str]]:
 def _require_date(text: str, field: str) -> None:
     if not _is_date(text):
         raise InvalidInput(f"{text!r} is not a date", field=field, limit="YYYY-MM-DD")
+
+
+@lru_cache(maxsize=256)
+def _is_currency(text: str) -> bool:
+    return _CURRENCY.fullmatch(text) is not None
 
 
 @lru_cache(maxsize=1_024)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from support.campaigning import EPOCH, NOW, REGULAR, Server, Till, campaign, sale
 from tillstream_protocol.decisions import Budget, Decision, Occasion, decide, ready
