@@ -14,6 +14,7 @@ from sqlalchemy.pool import NullPool
 
 from tillstream_server.ledger import database, gaps
 from tillstream_server.ledger.database import Database, migrate
+from tillstream_server.pipeline.members import read
 from tillstream_server.pipeline.projections import day_id
 
 TILL, FIRST, SECOND, THIRD = (name * 16 for name in (b"t", b"1", b"2", b"3"))
@@ -123,6 +124,32 @@ async def test_projections_hold_what_they_held_under_the_keys_that_a_rebuild_giv
         assert conn.execute(SALES).fetchall() == [(b"a", 1, 200, 1), (b"b", 2, 100, 1)]
         former_products = conn.execute("SELECT business_date, sku, amount_minor FROM products_by_day ORDER BY 1, 2")
         assert former_products.fetchall() == SOLD
+
+
+STATS = "INSERT INTO member_stats VALUES (?, ?, 'acme', 2, 2, 1500, 20)"
+CATEGORY = "INSERT INTO member_category VALUES (?, ?, ?, ?, ?)"
+BOUGHT = [(b"m", "FOOD", "EUR", 3, 1200), (b"m", 'HOME "&"', "EUR", 1, 300), (b"m", "FOOD", "USD", 2, 700)]
+
+
+def test_a_members_categories_come_to_lie_in_the_members_row_and_out_of_it_again(former: Path) -> None:
+    bring_to(former, "0005")
+    with closing(sqlite3.connect(former)) as conn, conn:
+        conn.executemany(STATS, [(b"m", "EUR"), (b"m", "USD"), (b"n", "EUR")])
+        conn.executemany(CATEGORY, BOUGHT)
+    bring_to(former, "0006")
+    with closing(sqlite3.connect(former)) as conn:
+        rows = conn.execute("SELECT * FROM member_stats ORDER BY subject, currency").fetchall()
+    members = read([(row[0], row[1], *row[3:]) for row in rows], (), set())
+    assert members[b"m"].purses["EUR"].categories == {"FOOD": [3, 1200], 'HOME "&"': [1, 300]}
+    assert members[b"m"].purses["USD"].categories == {"FOOD": [2, 700]}
+    assert members[b"n"].purses["EUR"].categories == {}
+    assert [row[3:] for row in rows] == [
+        members[subject].purses[currency].row() for subject, currency in ((b"m", "EUR"), (b"m", "USD"), (b"n", "EUR"))
+    ]
+    bring_to(former, "0005", down=True)
+    with closing(sqlite3.connect(former)) as conn:
+        assert conn.execute("SELECT * FROM member_category ORDER BY currency, category").fetchall() == BOUGHT
+        assert conn.execute("SELECT count(*) FROM member_stats").fetchone() == (3,)
 
 
 def test_and_back_again(former: Path) -> None:

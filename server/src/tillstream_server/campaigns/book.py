@@ -8,6 +8,7 @@ that a change made by another transaction, or rolled back with it, is never miss
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -17,7 +18,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tillstream_protocol.codec import encode, json_decoder
-from tillstream_protocol.decisions import Campaign, Rule, ranked, ready
+from tillstream_protocol.decisions import Campaign, Rule, Trigger, ranked, ready
 from tillstream_protocol.effects import Discount
 from tillstream_protocol.errors import InvalidInput, TillstreamError, TooLarge
 from tillstream_protocol.rules import variables_of
@@ -98,16 +99,20 @@ def _check_discount(discount: Discount, place: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Shelf:
-    """One retailer's book as a transaction sees it: the active campaigns, ranked, and `every` version there was."""
+    """One retailer's book as a transaction sees it: the active campaigns, ranked, and `every` version there was.
+
+    `by_trigger` are the active ones that each trigger may set off, ranked too.
+    """
 
     version: int
     rules: tuple[Rule, ...]
     every: Mapping[tuple[str, int], Rule]
+    by_trigger: Mapping[Trigger, tuple[Rule, ...]]
 
 
 _UNTOUCHED: Final = 1
 """The version of a book before its first change: a pack's version is at least 1."""
-_EMPTY: Final = Shelf(_UNTOUCHED, (), {})
+_EMPTY: Final = Shelf(_UNTOUCHED, (), {}, {})
 
 
 class CampaignBook:
@@ -197,10 +202,15 @@ async def _read_shelf(conn: AsyncConnection, retailer: str) -> Shelf:
     table = schema.campaign.c
     rows = await conn.execute(select(table.body, table.active).where(table.retailer == retailer))
     rules = [(ready(_stored(body)), bool(active)) for body, active in rows.all()]
+    active_rules = ranked(rule for rule, active in rules if active)
+    by_trigger: defaultdict[Trigger, list[Rule]] = defaultdict(list)
+    for rule in active_rules:
+        by_trigger[rule.campaign.trigger].append(rule)
     return Shelf(
         await _read_version(conn, retailer),
-        ranked(rule for rule, active in rules if active),
+        active_rules,
         {(rule.campaign.id, rule.campaign.version): rule for rule, _ in rules},
+        {trigger: tuple(some) for trigger, some in by_trigger.items()},
     )
 
 

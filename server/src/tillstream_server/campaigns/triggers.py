@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from msgspec import Struct
+from msgspec.structs import replace
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -31,8 +33,7 @@ from .book import CampaignBook, Shelf
 from .packs import Packs
 
 
-@dataclass(frozen=True, slots=True)
-class Fired:
+class Fired(Struct, frozen=True, gc=False):
     """A record that may set off campaigns, in the order of its batch. Times are milliseconds.
 
     `facts` is complete, `member.*` included; `subject` is the person, where one is known; `age_ms` says how long ago
@@ -61,7 +62,7 @@ class Fired:
         return Occasion(
             trigger=self.trigger,
             store=self.store,
-            facts=self.facts.all(),
+            facts=self.facts,
             record_key=self.occasion_key,
             member_key=self.subject,
             offer_key=self.offer_key,
@@ -91,7 +92,7 @@ class Triggers:
         """Keep the edge's decisions, make the server's, and give the pushes with the till each is for."""
         retailers = {fired.device.retailer for fired in facts}
         shelves = {retailer: await self._book.refresh(conn, retailer) for retailer in retailers}
-        due_now = [_due(shelves[fired.device.retailer], fired) for fired in facts]
+        due_now = _due(shelves, facts)
         if not any(due_now) and not any(fired.record.decisions for fired in facts):
             return []
         settlement = await _open(conn, facts, due_now)
@@ -123,13 +124,24 @@ class Triggers:
         return pushes
 
 
-def _due(shelf: Shelf, fired: Fired) -> dict[bytes, Rule]:
-    """The rules that apply, best first, by the offer that each has."""
-    if not fired.decides or not shelf.rules:
-        return {}
-    occasion = fired.occasion()
-    offers = ((due(rule, occasion), rule) for rule in shelf.rules)
-    return {name: rule for name, rule in offers if name is not None}
+def _due(shelves: Mapping[str, Shelf], facts: Sequence[Fired]) -> list[dict[bytes, Rule]]:
+    """For each record the rules that apply, best first, by the offer that each has.
+
+    Most rules apply to none of a batch: each goes through all records that its trigger may fire on at one go.
+    """
+    found: list[dict[bytes, Rule]] = [{} for _ in facts]
+    waiting: defaultdict[tuple[str, Trigger], list[tuple[Fired, dict[bytes, Rule]]]] = defaultdict(list)
+    for fired, its in zip(facts, found, strict=True):
+        if fired.decides:
+            waiting[fired.device.retailer, fired.trigger].append((fired, its))
+    for (retailer, trigger), records in waiting.items():
+        for rule in shelves[retailer].by_trigger.get(trigger, ()):
+            matches = rule.matches
+            for fired, its in [one for one in records if matches(one[0].facts) is True]:
+                name = due(rule, fired.occasion())
+                if name is not None:
+                    its[name] = rule
+    return found
 
 
 async def _open(conn: AsyncConnection, facts: Sequence[Fired], due_now: Sequence[Mapping[bytes, Rule]]) -> _Settlement:

@@ -27,7 +27,6 @@ SUBJECT_SIZE: Final = 16
 HASH_SIZE: Final = 16
 CACHED: Final = 200_000
 
-_SPACE: Final = re.compile(r"\s+")
 _NOT_DIGIT: Final = re.compile(r"\D+")
 _CUT: Final = re.compile(r"[*•…]|x{4}", re.IGNORECASE)
 _OWN: Final = "retailer"
@@ -55,7 +54,7 @@ def normalise(scheme: str, value: str) -> str:
     """
     if not value.isascii():
         value = unicodedata.normalize("NFKC", value)
-    value = _SPACE.sub("", value)
+    value = "".join(value.split())
     if scheme == "email":
         return value.lower()
     if scheme == "phone":

@@ -3,8 +3,8 @@
 Three sorts of table lie here. *Facts* are appended and never changed: `ledger`, `duplicate`, `companion`, `link`,
 `lost`, `decision` (but for its delivery times), `received`, `alarm` (but for its settlement). *Projections* can be
 dropped and folded again from the facts: `sale`, `voiding`, `sales_by_hour`, `product_day`, `products_by_day`,
-`member_stats`, `member_category`. The rest is what the server has to remember to serve its tills. Nothing here names
-a person: identifiers lie sealed in `vault_item`, under keys that lie in another file, and every hash that stands for
+`member_stats`. The rest is what the server has to remember to serve its tills. Nothing here names a person:
+identifiers lie sealed in `vault_item`, under keys that lie in another file, and every hash that stands for
 somebody or something said is keyed.
 
 Tables whose key is not their row number are stored by that key (`WITHOUT ROWID`), which saves the second tree.
@@ -486,20 +486,12 @@ member_stats = _keyed(
     _int("visits"),
     _int("spend_minor"),
     _int("last_visit_ms", null=True),
+    Column("categories", Text, nullable=False, server_default=text("'{}'")),
     PrimaryKeyConstraint("subject", "currency"),
 )
 """One row a member and currency, since amounts of two currencies cannot be added. A return is a transaction but no
-visit; `last_visit_ms` is the latest visit paid in this currency."""
-
-member_category = _keyed(
-    "member_category",
-    _blob("subject"),
-    _text("category"),
-    _text("currency"),
-    _int("lines"),
-    _int("amount_minor"),
-    PrimaryKeyConstraint("subject", "category", "currency"),
-)
+visit; `last_visit_ms` is the latest visit paid in this currency. `categories` is JSON, category → [lines, amount], by
+name: SQL reads it with `json_each`. It lies in the row because every sale changes both."""
 
 # Campaigns and what became of them
 
@@ -577,6 +569,5 @@ PROJECTIONS: Final = (
     product_day,
     products_by_day,
     member_stats,
-    member_category,
 )
 """The tables that `pipeline.rebuild` drops and folds again."""

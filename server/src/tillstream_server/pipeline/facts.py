@@ -8,7 +8,7 @@ from typing import Final
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from tillstream_protocol.events import RecordsLost
+from tillstream_protocol.events import KIND_NUMBERS, RecordsLost
 from tillstream_protocol.framing import ChunkHeader
 from tillstream_protocol.transaction import Transaction
 
@@ -141,7 +141,7 @@ def _ledger_row(placed: Placed, now_ms: int) -> tuple[object, ...]:
         placed.epoch,
         o.seq,
         o.kind,
-        type(body).__struct_config__.tag,
+        _BODY_TYPES[type(body)],
         o.at_ms,
         date,
         o.record.captured_at,
@@ -158,6 +158,8 @@ def _ledger_row(placed: Placed, now_ms: int) -> tuple[object, ...]:
         o.reconciles,
     )
 
+
+_BODY_TYPES: Final = {type_: str(type_.__struct_config__.tag) for type_ in KIND_NUMBERS}
 
 _READ_CONTENTS: Final = "SELECT idem, content, id FROM ledger WHERE retailer = ? AND idem IN (?)"
 

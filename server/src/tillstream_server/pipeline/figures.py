@@ -17,9 +17,12 @@ MICRO_DIGITS: Final = 6
 _PARTS: Final = re.compile(r"([+-]?)(\d+)(?:\.(\d+))?")
 
 
+Products = dict[str, list[int]]
+"""SKU → quantity in millionths, amount, lines."""
+
+
 class Figures(Struct, frozen=True, gc=False):
-    """One transaction in figures. Products are by (sku, quantity in millionths, amount), categories by (name, lines,
-    amount); amounts in minor units of `currency`."""
+    """One transaction in figures. Categories are (name, lines, amount); amounts in minor units of `currency`."""
 
     hour_ms: int
     currency: str
@@ -27,7 +30,6 @@ class Figures(Struct, frozen=True, gc=False):
     lines: int
     visit: bool
     at_ms: int
-    products: Sequence[tuple[str, int, int]]
     categories: Sequence[tuple[str, int, int]]
 
 
@@ -36,10 +38,12 @@ def sells(t: Transaction) -> bool:
     return t.kind in SELLING_KINDS and not t.training and not t.test
 
 
-def figures(t: Transaction) -> Figures:
-    """The figures of a transaction that sells. A return counts with its signed amounts, but is no visit."""
+def figures(t: Transaction, products: Products, sign: int) -> Figures:
+    """The figures of a transaction that sells. A return counts with its signed amounts, but is no visit.
+
+    What it sold is added to `products`, or taken away where `sign` is -1: the one thing that each line has its own of.
+    """
     categories: dict[str, list[int]] = {}
-    products: list[tuple[str, int, int]] = []
     lines = 0
     for line in t.lines:
         if line.void:
@@ -55,7 +59,13 @@ def figures(t: Transaction) -> Figures:
                 sums[1] += amount
         sku = line.sku or line.gtin
         if sku is not None and line.type == "item":
-            products.append((sku, quantity_micro(line.quantity), amount))
+            delta = products.get(sku)
+            if delta is None:
+                products[sku] = [sign * quantity_micro(line.quantity), sign * amount, sign]
+            else:
+                delta[0] += sign * quantity_micro(line.quantity)
+                delta[1] += sign * amount
+                delta[2] += sign
     return Figures(
         hour_ms=local_hour_ms(t.end),
         currency=t.currency,
@@ -63,7 +73,6 @@ def figures(t: Transaction) -> Figures:
         lines=lines,
         visit=t.kind != "return",
         at_ms=t.end.at,
-        products=products,
         categories=[(name, count, total) for name, (count, total) in categories.items()],
     )
 

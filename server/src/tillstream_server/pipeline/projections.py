@@ -18,8 +18,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ..ledger.bodies import decode_transaction
 from ..ledger.database import Statement, execute_all
 from ..ledger.lookup import among, look_up
-from .figures import Figures, figures
-from .members import Member, Members, Purse
+from . import members as figured
+from .figures import Products, figures
+from .members import Member, Members
 from .sales import Entry, Holding, Sales, Taken
 
 
@@ -36,9 +37,9 @@ class Projector:
         self.retailer = retailer
         self.members = Members(members)
         self.sales = Sales(holdings, voided_by, self._apply)
-        self.hours: dict[tuple[str, int, str], list[int]] = {}
+        self.hours: defaultdict[tuple[str, int, str], list[int]] = defaultdict(lambda: [0, 0, 0])
         """(store, hour, currency) → transactions, amount, lines."""
-        self.products: dict[tuple[str, str, str], dict[str, list[int]]] = {}
+        self.products: defaultdict[tuple[str, str, str], Products] = defaultdict(dict)
         """(business date, store, currency) → SKU → quantity, amount, lines."""
         self.reversed = False
         """Whether anything was taken back, so that a row may have come to nothing."""
@@ -48,26 +49,17 @@ class Projector:
         return self.sales.take(entry)
 
     def _apply(self, entry: Entry, sign: int) -> None:
-        made = figures(entry.body)
-        self.reversed = self.reversed or sign < 0
-        hour = self.hours.setdefault((entry.body.store, made.hour_ms, made.currency), [0, 0, 0])
+        body = entry.body
+        products = self.products[body.business_date, body.store, body.currency]
+        made = figures(body, products, sign)
+        if sign < 0:
+            self.reversed = True
+        hour = self.hours[body.store, made.hour_ms, made.currency]
         hour[0] += sign
         hour[1] += sign * made.amount
         hour[2] += sign * made.lines
-        self._apply_products(entry, made, sign)
         if entry.subject is not None:
             self.members.apply(entry.subject, made, sign)
-
-    def _apply_products(self, entry: Entry, made: Figures, sign: int) -> None:
-        products = self.products.setdefault((entry.body.business_date, entry.body.store, made.currency), {})
-        for sku, quantity, amount in made.products:
-            delta = products.get(sku)
-            if delta is None:
-                products[sku] = [sign * quantity, sign * amount, sign]
-            else:
-                delta[0] += sign * quantity
-                delta[1] += sign * amount
-                delta[2] += sign
 
 
 async def load(
@@ -113,9 +105,7 @@ def _puts(p: Projector) -> Iterator[Statement]:
     yield _ADD_HOURS, [(p.retailer, *key, *delta) for key, delta in p.hours.items() if any(delta)]
     yield _ADD_DAYS, [(day_id(p.retailer, *day), p.retailer, *day) for day, sold in p.products.items() if sold]
     yield _ADD_PRODUCTS, _product_rows(p)
-    yield _PUT_MEMBER, [_member_row(p, *key) for key in p.members.touched]
-    categories = p.members.categories
-    yield _ADD_CATEGORIES, [(*key, *categories[key]) for key in sorted(categories) if any(categories[key])]
+    yield _PUT_MEMBER, [_member_row(p, *key) for key in sorted(p.members.touched)]
 
 
 @lru_cache(maxsize=4_096)
@@ -136,8 +126,7 @@ def _product_rows(p: Projector) -> list[tuple[object, ...]]:
 
 
 def _member_row(p: Projector, subject: bytes, currency: str) -> tuple[object, ...]:
-    purse = p.members[subject].purses[currency]
-    return (subject, currency, p.retailer, purse.transactions, purse.visits, purse.spend, purse.last_visit_ms)
+    return (subject, currency, p.retailer, *p.members[subject].purses[currency].row())
 
 
 def _drops(p: Projector) -> Iterator[Statement]:
@@ -147,7 +136,6 @@ def _drops(p: Projector) -> Iterator[Statement]:
     yield _DROP_PRODUCTS, [(id_, sku) for id_, products in days.items() for sku in products]
     yield _DROP_DAYS, [(id_,) for id_ in days]
     yield _DROP_MEMBERS, list(p.members.touched)
-    yield _DROP_CATEGORIES, list(p.members.categories)
 
 
 # Reading
@@ -204,19 +192,8 @@ async def _targets_of(conn: AsyncConnection, retailer: str, voids: Iterable[byte
 
 
 async def _members(conn: AsyncConnection, subjects: set[bytes], reversible: set[bytes]) -> dict[bytes, Member]:
-    members: defaultdict[bytes, Member] = defaultdict(Member)
-    stats, categories_of, visits_of = await look_up(
-        conn, (_READ_MEMBERS, subjects, ()), (_READ_CATEGORIES, subjects, ()), (_READ_VISITS, reversible, ())
-    )
-    for subject, currency, transactions, visits, spend, last in stats:
-        times = [] if last is None or subject in reversible else [last]
-        members[subject].purses[currency] = Purse(transactions, visits, spend, times)
-    for subject, name, lines in categories_of:
-        categories = members[subject].categories
-        categories[name] = categories.get(name, 0) + lines
-    for subject, currency, at_ms in visits_of:
-        members[subject].purses[currency].visits_at.append(at_ms)
-    return members
+    stats, visits = await look_up(conn, (_READ_MEMBERS, sorted(subjects), ()), (_READ_VISITS, reversible, ()))
+    return figured.read(stats, visits, reversible)
 
 
 _READ_HELD: Final = """
@@ -227,9 +204,9 @@ WHERE l.retailer = ? AND l.idem IN (?)
 _READ_VOIDS: Final = "SELECT target, idem FROM voiding WHERE retailer = ? AND target IN (?)"
 _READ_TARGETS: Final = "SELECT target, idem FROM voiding WHERE retailer = ? AND idem IN (?)"
 _READ_MEMBERS: Final = """
-SELECT subject, currency, transactions, visits, spend_minor, last_visit_ms FROM member_stats WHERE subject IN (?)
+SELECT subject, currency, transactions, visits, spend_minor, last_visit_ms, categories FROM member_stats
+WHERE subject IN (?)
 """
-_READ_CATEGORIES: Final = "SELECT subject, category, lines FROM member_category WHERE subject IN (?)"
 _READ_VISITS: Final = """
 SELECT subject, currency, at_ms FROM sale WHERE counted = 1 AND kind <> 'return' AND subject IN (?)
 """
@@ -302,18 +279,8 @@ DELETE FROM products_by_day WHERE day = ? AND sku = ? AND lines = 0
 """
 
 _PUT_MEMBER: Final = """
-INSERT OR REPLACE INTO member_stats (subject, currency, retailer, transactions, visits, spend_minor, last_visit_ms)
-VALUES (?, ?, ?, ?, ?, ?, ?)
+INSERT OR REPLACE INTO member_stats (subject, currency, retailer, transactions, visits, spend_minor, last_visit_ms,
+    categories)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
 _DROP_MEMBERS: Final = "DELETE FROM member_stats WHERE subject = ? AND currency = ? AND transactions = 0"
-
-_ADD_CATEGORIES: Final = """
-INSERT INTO member_category (subject, category, currency, lines, amount_minor)
-VALUES (?, ?, ?, ?, ?)
-ON CONFLICT (subject, category, currency) DO UPDATE SET
-    lines = lines + excluded.lines,
-    amount_minor = amount_minor + excluded.amount_minor
-"""
-_DROP_CATEGORIES: Final = """
-DELETE FROM member_category WHERE subject = ? AND category = ? AND currency = ? AND lines = 0
-"""

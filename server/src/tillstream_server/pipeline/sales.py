@@ -12,7 +12,6 @@ The outcome depends on what has arrived, never on the order of arrival:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 
 from msgspec import Struct
 
@@ -57,8 +56,7 @@ class Taken(Struct, frozen=True, gc=False):
     counts: bool
 
 
-@dataclass(slots=True)
-class Holding:
+class Holding(Struct, gc=False):
     """The entry that holds for one idempotency key, and whether its effects are applied."""
 
     entry: Entry
@@ -88,10 +86,10 @@ class Sales:
         """Fold one entry in."""
         held = self._holdings.get(entry.idem)
         if held is None:
-            self._hold(entry)
-        elif held.entry.rank >= entry.rank:
+            return Taken(holds=True, counts=self._hold(entry).counted)
+        if held.entry.rank >= entry.rank:
             return Taken(holds=False, counts=False)
-        elif held.entry.content == entry.content:
+        if held.entry.content == entry.content:
             held.entry = entry
             self.changed[entry.idem] = held
         else:
@@ -104,13 +102,13 @@ class Sales:
         """Whether some void that holds names this transaction."""
         return bool(self._voided_by.get(idem))
 
-    def _hold(self, entry: Entry) -> None:
+    def _hold(self, entry: Entry) -> Holding:
         holding = Holding(entry, counted=False)
         self._holdings[entry.idem] = holding
-        self.changed[entry.idem] = holding
         for target in entry.targets:
             self._void(target, entry.idem)
-        self._settle(entry.idem)
+        self._settle_held(holding)
+        return holding
 
     def _release(self, held: Holding) -> None:
         if held.counted:
@@ -131,10 +129,13 @@ class Sales:
     def _settle(self, idem: bytes) -> None:
         """Apply or take back a transaction's effects, if it has come to count or ceased to."""
         held = self._holdings.get(idem)
-        if held is None:
-            return
-        counts = sells(held.entry.body) and not self.voided(idem)
+        if held is not None:
+            self._settle_held(held)
+
+    def _settle_held(self, held: Holding) -> None:
+        entry = held.entry
+        counts = sells(entry.body) and not self._voided_by.get(entry.idem)
         if counts != held.counted:
-            self._apply(held.entry, 1 if counts else -1)
+            self._apply(entry, 1 if counts else -1)
             held.counted = counts
-        self.changed[idem] = held
+        self.changed[entry.idem] = held

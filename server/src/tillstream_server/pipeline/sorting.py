@@ -35,7 +35,9 @@ class Sorted:
 async def sort(conn: AsyncConnection, opened: OpenedBatch, stretch: Stretch) -> Sorted:
     """Sort a batch by what the database has under the names of its records."""
     seqs = [item.seq for item in opened.items]
-    repeats = [seq for seq in seqs if contains(stretch.ranges, seq)]
+    batch = spanning(seqs)
+    touched = [one for one in stretch.ranges if one.first <= batch.last and one.last >= batch.first]
+    repeats = [seq for seq in seqs if contains(touched, seq)] if touched else []
     digests: dict[int, bytes] = {}
     dead: set[int] = set()
     if repeats:
