@@ -14,7 +14,7 @@ import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from .errors import InvalidInput, shown
 from .transaction import Integer
@@ -76,14 +76,21 @@ _HUGE: Final = 1e300
 """A result beyond this is unknown, so that no number can overflow or turn into something that is none."""
 
 
+_Test = tuple[str, tuple[type, ...], Callable[[Any, Any], bool], Scalar]
+"""A variable, what it may be, and how it is compared with which constant: most of what conditions are made of."""
+_NUMBER: Final = (int, float)
+_ANY: Final = (str, int, float, tuple)
+
+
 @dataclass(frozen=True, slots=True)
 class _Node:
-    """A compiled term. What only reads a variable, or always is the same, says so: that saves calls where it counts."""
+    """A compiled term. What only reads a variable, always is the same, or compares these says so: that saves calls."""
 
     type: Type
     run: Compiled
     variable: str | None = None
     constant: Fact = None
+    test: _Test | None = None
 
 
 def compile_condition(condition: object) -> Compiled:
@@ -194,12 +201,10 @@ def _equality(negate: bool) -> Callable[[list[_Node], str], _Node]:
             a, b = left.run(facts), right.run(facts)
             return None if a is None or b is None else (a == b) is not negate
 
-        def run_with_constant(facts: Facts) -> Fact:
-            a = facts.get(variable)
-            return None if a is None else (a == constant) is not negate
-
-        variable, constant = left.variable or "", right.constant
-        return _Node("truth", run_with_constant if variable and constant is not None else run)
+        variable, constant = left.variable, right.constant
+        if variable is not None and isinstance(constant, (str, int, float)):
+            return _tested((variable, _ANY, operator.ne if negate else operator.eq, constant))
+        return _Node("truth", run)
 
     return build
 
@@ -222,18 +227,20 @@ def _comparison(compare: Callable[[float, float], bool]) -> Callable[[list[_Node
 
         variable, constant = nodes[0].variable, nodes[1].constant
         if len(nodes) == 2 and variable is not None and isinstance(constant, (int, float)):
-            return _Node("truth", _compared(variable, compare, constant))
+            return _tested((variable, _NUMBER, compare, constant))
         return _Node("truth", run)
 
     return build
 
 
-def _compared(variable: str, compare: Callable[[float, float], bool], constant: float) -> Compiled:
+def _tested(test: _Test) -> _Node:
+    variable, kinds, compare, constant = test
+
     def run(facts: Facts) -> Fact:
         value = facts.get(variable)
-        return compare(value, constant) if isinstance(value, (int, float)) else None
+        return compare(value, constant) if isinstance(value, kinds) else None
 
-    return run
+    return _Node("truth", run, test=test)
 
 
 def _connective(decisive: bool) -> Callable[[list[_Node], str], _Node]:
@@ -243,10 +250,17 @@ def _connective(decisive: bool) -> Callable[[list[_Node], str], _Node]:
         _count(nodes, 1, MAX_NODES, path)
         for index, node in enumerate(nodes):
             _require(node, "truth", f"{path}[{index}]")
-        parts = [node.run for node in nodes]
+        tests = [node.test for node in nodes if node.test is not None]
+        parts = [node.run for node in nodes if node.test is None]
 
         def run(facts: Facts) -> Fact:
             result: bool | None = not decisive
+            for variable, kinds, compare, constant in tests:
+                known = facts.get(variable)
+                if not isinstance(known, kinds):
+                    result = None
+                elif compare(known, constant) is decisive:
+                    return decisive
             for part in parts:
                 value = part(facts)
                 if value is decisive:
@@ -282,12 +296,10 @@ def _membership(nodes: list[_Node], path: str) -> _Node:
         value, values = item.run(facts), container.run(facts)
         return value in values if isinstance(value, str) and isinstance(values, tuple) else None
 
-    def run_with_constant(facts: Facts) -> Fact:
-        values = facts.get(variable)
-        return constant in values if isinstance(values, tuple) else None
-
-    constant, variable = item.constant, container.variable or ""
-    return _Node("truth", run_with_constant if variable and isinstance(constant, str) else run)
+    constant, variable = item.constant, container.variable
+    if variable is not None and isinstance(constant, str):
+        return _tested((variable, (tuple,), operator.contains, constant))
+    return _Node("truth", run)
 
 
 def _arithmetic(apply: Callable[[float, float], float]) -> Callable[[list[_Node], str], _Node]:
