@@ -8,9 +8,28 @@ _EFFECTS = [{"type": "cashier_message", "text": "An offer"}]
 
 
 def at_the_till(count: int) -> list[dict[str, Any]]:
-    """Campaigns that a till decides by itself. The last in priority alone applies to a usual basket: all are looked
-    at, and one offer comes of it."""
+    """Campaigns that a till decides by itself, each for another group of articles. The last in priority alone applies
+    to a usual basket: one offer comes of it, and the till's index leaves out the others."""
     return [_edge(number, applies=number == count - 1) for number in range(count)]
+
+
+def all_visited(count: int) -> list[dict[str, Any]]:
+    """The same for campaigns of which every basket has what the till's index files by: all are looked at."""
+    return [_long(number, least=1 if number == count - 1 else 500 + number) for number in range(count)]
+
+
+def _long(number: int, *, least: int) -> dict[str, Any]:
+    return _campaign(
+        f"long-{number}",
+        {
+            "and": [
+                {"==": [{"var": "sale.currency"}, "EUR"]},
+                {">=": [{"var": "sale.total"}, 1000 + number % 100]},
+                {">=": [{"var": "sale.lines"}, least]},
+            ]
+        },
+        priority=min(1000, number),
+    )
 
 
 def _edge(number: int, *, applies: bool) -> dict[str, Any]:

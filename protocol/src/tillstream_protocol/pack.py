@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from .codec import encode, message_decoder
+from .codec import encode, msgpack_decoder
 from .decisions import Campaign
 from .errors import Damaged
 from .limits import MAX_SHORT
@@ -59,7 +59,7 @@ class SignedPack(Struct, frozen=True, forbid_unknown_fields=True):
     signature: Annotated[bytes, Meta(min_length=64, max_length=64)]
 
 
-_decode = message_decoder(Pack, limit=MAX_PACK)
+_decode = msgpack_decoder(Pack, limit=MAX_PACK)  # its signature is looked at first, so it goes straight into its type
 
 
 def sign_pack(pack: Pack, server: SignKey) -> SignedPack:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from dataclasses import dataclass, field
 
@@ -133,3 +134,31 @@ def test_the_pack_in_use_is_the_newest(edge: Edge, clock: TurnedClock) -> None:
         edge.accept(pack(clock, version=version))
     assert edge.pack is not None
     assert (edge.pack.version, edge.pack.box_public_key) == (3, KEYS[1])
+
+
+async def test_captures_have_their_turns_while_a_pack_is_taken(edge: Edge, clock: TurnedClock) -> None:
+    several = [msgspec.structs.replace(BIG, id=f"c{number}") for number in range(50)]
+    taking = asyncio.create_task(edge.take(pack(clock, *several)))
+    turns = 0
+    while not taking.done():
+        assert outcomes(edge) == []
+        await asyncio.sleep(0)
+        turns += 1
+    assert await taking
+    assert turns > len(several)
+    assert outcomes(edge) == ["offered edge"] * 3
+
+
+async def test_of_two_packs_taken_at_once_the_newer_is_used(edge: Edge, clock: TurnedClock) -> None:
+    older, newer = pack(clock, BIG, BIG, version=1), pack(clock, version=2)
+    assert await asyncio.gather(edge.take(older), edge.take(newer)) == [False, True]
+    assert (edge.pack_version, outcomes(edge)) == (2, [])
+
+
+async def test_a_pack_that_is_refused_leaves_the_one_in_use(edge: Edge, clock: TurnedClock) -> None:
+    edge.accept(pack(clock, BIG))
+    central = msgspec.structs.replace(BIG, id="z", condition={">=": [{"var": "member.visits"}, 1]})
+    with pytest.raises(ForeignPack):
+        await edge.take(pack(clock, BIG, central, version=2))
+    assert not await edge.take(pack(clock, version=1))
+    assert (edge.pack_version, outcomes(edge)) == (1, ["offered edge"])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Protocol
 
 from tillstream_protocol.decisions import Campaign, Decision, Occasion, Rule, Trigger, decide, due, ranked, ready
 from tillstream_protocol.facts import LazyFacts
+from tillstream_protocol.narrowing import RuleIndex
 from tillstream_protocol.pack import ForeignPack, Lease, Pack, SignedPack, open_pack
 
 from ..clock import Clock
@@ -33,7 +35,7 @@ class Edge:
         self._till = till_id
         self._clock = clock
         self._pack: Pack | None = None
-        self._rules: dict[Trigger, list[Rule]] = {}
+        self._rules: dict[Trigger, RuleIndex] = {}
         self._leases: dict[str, list[Lease]] = {}
         self._trusted = trusted
 
@@ -57,19 +59,42 @@ class Edge:
 
         Raises `BadSignature`, `InvalidInput` or `ForeignPack`, and keeps the pack in use.
         """
+        return any(self._accepting(signed))
+
+    async def take(self, signed: SignedPack) -> bool:
+        """Do as `accept` does, in small steps: a thousand campaigns are long to compile, and captures do not wait."""
+        for done in self._accepting(signed):
+            if done:
+                return True
+            await asyncio.sleep(0)
+        return False
+
+    def _accepting(self, signed: SignedPack) -> Iterator[bool]:
+        """Step by step; the last one is true if the pack is in use then."""
         pack = open_pack(signed, self._server, self._till)
-        if self._pack is not None and (pack.version, pack.issued_ms) <= (self._pack.version, self._pack.issued_ms):
-            return False
-        rules: dict[Trigger, list[Rule]] = {}
-        for rule in ranked(map(ready, pack.campaigns)):
+        if not self._is_newer(pack):
+            return
+        rules: list[Rule] = []
+        for campaign in pack.campaigns:
+            rule = ready(campaign)
             if not rule.at_edge:
                 raise ForeignPack("the pack has campaigns that a till cannot decide", field="campaigns")
-            rules.setdefault(rule.campaign.trigger, []).append(rule)
+            rules.append(rule)
+            yield False
+        indexes: dict[Trigger, RuleIndex] = {}
+        for rule in ranked(rules):
+            indexes.setdefault(rule.campaign.trigger, RuleIndex()).add(rule)
+            yield False
         leases: dict[str, list[Lease]] = {}
         for lease in pack.leases:
             leases.setdefault(lease.campaign, []).append(lease)
-        self._pack, self._rules, self._leases = pack, rules, leases
-        return True
+        if self._is_newer(pack):  # than what may have come meanwhile
+            self._pack, self._rules, self._leases = pack, indexes, leases
+            yield True
+
+    def _is_newer(self, pack: Pack) -> bool:
+        used = self._pack
+        return used is None or (pack.version, pack.issued_ms) > (used.version, used.issued_ms)
 
     def decide(
         self,
@@ -86,9 +111,9 @@ class Edge:
 
         `among` are the only offers to make, where that is settled already; `made` is how many the occasion has.
         """
-        rules: Sequence[Rule] | None = self._rules.get(trigger)
+        index = self._rules.get(trigger)
         now = self._clock.now_ms()
-        if self._pack is None or not rules or now >= self._pack.expires_ms or not self.clock_trusted:
+        if self._pack is None or index is None or now >= self._pack.expires_ms or not self.clock_trusted:
             return []
         occasion = Occasion(
             trigger=trigger,
@@ -101,6 +126,7 @@ class Edge:
             age_ms=0,
             side="edge",
         )
+        rules: Iterable[Rule] = index.possible(occasion.facts)
         if among is not None:
             rules = [rule for rule in rules if due(rule, occasion) in among]
         drawn: Counter[bytes] = Counter()

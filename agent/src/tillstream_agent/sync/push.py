@@ -203,7 +203,7 @@ class Mailbox:
 
     async def _take_pack(self, seq: int, body: PackPush) -> None:
         try:
-            newer = self._edge.accept(body.pack)
+            newer = await self._edge.take(body.pack)
         except TillstreamError as error:
             self._events.push_refused(error)
             newer = False
