@@ -69,14 +69,21 @@ class Cloud:
         }
         return await self.posts("/hooks/shopify", body, headers)
 
-    async def woocommerce(self, body: bytes = WOOCOMMERCE, *, topic: str = "order.created", event: str = "1") -> Reply:
+    async def woocommerce(
+        self,
+        body: bytes = WOOCOMMERCE,
+        *,
+        topic: str = "order.created",
+        event: str = "1",
+        path: str = "/hooks/woocommerce",
+    ) -> Reply:
         """A webhook of WooCommerce's."""
         headers = {
             "X-WC-Webhook-Topic": topic,
             "X-WC-Webhook-Delivery-ID": event,
             "X-WC-Webhook-Signature": b64(mac(self.secret, body)),
         }
-        return await self.posts("/hooks/woocommerce", body, headers)
+        return await self.posts(path, body, headers)
 
     async def generic(self, body: bytes, *, name: str = "own", event: str = "event-1", **more: Any) -> Reply:
         """A delivery in our own form."""

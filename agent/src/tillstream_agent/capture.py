@@ -416,6 +416,7 @@ def _sale_tag(key: bytes, transaction: Transaction) -> bytes:
         [d.amount for d in t.discounts],
         [x.amount for x in t.taxes],
         [(x.type, x.amount, x.refund) for x in t.tenders],
+        *([] if t.changed_at is None else [t.changed_at]),
     )
     return keyed_tag(key, [encode(content)])
 

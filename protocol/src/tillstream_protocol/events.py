@@ -147,6 +147,8 @@ _FIRST_KINDS: Final = 5
 
 def version_of(body: Body, basket: bytes | None) -> int:
     """The oldest version of the record that can hold this: a reader that is older is not troubled without need."""
+    if isinstance(body, Transaction) and (body.scope != "day" or body.changed_at is not None):
+        return 3
     return 1 if basket is None and KIND_NUMBERS[type(body)] <= _FIRST_KINDS else 2
 
 

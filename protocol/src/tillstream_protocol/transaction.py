@@ -40,6 +40,7 @@ Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Currency = Annotated[str, Meta(min_length=3, max_length=3)]
 Decimal = Annotated[str, Meta(min_length=1, max_length=32)]
 """A number as decimal digits with an optional sign and fraction; `check` refuses anything else."""
+Scope = Literal["day", "till", "system"]
 InstantMs = Annotated[int, Meta(ge=-62_135_596_800_000, le=253_402_300_799_999)]
 """Milliseconds since 1970-01-01T00:00Z, years 1 to 9999."""
 BusinessDate = Annotated[str, Meta(min_length=10, max_length=10)]
@@ -230,7 +231,7 @@ class Fiscal(Struct, frozen=True, gc=False, forbid_unknown_fields=True, omit_def
 
 
 class Transaction(Struct, frozen=True, gc=False, forbid_unknown_fields=True, omit_defaults=True, tag="transaction"):
-    """One transaction. Its idempotency key is (source.system, store, till, business_date, pos_id)."""
+    """One transaction. What its idempotency key is, `idempotency_key` says."""
 
     source: Source
     kind: Kind
@@ -247,7 +248,7 @@ class Transaction(Struct, frozen=True, gc=False, forbid_unknown_fields=True, omi
     """The header total, verbatim: positive when the customer pays."""
     totals: Totals | None = None
     revision: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
-    """Higher replaces lower; equal revisions with another content replace in the order of capture."""
+    """Higher replaces lower; of equal ones, another content replaces by `changed_at`, or in the order of capture."""
     retailer: Annotated[str, Meta(max_length=MAX_SHORT)] = ""
     store: Annotated[str, Meta(max_length=MAX_SHORT)] = ""
     till: Annotated[str, Meta(max_length=MAX_SHORT)] = ""
@@ -271,6 +272,12 @@ class Transaction(Struct, frozen=True, gc=False, forbid_unknown_fields=True, omi
     note: LongText | None = None
     fiscal: Fiscal | None = None
     ext: Ext | None = None
+    scope: Scope = "day"
+    """Within what the POS gives `pos_id` once: a business day of a till, a till for ever, or the whole system for ever.
+    What may be edited afterwards, a date or a place, is no part of a key of the latter two."""
+    changed_at: InstantMs | None = None
+    """When the POS itself says that it last changed this, in milliseconds since 1970. Of equal revisions the later
+    holds; of those changed at the same time, the one that was captured last for the first time."""
 
 
 IdempotencyKey = tuple[str, str, str, str, str]
@@ -289,8 +296,14 @@ _sound: set[str] = set()
 
 def idempotency_key(transaction: Transaction) -> IdempotencyKey:
     """What makes two deliveries the same sale; a change of content under one key is a revision."""
-    t = transaction
-    return (t.source.system, t.store, t.till, t.business_date, t.pos_id)
+    return key_of(transaction, transaction.store, transaction.till, transaction.business_date, transaction.pos_id)
+
+
+def key_of(t: Transaction, store: str, till: str, business_date: str, pos_id: str) -> IdempotencyKey:
+    """The idempotency key that another transaction of the same system and scope has; empty is what does not matter."""
+    if t.scope == "system":
+        return (t.source.system, "", "", "", pos_id)
+    return (t.source.system, store, till, business_date if t.scope == "day" else "", pos_id)
 
 
 class ImpossibleAmount(InvalidInput):

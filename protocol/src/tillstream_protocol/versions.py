@@ -14,7 +14,7 @@ from .errors import TillstreamError
 PROTOCOL: Final = 1
 OLDEST_PROTOCOL: Final = 1
 CHUNK_FORMAT: Final = 1
-RECORD: Final = 2
+RECORD: Final = 3
 """The newest that is read; a record names the oldest that can hold it."""
 
 

@@ -419,14 +419,12 @@ def _add_sources(commands: Commands) -> None:
     one.add_argument("--store", required=True, type=_word)
     _source(one)
     one.add_argument("--till", type=_word, help="its name among the store's tills (default: the source's)")
-    one.add_argument(
-        "--url", type=_up_to(MAX_TEXT), help="how the vendor reaches this server: https://hooks.example.com"
-    )
-    one.add_argument("--secret-file", **_SECRET)
-    one.add_argument("--adapter", type=_word, help="for generic: what reads it (default: canonical transactions)")
-    one.add_argument("--options", type=_file, metavar="FILE", help="the adapter's own settings, as a JSON object")
-    one.add_argument("--currency", type=_word, help="where the payload names none")
-    one.add_argument("--zone", type=_word, help="of times without an offset, such as Europe/Berlin (default UTC)")
+    _settings_of_source(one)
+    help_ = "put another in its place, revoked or not: the same shop, and so the same till"
+    one = _leaf(source, "replace", help_, _order(office.SourceReplace))
+    _source(one)
+    one.add_argument("--to", type=_word, metavar="NAME", help="what it is called from now on")
+    _settings_of_source(one)
     one = _leaf(source, "list", "list them, without secrets", _order(office.SourceList, "sources"))
     one.add_argument("--retailer", type=_word)
     _source(_leaf(source, "revoke", "take nothing more of one", _order(office.SourceRevoke)))
@@ -439,6 +437,17 @@ def _add_sources(commands: Commands) -> None:
     one = _leaf(source, "orders", "orders that were named and never told", _order(office.SourceOrders, "orders"))
     _source(one)
     one.add_argument("--limit", type=_whole(1, office.MAX_LETTERS), help=f"at most {office.MAX_LETTERS}")
+
+
+def _settings_of_source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--url", type=_up_to(MAX_TEXT), help="how the vendor reaches this server: https://hooks.example.com"
+    )
+    parser.add_argument("--secret-file", **_SECRET)
+    parser.add_argument("--adapter", type=_word, help="for generic: what reads it (default: canonical transactions)")
+    parser.add_argument("--options", type=_file, metavar="FILE", help="the adapter's own settings, as a JSON object")
+    parser.add_argument("--currency", type=_word, help="where the payload names none")
+    parser.add_argument("--zone", type=_word, help="of times without an offset, such as Europe/Berlin (default UTC)")
 
 
 def _source(parser: argparse.ArgumentParser) -> None:

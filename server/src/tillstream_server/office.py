@@ -34,6 +34,8 @@ from .gateway.hub import Hub
 from .hooks import book as hook_book
 from .hooks import sources
 from .hooks.intake import HookIntake
+from .hooks.replacing import MAX_OPTIONS, replace
+from .hooks.replacing import SourceReplace as SourceReplace
 from .hooks.signatures import Kind
 from .keys import ServerKeys
 from .ledger import alarms, gaps, outbox
@@ -48,8 +50,6 @@ MAX_TTL_MS: Final = 366 * DAY_MS
 MAX_TILLS: Final = 1000
 MAX_LETTERS: Final = 10_000
 MAX_BATCHES: Final = 10_000
-MAX_OPTIONS: Final = 1024 * 1024
-"""Characters of an adapter's own settings."""
 
 Result = dict[str, object]
 
@@ -270,9 +270,10 @@ Command = (
     | SourceRevoke
     | SourceRotate
     | SourceOrders
+    | SourceReplace
     | Rebuild
 )
-SourceCommand = SourceCreate | SourceList | SourceRevoke | SourceRotate | SourceOrders
+SourceCommand = SourceCreate | SourceList | SourceRevoke | SourceRotate | SourceOrders | SourceReplace
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,7 +346,7 @@ class Office:
                 return await self._import(command)
             case RecordOriginal():
                 return await self._read_original(command)
-            case SourceCreate() | SourceList() | SourceRevoke() | SourceRotate() | SourceOrders():
+            case SourceCreate() | SourceList() | SourceRevoke() | SourceRotate() | SourceOrders() | SourceReplace():
                 return await self._do_with_sources(command)
             case Rebuild():
                 return dict(await self.rebuild())
@@ -529,6 +530,8 @@ class Office:
                 return await self._revoke_source(command)
             case SourceRotate():
                 return await self._rotate_source(command)
+            case SourceReplace():
+                return await self._replace_source(command)
             case SourceOrders():
                 async with self.database.read() as conn:
                     till_id = await sources.require_id(conn, command.kind, command.name or command.kind)
@@ -564,6 +567,13 @@ class Office:
         self.devices.forget()
         self.events.source_changed(command.kind, name, "revoked")
         return {"till_id": till_id.hex(), "revoked": True}
+
+    async def _replace_source(self, command: SourceReplace) -> Result:
+        async with self.database.write() as conn:
+            till_id, new = await replace(conn, self.keys, command, random=self.random)
+        self.devices.forget()
+        self.events.source_changed(new.kind, new.name, "replaced")
+        return {"till_id": till_id.hex(), "kind": new.kind, "name": new.name, "till": new.till, "url": new.url}
 
     async def _rotate_source(self, command: SourceRotate) -> Result:
         name = command.name or command.kind

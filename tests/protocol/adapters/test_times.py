@@ -1,4 +1,4 @@
-"""A business date and a revision follow from a moment; a moment that the canonical form does not take is refused."""
+"""A business date follows from a moment; a moment that the canonical form does not take is refused."""
 
 from __future__ import annotations
 
@@ -7,17 +7,9 @@ from datetime import timedelta, timezone
 import pytest
 
 from tillstream_protocol.adapters.base import Notes, Setting
-from tillstream_protocol.adapters.times import date_of, local_date, possible, revision_of
+from tillstream_protocol.adapters.times import date_of, local_date, possible
 from tillstream_protocol.errors import InvalidInput
 from tillstream_protocol.transaction import Moment
-
-
-def test_revisions_rise_by_the_second_and_later_by_the_hour() -> None:
-    made = Moment(0)
-    seconds = [-5, 0, 1, 432_000, 432_000 + 3_600, 10**9, 10**12]
-    revisions = [revision_of(made, Moment(1_000 * one)) for one in seconds]
-    assert revisions == [0, 0, 1, 432_000, 432_001, 432_000 + (10**9 - 432_000) // 3_600, 1_000_000]
-    assert revision_of(made, None) == 0
 
 
 def test_the_local_date_is_the_one_on_the_shops_calendar() -> None:

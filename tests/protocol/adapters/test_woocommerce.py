@@ -104,10 +104,31 @@ def test_a_refund_is_a_return_of_which_little_is_known() -> None:
     assert reconcile(back) is None  # it has no lines
 
 
-def test_a_later_delivery_keeps_the_key_and_has_a_higher_revision() -> None:
-    first, later = read(), read(status="completed", date_modified_gmt="2017-03-22T20:00:00")
+def test_whatever_is_edited_the_key_stays_and_the_time_of_the_change_ranks() -> None:
+    edited = {"date_created": "2019-01-01T08:00:00", "date_created_gmt": "2019-01-01T11:00:00"}
+    first, later = read(), read(**edited, date_modified_gmt="2017-03-22T20:00:00")
     assert idempotency_key(first) == idempotency_key(later)
-    assert first.revision < later.revision
+    assert (first.revision, later.revision, later.business_date) == (0, 0, "2019-01-01")
+    assert later.changed_at == 1_490_212_800_000
+    assert first.changed_at is not None
+    assert first.changed_at < later.changed_at
+
+
+def test_an_order_names_the_refunds_it_has_and_each_bears_its_own_bytes() -> None:
+    refunds = [{"id": 9, "total": "-3.00"}, {"id": 10, "total": "-1.00"}]
+    body = json.dumps(json.loads(ORDER) | {"refunds": refunds}).encode()
+    for wrapped in (
+        body,
+        b"[" + body + b"]",
+        b'{"order": ' + body + b"}",
+        b'{"orders": [' + body + b"," + body + b"]}",
+    ):
+        sale, *backs = woocommerce.read(wrapped, SETTING)[:3]
+        assert sale.returns == frozenset({"727/refunds/9", "727/refunds/10"})
+        assert [json.loads(one.original) for one in backs] == refunds
+        assert json.loads(sale.original)
+    (silent,) = woocommerce.read(json.dumps(json.loads(ORDER) | {"refunds": None}).encode(), SETTING)
+    assert silent.returns is None
 
 
 def test_an_unpaid_order_has_no_tender_and_a_guest_no_account() -> None:

@@ -49,6 +49,9 @@ class Reading:
     original: bytes
     confidence: float = 1.0
     """How sure the adapter is that it read rightly, 0 to 1: below 1 only where a format has no structure."""
+    returns: frozenset[str] | None = None
+    """Of an order that lists every return it has, their `pos_id`: one that it lists no more was deleted. None where the
+    payload does not tell."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -317,5 +317,31 @@ def originals(data: bytes, path: Steps) -> list[bytes]:
     return [data] if len(found) == 1 else [bytes(one) for one in found]
 
 
+def pieces(part: Part, document: bytes, name: str) -> list[bytes]:
+    """The items of one of a part's lists as they were written, where `documents` gave part and document.
+
+    Where the JSON cannot be taken apart, each is the whole document.
+    """
+    count = len(part.fields.get(name) or ())
+    if not count:
+        return []
+    try:
+        inside = _inside(msgspec.Raw(document.removeprefix(BOM_UTF8)), *part.where.partition("[")[:2])
+        found = [bytes(one) for one in msgspec.json.decode(_member(inside, name), type=_ITEMS)]
+    except (msgspec.DecodeError, ValueError, KeyError, IndexError):
+        found = []
+    return found if len(found) == count else [document] * count
+
+
+def _inside(raw: msgspec.Raw, wrapper: str, listed: str) -> msgspec.Raw:
+    """The object that a document is or holds. One of a list is a document of its own, unless it is the only one."""
+    if not listed:
+        return _member(raw, wrapper) if wrapper else raw
+    if wrapper:
+        members = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+        return msgspec.json.decode(members[wrapper], type=_ITEMS)[0] if wrapper in members else raw
+    return msgspec.json.decode(raw, type=_ITEMS)[0] if bytes(raw).lstrip().startswith(b"[") else raw
+
+
 def _member(raw: msgspec.Raw, name: str) -> msgspec.Raw:
     return msgspec.json.decode(raw, type=dict[str, msgspec.Raw])[name]

@@ -8,10 +8,11 @@ An order is a sale, with the header totals it was made with (`total_price`, not 
 it becomes a return of its own, which links to the order; its total is what was paid back. A cancelled order is
 `cancel`, unless money had been taken and was given back: then sale and returns stand, and cancel each other out.
 
-The same order comes again whenever it changes. Shopify counts no versions: the revision is the time from its creation
-to its last change. Amounts are in the shop's currency. Lines have no amount of their own, so it is price times
-quantity less the line's discounts (noted as assumed, as are the business date and what a tender settled). Change that
-was given is a negative tender of its own, where more was paid than the order comes to.
+The same order comes again whenever it changes, in place and date, too; its key is its id alone, which Shopify gives to
+no other shop's. Shopify counts no versions: `changed_at`, the time of the order's last change, ranks them. Amounts are
+in the shop's currency. Lines have no amount of their own, so it is price times quantity less the line's discounts
+(noted as assumed, as are the business date and what a tender settled). Change that was given is a negative tender of
+its own, where more was paid than the order comes to.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from ..errors import InvalidInput
 from ..limits import MAX_LINES, MAX_LONG_TEXT, MAX_SHORT, MAX_TENDERS
 from ..transaction import ConsentGiven, Customer, Discount, Line, Link, Moment, Tax, Tender, Totals, Transaction
 from .base import Adapter, Notes, Reading, Setting, checked, exponent_of, plain
-from .parts import Part, documents, ext_of, identifiers, personal, within
-from .times import local_date, revision_of
+from .parts import Part, documents, ext_of, identifiers, personal, pieces, within
+from .times import local_date
 
 _MOST_TAXES: Final = 50
 _MOST_DISCOUNTS: Final = 100
@@ -42,12 +43,14 @@ def read(data: bytes, setting: Setting) -> list[Reading]:
     found = []
     for part, original in documents(data, "orders", "order", what="an order of Shopify"):
         part.fields = _without_repeats(part.fields)
-        found += [Reading(one, original) for one in _transactions(part, setting)]
+        sale, *refunds = _transactions(part, setting)
+        listed = None if part.look("refunds") is None else frozenset(one.pos_id for one in refunds)
+        found += [Reading(sale, original, returns=listed), *map(Reading, refunds, pieces(part, original, "refunds"))]
     return found
 
 
 ADAPTER: Final = Adapter(
-    "shopify", "1", "application/json", read, tried="an older order from the tests of Shopify's own Python client"
+    "shopify", "2", "application/json", read, tried="an older order from the tests of Shopify's own Python client"
 )
 
 
@@ -59,7 +62,7 @@ class _Order:
     currency: str
     exponent: int
     business_date: str
-    changed: Moment | None
+    changed_at: int
     taxes_included: bool
     applications: list[Part]
     customer: Customer | None
@@ -106,7 +109,7 @@ def _order(part: Part, setting: Setting) -> tuple[_Order, Moment]:
         currency=currency,
         exponent=part.exponent,
         business_date=local_date(part.moment("processed_at", setting) or begin, part.notes),
-        changed=part.again().moment("updated_at", setting),
+        changed_at=(part.again().moment("updated_at", setting) or begin).at,
         taxes_included=part.flag("taxes_included"),
         applications=part.parts("discount_applications", MAX_LINES),
         customer=_customer(part),
@@ -134,7 +137,6 @@ def _sale(part: Part, order: _Order, setting: Setting, begin: Moment, *, cancell
             exponent=order.exponent,
             total=total,
             totals=_totals(part, tipped=any(line.type == "tip" for line in lines)),
-            revision=revision_of(begin, order.changed),
             store=order.store,
             till=order.till,
             sequence=part.text("order_number"),
@@ -149,6 +151,8 @@ def _sale(part: Part, order: _Order, setting: Setting, begin: Moment, *, cancell
             reason=part.text("cancel_reason"),
             note=part.text("note", MAX_LONG_TEXT),
             ext=ext_of(part.rest(kept), part.notes),
+            scope="system",
+            changed_at=order.changed_at,
         )
     )
 
@@ -361,7 +365,6 @@ def _refund(part: Part, order: _Order, setting: Setting) -> Transaction:
             currency=order.currency,
             exponent=order.exponent,
             total=total,
-            revision=revision_of(created, order.changed),
             store=order.store,
             till=order.till,
             operator=part.text("user_id"),
@@ -371,6 +374,8 @@ def _refund(part: Part, order: _Order, setting: Setting) -> Transaction:
             customer=order.customer,
             note=part.text("note", MAX_LONG_TEXT),
             ext=ext_of(part.rest(), part.notes),
+            scope="system",
+            changed_at=order.changed_at,
         )
     )
 

@@ -8,8 +8,8 @@ hint to fetch the order, and give no reading; an event that holds the whole orde
 
 Kinds: a completed order is a sale, and so is an open one that is paid in full; any other open one or a draft is
 `suspend`, a cancelled one `cancel`. With `returns` it is a return, or an exchange if it also sells. Square counts
-versions, and the order's id stays: later versions replace earlier ones. As the key must stay, too, the business date
-is the local date of the order's creation.
+versions, and the order's id stays: later versions replace earlier ones. The id is Square's own for every seller's
+orders, and so the whole key. The business date is the local date of the order's creation.
 
 Amounts: a line's is its `total_money` less taxes on top and apportioned service charges, which are lines of their own.
 (`gross_sales_money` is not the base: whether it holds included taxes depends on the country.) Order discounts are
@@ -55,7 +55,7 @@ def read(data: bytes, setting: Setting) -> list[Reading]:
 
 ADAPTER: Final = Adapter(
     "square",
-    "1",
+    "2",
     "application/json",
     read,
     tried="the examples of CreateOrder, order.updated and payment.updated in Square's own API specification",
@@ -107,6 +107,7 @@ def _transaction(part: Part, setting: Setting) -> Transaction:
     order = _Order.of(part, currency, 1)
     returns = [_Order.of(one, currency, -1, "return_") for one in part.parts("returns", _MOST_RETURNS)]
     begin, end = _times(part, setting)
+    changed = part.again().moment("updated_at", setting)
     lines = _lines(order, returns)
     header = part.part("net_amounts") if returns else part
     tenders, untold = _tenders(order, returned=bool(returns))
@@ -130,6 +131,8 @@ def _transaction(part: Part, setting: Setting) -> Transaction:
             tenders=tenders,
             customer=_customer(part),
             ext=ext_of(part.rest(untold), part.notes),
+            scope="system",
+            changed_at=(changed or begin).at,
         )
     )
 

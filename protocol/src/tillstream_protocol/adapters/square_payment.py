@@ -18,7 +18,7 @@ from ..limits import MAX_SHORT
 from ..transaction import Customer, Identifier, Kind, Link, Tender, Transaction
 from .base import Adapter, Reading, Setting, checked, exponent_of, load_json
 from .parts import Part, ext_of, identifiers, within
-from .times import local_date, revision_of
+from .times import local_date
 
 LACKING: Final = ("lines", "taxes", "discounts")
 _WHAT: Final = "an event of Square"
@@ -45,7 +45,7 @@ def read(data: bytes, setting: Setting) -> list[Reading]:
 
 ADAPTER: Final = Adapter(
     "square_payment",
-    "1",
+    "2",
     "application/json",
     read,
     tried="the example of payment.updated in Square's own API specification",
@@ -74,7 +74,6 @@ def _transaction(part: Part, setting: Setting, *, refund: bool) -> Transaction:
             currency=currency,
             exponent=exponent_of(currency),
             total=total,
-            revision=revision_of(begin, changed),
             store=part.code("location_id") or "",
             receipt=part.text("receipt_number"),
             links=links,
@@ -82,6 +81,8 @@ def _transaction(part: Part, setting: Setting, *, refund: bool) -> Transaction:
             customer=customer,
             reason=part.text("reason"),
             ext=ext_of(part.rest(_lacking(part)), part.notes),
+            scope="system",
+            changed_at=(changed or begin).at,
         )
     )
 

@@ -1,4 +1,4 @@
-"""Times as the canonical form takes them, and what follows from one: a business date, a revision."""
+"""Times as the canonical form takes them, and what follows from one: a business date."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from .base import Notes, Setting
 _FIRST: Final = -62_135_596_800_000
 _LAST: Final = 253_402_300_799_999
 _MOST_OFFSET: Final = 1080
-_FINE: Final = 5 * 24 * 3600
-_MOST_REVISION: Final = 1_000_000
 
 
 def possible(read: Moment, where: str) -> Moment:
@@ -35,16 +33,6 @@ def local_date(at: Moment, notes: Notes, setting: Setting | None = None) -> str:
     except OverflowError:  # in the first or the last hours of the calendar
         here = there
     return str(here.date())
-
-
-def revision_of(created: Moment, changed: Moment | None) -> int:
-    """A revision that rises with the time of the last change, for formats that count none.
-
-    Seconds after the order was made for five days, then hours: fine while webhooks overtake each other, and enough
-    for sixty years.
-    """
-    seconds = max(0, ((changed or created).at - created.at) // 1000)
-    return min(_MOST_REVISION, seconds if seconds < _FINE else _FINE + (seconds - _FINE) // 3600)
 
 
 def date_of(text: str) -> str | None:

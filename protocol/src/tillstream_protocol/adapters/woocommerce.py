@@ -8,9 +8,13 @@ Kinds follow WooCommerce's own reports: `pending` and drafts are `suspend`, `can
 becomes a return that links to it: the payload gives its id, total and reason, but neither lines nor time, so it bears
 the order's date (noted as assumed).
 
+The key is the order's id within the shop, so a source of webhooks (or a till) is for one shop. The date of an order can
+be edited afterwards, and is no part of it. WooCommerce counts no versions: `changed_at`, the time of the order's last
+change, ranks what is said of it and of its refunds. An order lists every refund that it has: one that it lists no more
+was deleted.
+
 Local times come beside GMT times without an offset: the offset is their difference. Line totals are after discounts
 and without taxes, also where prices are shown with taxes; what a line's subtotal has more was taken off by coupons.
-WooCommerce counts no versions: the revision is the time from the order's creation to its last change.
 """
 
 from __future__ import annotations
@@ -22,8 +26,8 @@ from ..errors import InvalidInput
 from ..limits import MAX_LINES, MAX_LONG_TEXT, MAX_SHORT
 from ..transaction import Customer, Discount, Kind, Line, Link, Moment, Tax, Tender, Totals, Transaction
 from .base import Adapter, Notes, Reading, Setting, checked, exponent_of
-from .parts import Part, documents, ext_of, identifiers, personal
-from .times import local_date, possible, revision_of
+from .parts import Part, documents, ext_of, identifiers, personal, pieces
+from .times import local_date, possible
 
 _MOST_TAXES: Final = 50
 _MOST_REFUNDS: Final = 1_000
@@ -39,15 +43,20 @@ def read(data: bytes, setting: Setting) -> list[Reading]:
     """The orders of a payload, each with its refunds after it; none for a ping. Raises `InvalidInput`."""
     if _PING.fullmatch(data):
         return []
-    return [
-        Reading(one, original)
-        for part, original in documents(data, "orders", "order", what="an order of WooCommerce")
-        for one in _transactions(part, setting)
-    ]
+    found = []
+    for part, original in documents(data, "orders", "order", what="an order of WooCommerce"):
+        sale, *refunds = _transactions(part, setting)
+        listed = None if part.look("refunds") is None else frozenset(one.pos_id for one in refunds)
+        found += [Reading(sale, original, returns=listed), *map(Reading, refunds, pieces(part, original, "refunds"))]
+    return found
 
 
 ADAPTER: Final = Adapter(
-    "woocommerce", "1", "application/json", read, tried="the order in WooCommerce's own REST API documentation"
+    "woocommerce",
+    "2",
+    "application/json",
+    read,
+    tried="the order in WooCommerce's own REST API documentation",
 )
 
 
@@ -78,7 +87,6 @@ def _sale(part: Part, setting: Setting, *, refunded: bool) -> Transaction:
             exponent=part.exponent,
             total=total,
             totals=Totals(discount=part.amount("discount_total"), tax=part.amount("total_tax")),
-            revision=revision_of(made, changed),
             receipt=part.text("number"),
             lines=_lines(part, {str(one.fields.get("rate_id")): one for one in rates}),
             taxes=tuple(tax for one in rates for tax in _header_taxes(one)),
@@ -86,6 +94,8 @@ def _sale(part: Part, setting: Setting, *, refunded: bool) -> Transaction:
             customer=_customer(part),
             note=part.text("customer_note", MAX_LONG_TEXT),
             ext=ext_of(part.rest(), part.notes),
+            scope="till",
+            changed_at=(changed or made).at,
         )
     )
 
@@ -214,5 +224,7 @@ def _refund(part: Part, sale: Transaction) -> Transaction:
             customer=sale.customer,
             reason=part.text("reason") or part.text("refund"),
             ext=ext_of(part.rest(), part.notes),
+            scope=sale.scope,
+            changed_at=sale.changed_at,
         )
     )

@@ -34,6 +34,7 @@ _FIXED: Final = frozenset(
         "business_date",
         "currency",
         "source.system",
+        "scope",
         "end.offset_from",
         "begin.offset_from",
         "links.relation",

@@ -9,10 +9,11 @@ again; then the ledger finds that it has the content already, and nothing change
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, Literal
+from functools import partial
+from typing import Final, Literal, TypeVar
 
 from tillstream_protocol.errors import InvalidInput, TillstreamError, UnknownField
 from tillstream_protocol.framing import ChunkHeader
@@ -27,13 +28,14 @@ from ..gateway.flow import Busy
 from ..keys import Randomness, ServerKeys
 from ..ledger.database import Database
 from ..pipeline.opening import SERVER_DEFECT, Opener, Report, harmless, unheard
-from . import book, readings, sources
+from . import book, readings, returns, sources
 from .deliveries import Delivery
 from .journal import SourceJournal
 from .readings import Hint
 from .sources import Source
 
 Result = Literal["stored", "repeat", "ignored", "ping", "hint", "dead_letter"]
+T = TypeVar("T")
 MOST_WAITING: Final = 32
 """Deliveries of one source that wait for their turn."""
 
@@ -127,7 +129,7 @@ class HookIntake:
                 return Taken("repeat")
             seq = await journal.next_seq(conn)
         try:
-            records = await asyncio.to_thread(self._read, source, delivery)
+            records = await self._records(source, delivery)
             held = await asyncio.to_thread(journal.seal, records, seq) if records else _hint(delivery)
         except InvalidInput as error:
             taken = Taken("dead_letter", problem=error)
@@ -138,10 +140,19 @@ class HookIntake:
             await book.note(conn, till_id, event, taken.result, self._clock.now_ms())
         return taken
 
-    def _read(self, source: Source, delivery: Delivery) -> list[bytes]:
+    async def _records(self, source: Source, delivery: Delivery) -> list[bytes]:
+        """What a delivery comes to, with what it says by its silence. Raises `InvalidInput`."""
+        found = await asyncio.to_thread(self._guarded, partial(readings.readings_of, source, delivery))
+        if any(one.returns is not None for one in found):
+            async with self._database.read() as conn:
+                found = await returns.settled(conn, self._keys, source.till_id, found)
+        encoded = partial(readings.records_of, found, delivery, self._clock.now_ms())
+        return await asyncio.to_thread(self._guarded, encoded)
+
+    def _guarded(self, work: Callable[[], T]) -> T:
         """In a thread. Raises `InvalidInput`."""
         try:
-            return readings.records_of(source, delivery, self._clock.now_ms())
+            return work()
         except (InvalidInput, MemoryError):
             raise
         except Exception as error:  # a defect of ours, of whatever class, must cost nobody a sale
@@ -198,7 +209,7 @@ class HookIntake:
     async def _again(
         self, source: Source, delivery: Delivery, journal: SourceJournal, header: ChunkHeader, seq: int
     ) -> None:
-        records = await asyncio.to_thread(self._read, source, delivery)
+        records = await self._records(source, delivery)
         if not records:
             raise _nothing()
         first, *others = records

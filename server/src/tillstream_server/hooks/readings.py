@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -13,7 +14,7 @@ from tillstream_protocol.adapters import Reading, square_payment
 from tillstream_protocol.adapters.registry import ADAPTERS
 from tillstream_protocol.codec import encode
 from tillstream_protocol.errors import InvalidInput, TooLarge
-from tillstream_protocol.events import Original, Record
+from tillstream_protocol.events import Original, Record, version_of
 from tillstream_protocol.limits import DEFAULT
 from tillstream_protocol.redaction import cut_bytes, cut_cards, cut_original
 from tillstream_protocol.transaction import Transaction, check, reconcile
@@ -72,14 +73,26 @@ def kept_of(plain: bytes) -> Kept | None:
         return None
 
 
-def records_of(source: Source, delivery: Delivery, now_ms: int) -> list[bytes]:
-    """The records of a delivery, encoded. Raises `InvalidInput` or `TooLarge`."""
+def readings_of(source: Source, delivery: Delivery) -> list[Reading]:
+    """What a delivery holds, read by the source's adapter. Raises `InvalidInput` or `TooLarge`."""
     delivery.require_order()
     readings = _read(source, delivery)
     if len(readings) > MOST_READINGS:
         raise TooLarge("holds too many transactions", field="body", limit=str(MOST_READINGS))
-    happened_ms = now_ms if delivery.happened_ms is None else min(delivery.happened_ms, now_ms)
-    return [_record(reading, delivery.media_type, happened_ms) for reading in readings]
+    return readings
+
+
+def records_of(readings: Sequence[Reading], delivery: Delivery, now_ms: int) -> list[bytes]:
+    """Readings of a delivery as records, encoded."""
+    return [
+        _record(reading, delivery.media_type, _time_of(reading.transaction, delivery, now_ms)) for reading in readings
+    ]
+
+
+def _time_of(sale: Transaction, delivery: Delivery, now_ms: int) -> int:
+    """When what a record tells came about: what the body says of it itself goes before what was said of the sending."""
+    said = delivery.happened_ms if sale.changed_at is None else sale.changed_at
+    return now_ms if said is None else min(said, now_ms)
 
 
 def hint_of(delivery: Delivery) -> Hint | None:
@@ -119,16 +132,23 @@ def _canonically(body: bytes) -> Reading:
 
 def _record(reading: Reading, media_type: str, happened_ms: int) -> bytes:
     sale, redactions = cut_cards(reading.transaction, encode(reading.transaction))
-    whole = Original(media_type, hashlib.sha256(reading.original).digest(), reading.original)
-    original, more = cut_original(whole)
+    original, more = _original(reading, media_type)
     record = Record(
         body=sale,
         captured_at=happened_ms,
+        version=version_of(sale, None),
         redactions=redactions + more,
         reconciles=reconcile(sale),
         original=original,
     )
     return encode(record)
+
+
+def _original(reading: Reading, media_type: str) -> tuple[Original | None, int]:
+    """The bytes that a transaction was read from, without card numbers; none where nothing was read."""
+    if not reading.original:
+        return None, 0
+    return cut_original(Original(media_type, hashlib.sha256(reading.original).digest(), reading.original))
 
 
 class _Named(Struct, frozen=True):

@@ -140,8 +140,8 @@ async def create(
 ) -> bytes:
     """Make a source, its till and its device; the till's id. Raises `InvalidInput`."""
     check(new)
-    if await _id_of(conn, new.kind, new.name) is not None:
-        hint = "give another --name, or revoke that one first"
+    if await in_force(conn, new.kind, new.name) is not None:
+        hint = "give another --name; for the same shop: source replace"
         raise InvalidInput(f"there is a {new.kind} source {new.name!r} already", field="name", hint=hint)
     if await tills.find(conn, new.retailer, new.store, new.till) is not None:
         raise InvalidInput(f"there is a till {new.till!r} already", field="till", hint="give another --till")
@@ -149,11 +149,11 @@ async def create(
     place = await tills.make(conn, till_id, new.retailer, new.store, new.till, now_ms)
     device = keys.source_device(till_id)
     await tills.give_device(conn, place, NewDevice(device.key_id, device.public, "", f"webhook:{new.kind}"), now_ms)
-    sealed = _seal(keys, till_id, secret, random)
+    kept = sealed(keys, till_id, secret, random)
     await conn.exec_driver_sql(
         "INSERT INTO source (till_id, kind, name, adapter, url, currency, zone, options, secret, former_secret,"
         " former_until_ms, created_ms, revoked_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, ?, NULL)",
-        (till_id, new.kind, new.name, new.adapter, new.url, new.currency, new.zone, new.options, sealed, now_ms),
+        (till_id, new.kind, new.name, new.adapter, new.url, new.currency, new.zone, new.options, kept, now_ms),
     )
     return till_id
 
@@ -165,7 +165,7 @@ async def rotate(
     till_id = await require_id(conn, kind, name)
     await conn.exec_driver_sql(
         "UPDATE source SET former_secret = secret, former_until_ms = ?, secret = ? WHERE till_id = ?",
-        (until_ms, _seal(keys, till_id, secret, random), till_id),
+        (until_ms, sealed(keys, till_id, secret, random), till_id),
     )
     return till_id
 
@@ -195,8 +195,8 @@ async def find(conn: AsyncConnection, keys: ServerKeys, kind: Kind, name: str, n
     if not rows:
         raise UnknownSource("there is no such source", hint="see: tillstream-server source list")
     till_id, *_, secret, former, until_ms = rows[0]
-    sealed = [secret] if former is None or until_ms <= now_ms else [secret, former]
-    return _source(rows[0], tuple(_open(keys, till_id, one) for one in sealed))
+    good = [secret] if former is None or until_ms <= now_ms else [secret, former]
+    return _source(rows[0], tuple(_open(keys, till_id, one) for one in good))
 
 
 async def of_till(conn: AsyncConnection, till_id: bytes) -> Source | None:
@@ -210,13 +210,14 @@ async def of_till(conn: AsyncConnection, till_id: bytes) -> Source | None:
 
 async def require_id(conn: AsyncConnection, kind: Kind, name: str) -> bytes:
     """The till's id of a source in force. Raises `UnknownSource`."""
-    till_id = await _id_of(conn, kind, name)
+    till_id = await in_force(conn, kind, name)
     if till_id is None:
         raise UnknownSource(f"there is no {kind} source {name!r}", hint="see: source list")
     return till_id
 
 
-async def _id_of(conn: AsyncConnection, kind: Kind, name: str) -> bytes | None:
+async def in_force(conn: AsyncConnection, kind: Kind, name: str) -> bytes | None:
+    """The till's id of the source in force of this name, or None."""
     rows = await _rows(
         conn, "SELECT till_id FROM source WHERE kind = ? AND name = ? AND revoked_ms IS NULL", kind, name
     )
@@ -232,7 +233,8 @@ def _source(row: tuple[Any, ...], secrets: tuple[str, ...]) -> Source:
     return Source(till_id, kind, name, adapter, url, setting_of(currency, zone, options), secrets)
 
 
-def _seal(keys: ServerKeys, till_id: bytes, secret: str, random: Randomness) -> bytes:
+def sealed(keys: ServerKeys, till_id: bytes, secret: str, random: Randomness) -> bytes:
+    """A source's secret as the database keeps it: nonce and ciphertext, bound to its till."""
     nonce = random(NONCE_SIZE)
     return nonce + encrypt(secret.encode(), till_id, nonce, keys.source_key())
 

@@ -263,6 +263,7 @@ link = _keyed(
     _text("relation"),
     _blob("target"),
     PrimaryKeyConstraint("ledger_id", "relation", "target"),
+    Index(None, "target", sqlite_where=text("relation = 'original'")),
 )
 """What a transaction refers to, by the keyed hash of the other's idempotency key; the body's own may be masked."""
 
@@ -425,8 +426,8 @@ sale = Table(
     Index(None, "subject", "at_ms", sqlite_where=text("counted = 1 AND subject IS NOT NULL")),
     Index(None, "at_ms"),
 )
-"""One row for each transaction of whatever kind: which of its revisions holds, by (revision, captured_ms, seq,
-content). It has that revision's ledger id, so that rows are appended, and is found by its `idem` through the ledger's
+"""One row for each transaction of whatever kind: which of its revisions holds, by (revision, changed_at,
+captured_ms, seq, content). It has that revision's ledger id, so that rows are appended, and is found by its `idem` through the ledger's
 index. `counted` is 1 where it is in the figures: it sells, is neither training nor test, and is not voided."""
 
 voiding = _keyed(

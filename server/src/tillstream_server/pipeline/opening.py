@@ -39,7 +39,7 @@ from tillstream_protocol.framing import ChunkHeader, Frame
 from tillstream_protocol.limits import Limits
 from tillstream_protocol.messages import Batch
 from tillstream_protocol.sealing import RecordSeal, key_id, open_key
-from tillstream_protocol.transaction import IdempotencyKey, Link, Transaction, check, idempotency_key, reconcile
+from tillstream_protocol.transaction import IdempotencyKey, Link, Transaction, check, idempotency_key, key_of, reconcile
 from tillstream_protocol.versions import RECORD
 
 from ..customers.identity import Name, Namer
@@ -212,7 +212,7 @@ class _Reader:
         self._namer = Namer(keys.identifier_key, device.retailer)
         self._digest = hashlib.blake2b(digest_size=HASH_SIZE, key=keys.digest_key, person=b"tillstream-recrd")
         self._content = hashlib.blake2b(digest_size=HASH_SIZE, key=keys.digest_key, person=b"tillstream-contn")
-        self._idem = hashlib.blake2b(digest_size=HASH_SIZE, key=keys.digest_key, person=b"tillstream-idemp")
+        self._name_of = IdempotencyNames(keys).name
 
     def read(self, frame: Frame) -> Opened | Refused:
         try:
@@ -276,13 +276,7 @@ class _Reader:
             raise Unacceptable("the till belongs to another retailer", field="retailer")
         if t.retailer and t.store and t.till and t.currency:
             return t
-        return replace(
-            t,
-            retailer=device.retailer,
-            store=t.store or device.store,
-            till=t.till or device.till,
-            currency=t.currency or device.currency,
-        )
+        return fill(t, device.retailer, device.store, device.till, device.currency)
 
     def _names(self, parts: Split) -> tuple[Name, ...]:
         return tuple(self._namer.name(identifier, normal) for identifier, normal in parts.identifiers)
@@ -303,16 +297,29 @@ class _Reader:
             return ()
         return tuple(dict.fromkeys((link.relation, self._name_of(linked_key(body, link))) for link in body.links))
 
-    def _name_of(self, key: IdempotencyKey) -> bytes:
-        """Begins with the business date, so that a day's sales lie together in the indices."""
-        hashed = _hash(self._idem, "\0".join(key).encode())
+
+class IdempotencyNames:
+    """What idempotency keys are called in the ledger."""
+
+    def __init__(self, keys: ServerKeys) -> None:
+        self._keyed = hashlib.blake2b(digest_size=HASH_SIZE, key=keys.digest_key, person=b"tillstream-idemp")
+
+    def name(self, key: IdempotencyKey) -> bytes:
+        """A keyed hash, 16 bytes. It begins with the business date, so that a day's sales lie together in the indices;
+        with zeros for keys that have none."""
+        hashed = _hash(self._keyed, "\0".join(key).encode())
         return _date_bytes(key[3]) + hashed[DATE_SIZE:]
+
+
+def fill(t: Transaction, retailer: str, store: str, till: str, currency: str) -> Transaction:
+    """A transaction at the place of the till that tells of it; what it says of its own place stays."""
+    return replace(t, retailer=retailer, store=t.store or store, till=t.till or till, currency=t.currency or currency)
 
 
 def linked_key(t: Transaction, link: Link) -> IdempotencyKey:
     """The idempotency key of a linked transaction; what the link leaves out is as in the transaction itself."""
-    return (
-        t.source.system,
+    return key_of(
+        t,
         link.store or t.store,
         link.till or t.till,
         link.business_date or t.business_date,

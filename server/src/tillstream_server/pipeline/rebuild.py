@@ -71,7 +71,8 @@ async def _pages(conn: AsyncConnection, retailer: str, size: int) -> AsyncIterat
         for id_, idem, captured_ms, seq, content, till_id, subject, encoded in rows:
             body = decode_transaction(encoded)
             targets = voided(body, links[id_])
-            for captured, number, till in ((captured_ms, seq, till_id), *copies[id_]):
+            further = copies[id_] if body.changed_at is None else ()
+            for captured, number, till in ((captured_ms, seq, till_id), *further):
                 entries.append(Entry(idem, id_, captured, number, content, body, till, subject, targets))
         yield entries
 

@@ -2,8 +2,9 @@
 
 The outcome depends on what has arrived, never on the order of arrival:
 
-- Of the contents that came under one idempotency key, the one with the highest (revision, captured_ms, seq, content)
-  holds. A content that came several times has the highest of its ranks.
+- Of the contents that came under one idempotency key, the one with the highest (revision, changed_at, captured_ms, seq,
+  content) holds. A content that came several times has the highest of its ranks; but where the POS says when it changed
+  it, the rank under which the ledger has it: what is only said again is no later change.
 - A transaction is voided while a void that holds names it, whichever of the two came first. A void that was replaced
   by a revision without that link voids no more.
 - Effects are applied once when a transaction begins to count, and taken back once when it ceases to.
@@ -12,6 +13,7 @@ The outcome depends on what has arrived, never on the order of arrival:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Final
 
 from msgspec import Struct
 
@@ -19,7 +21,9 @@ from tillstream_protocol.transaction import Transaction
 
 from .figures import sells
 
-Rank = tuple[int, int, int, bytes, bytes]
+Rank = tuple[int, int, int, int, bytes, bytes]
+_NEVER_SAID: Final = -(2**63)
+"""The rank of a content of which nobody says when it changed: behind those of which somebody does."""
 
 
 class Entry(Struct, frozen=True, gc=False):
@@ -39,7 +43,9 @@ class Entry(Struct, frozen=True, gc=False):
     @property
     def rank(self) -> Rank:
         """What decides between the contents of one transaction; the till only between copies of one content."""
-        return (self.body.revision, self.captured_ms, self.seq, self.content, self.till_id)
+        body = self.body
+        changed_at = _NEVER_SAID if body.changed_at is None else body.changed_at
+        return (body.revision, changed_at, self.captured_ms, self.seq, self.content, self.till_id)
 
 
 def voided(body: Transaction, links: Iterable[tuple[str, bytes]]) -> frozenset[bytes]:

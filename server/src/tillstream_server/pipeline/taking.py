@@ -313,10 +313,10 @@ class Taking:
 
 
 def _entry(placed: Placed) -> Entry | None:
-    """A record as the fold takes it, if it is a transaction."""
+    """A record as the fold takes it, if it is a transaction and no mere repeat of what the POS itself has dated."""
     o = placed.opened
     body = o.parts.body
-    if not isinstance(body, Transaction):
+    if not isinstance(body, Transaction) or (placed.duplicate and body.changed_at is not None):
         return None
     assert o.idem is not None
     return Entry(
