@@ -1,5 +1,6 @@
 # Everything a fresh machine needs is python3 (3.11 or newer) and make; `make help` lists the targets.
-# Variables: PYTHON, the interpreter that .venv is made with; ARGS, passed on to pytest, the demo or the benchmarks.
+# Variables: PYTHON, the interpreter that .venv is made with; ARGS, passed on to pytest, the demo or the benchmarks;
+# JOBS, how many tests run at a time (0: all in one process, as a debugger wants it).
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -9,6 +10,7 @@ MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
 ARGS ?=
+JOBS ?= 3
 
 VENV := .venv
 ALONE := .venv-agent
@@ -26,7 +28,7 @@ AGENT_SOURCES := $(shell find protocol/src agent/src -type f -not -path '*/__pyc
 
 say = @printf '\n== %s\n' "$(1)"
 # pytest ends with 5 when ARGS select nothing here: right for one part of several.
-pytest = $(1)/bin/python -m pytest $(2) $(ARGS) || [[ $$? == 5 && -n "$(strip $(ARGS))" ]]
+pytest = $(1)/bin/python -m pytest -n $(JOBS) --dist loadfile $(2) $(ARGS) || [[ $$? == 5 && -n "$(strip $(ARGS))" ]]
 
 .PHONY: help
 help: ## list the targets
