@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from support.campaigning import NOW, RETAILER, Server, campaign
+from tillstream_protocol.codec import encode
 from tillstream_protocol.errors import InvalidInput, TooLarge
 from tillstream_server.campaigns import book as books
 from tillstream_server.campaigns.book import CampaignBook, UnknownCampaign, parse
@@ -132,6 +134,18 @@ async def test_another_book_on_the_same_database_sees_the_change_in_its_next_tra
     async with server.database.read() as conn:
         shelf = await second.refresh(conn, RETAILER)
     assert [rule.campaign.version for rule in shelf.rules] == [2]
+
+
+async def test_what_a_book_takes_is_known_without_reading_it(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, third = campaign("a", version=1), campaign("a", version=2, priority=7), campaign("b")
+    await server.puts(first, second)
+    async with server.database.write() as conn:
+        await conn.exec_driver_sql("UPDATE campaign SET body = 'not to be read'")
+    monkeypatch.setattr(books, "MAX_BOOK", len(encode(second)) + len(encode(third)))
+    await server.puts(third)
+    monkeypatch.setattr(books, "MAX_BOOK", books.MAX_BOOK - 1)
+    with pytest.raises(TooLarge, match=f"{books.MAX_BOOK + 1} bytes of active campaigns"):
+        await server.puts(msgspec.structs.replace(third, version=2))
 
 
 async def test_a_book_that_tills_could_not_carry_is_refused(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,12 +6,16 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import URL, create_engine
 from sqlalchemy.pool import NullPool
 
+from support.campaigning import campaign
+from tillstream_protocol.codec import encode
+from tillstream_server.campaigns.book import _OTHERS
 from tillstream_server.ledger import database, gaps
 from tillstream_server.ledger.database import Database, migrate
 from tillstream_server.pipeline.members import read
@@ -150,6 +154,25 @@ def test_a_members_categories_come_to_lie_in_the_members_row_and_out_of_it_again
     with closing(sqlite3.connect(former)) as conn:
         assert conn.execute("SELECT * FROM member_category ORDER BY currency, category").fetchall() == BOUGHT
         assert conn.execute("SELECT count(*) FROM member_stats").fetchone() == (3,)
+
+
+async def test_campaigns_of_before_say_how_much_of_a_pack_they_take(former: Path) -> None:
+    bodies = [campaign("a", version=1), campaign("a", version=2), campaign("ü", valid_for_s=90)]
+    bring_to(former, "0006")
+    with closing(sqlite3.connect(former)) as conn, conn:
+        conn.executemany(
+            "INSERT INTO campaign VALUES ('acme', ?, ?, ?, ?, 0)",
+            [(one.id, one.version, msgspec.json.encode(one), index > 0) for index, one in enumerate(bodies)],
+        )
+    await migrate(former)
+    with closing(sqlite3.connect(former)) as conn:
+        sizes = conn.execute("SELECT size FROM campaign ORDER BY rowid").fetchall()
+        assert sizes == [(len(encode(one)),) for one in bodies]
+        plan = conn.execute(f"EXPLAIN QUERY PLAN {_OTHERS}", ("acme", "a")).fetchall()
+    assert ["COVERING INDEX ix_campaign_retailer_active_id_size" in row[3] for row in plan] == [True]
+    bring_to(former, "0006", down=True)
+    with closing(sqlite3.connect(former)) as conn:
+        assert conn.execute("SELECT count(*) FROM campaign").fetchone() == (3,)
 
 
 def test_and_back_again(former: Path) -> None:

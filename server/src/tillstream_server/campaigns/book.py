@@ -9,7 +9,7 @@ that a change made by another transaction, or rolled back with it, is never miss
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -148,28 +148,23 @@ class CampaignBook:
         version is not above all former ones, `TooLarge` if the tills could not carry the book.
         """
         check(campaign)
-        entries = await self.entries(conn, retailer)
-        former = [entry for entry in entries if entry.campaign.id == campaign.id]
-        if any(entry.active and entry.campaign == campaign for entry in former):
+        active = (await conn.exec_driver_sql(_ACTIVE, (retailer, campaign.id))).scalar_one_or_none()
+        if active is not None and _stored(active) == campaign:
             return False
-        _check_version(campaign, max((entry.campaign.version for entry in former), default=0))
-        others = [e.campaign for e in entries if e.active and e.campaign.id != campaign.id]
-        _check_room([*others, campaign])
-        await conn.exec_driver_sql(
-            "UPDATE campaign SET active = 0 WHERE retailer = ? AND id = ? AND active = 1", (retailer, campaign.id)
-        )
-        await conn.exec_driver_sql(
-            "INSERT INTO campaign (retailer, id, version, body, active, created_ms) VALUES (?, ?, ?, ?, 1, ?)",
-            (retailer, campaign.id, campaign.version, msgspec.json.encode(campaign), now_ms),
-        )
+        highest = (await conn.exec_driver_sql(_HIGHEST, (retailer, campaign.id))).scalar_one()
+        _check_version(campaign, highest)
+        size = len(encode(campaign))
+        others, their_size = (await conn.exec_driver_sql(_OTHERS, (retailer, campaign.id))).one()
+        _check_room(others + 1, their_size + size)
+        await conn.exec_driver_sql(_RETIRE, (retailer, campaign.id))
+        row = (retailer, campaign.id, campaign.version, msgspec.json.encode(campaign), size, now_ms)
+        await conn.exec_driver_sql(_PUT, row)
         await _next_version(conn, retailer)
         return True
 
     async def end(self, conn: AsyncConnection, retailer: str, campaign: str) -> None:
         """Take a campaign out of force. Raises `UnknownCampaign` where it is not active."""
-        ended = await conn.exec_driver_sql(
-            "UPDATE campaign SET active = 0 WHERE retailer = ? AND id = ? AND active = 1", (retailer, campaign)
-        )
+        ended = await conn.exec_driver_sql(_RETIRE, (retailer, campaign))
         if ended.rowcount == 0:
             raise UnknownCampaign(
                 f"no campaign {campaign!r} is active at {retailer!r}", field="campaign", hint="list the campaigns"
@@ -190,6 +185,16 @@ class CampaignBook:
 
 
 _stored = msgspec.json.Decoder(Campaign).decode
+
+_ACTIVE: Final = "SELECT body FROM campaign WHERE retailer = ? AND id = ? AND active = 1"
+_HIGHEST: Final = "SELECT COALESCE(MAX(version), 0) FROM campaign WHERE retailer = ? AND id = ?"
+_OTHERS: Final = """
+SELECT COUNT(*), COALESCE(SUM(size), 0) FROM campaign WHERE retailer = ? AND active = 1 AND id <> ?
+"""
+_RETIRE: Final = "UPDATE campaign SET active = 0 WHERE retailer = ? AND id = ? AND active = 1"
+_PUT: Final = """
+INSERT INTO campaign (retailer, id, version, body, size, active, created_ms) VALUES (?, ?, ?, ?, ?, 1, ?)
+"""
 
 
 async def _read_version(conn: AsyncConnection, retailer: str) -> int:
@@ -231,12 +236,11 @@ def _check_version(campaign: Campaign, highest: int) -> None:
         )
 
 
-def _check_room(active: Sequence[Campaign]) -> None:
-    if len(active) > MAX_ACTIVE:
+def _check_room(active: int, size: int) -> None:
+    if active > MAX_ACTIVE:
         raise TooLarge(
-            f"{len(active)} active campaigns", field="id", limit=str(MAX_ACTIVE), hint="end campaigns that are over"
+            f"{active} active campaigns", field="id", limit=str(MAX_ACTIVE), hint="end campaigns that are over"
         )
-    size = _size(active)
     if size > MAX_BOOK:
         raise TooLarge(
             f"{size} bytes of active campaigns",
@@ -244,7 +248,3 @@ def _check_room(active: Sequence[Campaign]) -> None:
             limit=f"{MAX_BOOK} bytes",
             hint="end campaigns that are over",
         )
-
-
-def _size(campaigns: Iterable[Campaign]) -> int:
-    return sum(len(encode(campaign)) for campaign in campaigns)

@@ -533,8 +533,12 @@ campaign = Table(
     _blob("body"),
     _flag("active"),
     _int("created_ms"),
+    _int("size", default=0),
     PrimaryKeyConstraint("retailer", "id", "version"),
+    Index(None, "retailer", "active", "id", "size"),
 )
+"""Every version of each campaign, of which one at the most is active. `size` is what it takes in a pack, in bytes, so
+that the book's room is known without reading the book."""
 
 book_version = _keyed("book_version", _text("retailer"), _int("version"), PrimaryKeyConstraint("retailer"))
 
