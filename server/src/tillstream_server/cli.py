@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import gc
 import importlib.metadata
 import os
 import re
@@ -135,10 +134,6 @@ async def _init(given: argparse.Namespace) -> int:
     return OK
 
 
-_COLLECT_AFTER: Final = (20_000, 20, 20)
-"""A batch makes tens of thousands of objects and no cycles: looking for some every 700 costs a twentieth of it all."""
-
-
 async def _serve(given: argparse.Namespace) -> int:
     folder = Folder(given.data)
     folder.settings()
@@ -149,9 +144,7 @@ async def _serve(given: argparse.Namespace) -> int:
         loop.add_signal_handler(number, stop.set)
 
     def ready(address: str) -> None:
-        gc.collect()
-        gc.freeze()  # what was built at the start stays: no collection needs to look at it again
-        gc.set_threshold(*_COLLECT_AFTER)
+        app.spare_the_collector()
         print(msgspec.json.encode({"listening": address}).decode(), flush=True)
 
     around = _surroundings()

@@ -91,8 +91,10 @@ def mask(body: T, encoded: bytes, identifiers: Iterable[tuple[Identifier, str]])
 
     Mostly they do not occur, and both come back as they are.
     """
-    haystack = encoded.translate(_LOWER, _SEPARATORS)
     needles = {needle for identifier, normal in identifiers for needle in _needles(identifier, normal)}
+    if not needles:
+        return body, encoded
+    haystack = encoded.translate(_LOWER, _SEPARATORS)
     found = [needle for needle in needles if needle.text in haystack]
     if not found:
         return body, encoded
@@ -109,7 +111,8 @@ class _Needle(NamedTuple):
 
 
 def _needles(identifier: Identifier, normal: str) -> Iterator[_Needle]:
-    for text in {identifier.value, normal}:
+    value = identifier.value
+    for text in (value,) if value == normal else (value, normal):
         squeezed = text.encode().translate(_LOWER, _SEPARATORS)
         if identifier.scheme == "phone" and len(squeezed) >= CORE and squeezed.isdigit():
             yield _Needle(squeezed[-CORE:], phone=True)

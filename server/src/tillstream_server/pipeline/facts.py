@@ -14,8 +14,8 @@ from tillstream_protocol.transaction import Transaction
 
 from ..devices import Device
 from ..ledger import alarms
-from ..ledger.database import execute_all
-from ..ledger.lookup import among, rows_of
+from ..ledger.database import Statement, execute_all
+from ..ledger.lookup import look_up
 from .opening import Opened, OpenedBatch, Refused
 
 
@@ -31,22 +31,21 @@ class Placed(Struct, frozen=True, gc=False):
     companions: tuple[bytes, ...]
 
 
-async def next_id(conn: AsyncConnection) -> int:
-    """The ledger id that is free; the writing transaction alone gives them out."""
-    ((highest,),) = await rows_of(conn, "SELECT MAX(id) FROM ledger")
-    return 1 if highest is None else highest + 1
-
-
 async def known_contents(
     conn: AsyncConnection, retailer: str, idems: Iterable[bytes]
-) -> dict[tuple[bytes, bytes], int]:
-    """(idempotency key, content) → ledger id, for everything the ledger holds under these keys."""
-    rows = await among(conn, _READ_CONTENTS, idems, retailer)
-    return {(idem, content): id_ for idem, content, id_ in rows}
+) -> tuple[dict[tuple[bytes, bytes], int], int]:
+    """(idempotency key, content) → ledger id, for everything the ledger holds under these keys.
+
+    And the ledger id that is free; the writing transaction alone gives them out.
+    """
+    rows, ((highest,),) = await look_up(conn, (_READ_CONTENTS, idems, (retailer,)), (_HIGHEST, None, ()))
+    return {(idem, content): id_ for idem, content, id_ in rows}, 1 if highest is None else highest + 1
 
 
-async def write_records(conn: AsyncConnection, placed: Sequence[Placed], now_ms: int) -> None:
-    """Append records to the ledger, and the further names of those that were there."""
+async def write_records(
+    conn: AsyncConnection, placed: Sequence[Placed], now_ms: int, caused: Sequence[Statement]
+) -> None:
+    """Append records to the ledger, and the further names of those that were there; then write what they `caused`."""
     new = [p for p in placed if not p.duplicate]
     rows = [_ledger_row(p, now_ms) for p in new]
     names = [
@@ -64,8 +63,8 @@ async def write_records(conn: AsyncConnection, placed: Sequence[Placed], now_ms:
     ]
     links = [(p.ledger_id, relation, target) for p in new for relation, target in p.opened.links]
     companions = [(p.ledger_id, subject) for p in new for subject in p.companions]
-    statements = ((_APPEND, rows), (_APPEND_DUPLICATE, names), (_APPEND_LINK, links), (_APPEND_COMPANION, companions))
-    await execute_all(conn, statements)
+    facts = ((_APPEND, rows), (_APPEND_DUPLICATE, names), (_APPEND_LINK, links), (_APPEND_COMPANION, companions))
+    await execute_all(conn, (*facts, *caused))
 
 
 async def write_dead(
@@ -161,6 +160,7 @@ def _ledger_row(placed: Placed, now_ms: int) -> tuple[object, ...]:
 
 _BODY_TYPES: Final = {type_: str(type_.__struct_config__.tag) for type_ in KIND_NUMBERS}
 
+_HIGHEST: Final = "SELECT MAX(id) FROM ledger"
 _READ_CONTENTS: Final = "SELECT idem, content, id FROM ledger WHERE retailer = ? AND idem IN (?)"
 
 _APPEND: Final = """

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..ledger.bodies import decode_transaction
 from ..ledger.database import Statement, execute_all
-from ..ledger.lookup import among, look_up
+from ..ledger.lookup import Row, among, look_up
 from . import members as figured
 from .figures import Products, figures
 from .members import Member, Members
@@ -78,13 +78,18 @@ async def load(
     targets = await _targets_of(conn, retailer, [row.idem for row in held if row.kind == "void"])
     further = set[bytes]().union(*targets.values()) - keys
     held += await _held(conn, retailer, further)
-    voided_by = await _voids_of(conn, retailer, keys | further)
     holdings = {row.idem: row.holding(frozenset(targets.get(row.idem, ()))) for row in held}
     buyers = {e.subject for e in entries}
     held_by = {h.entry.subject: h.counted for h in sorted(holdings.values(), key=lambda h: h.counted)}
     touched = {s for s in {*subjects, *buyers, *held_by} if s is not None}
-    members = await _members(conn, touched, {s for s, counted in held_by.items() if counted and s is not None})
-    return Projector(retailer, holdings, voided_by, members)
+    reversible = {s for s, counted in held_by.items() if counted and s is not None}
+    voids, stats, visits = await look_up(
+        conn,
+        (_READ_VOIDS, keys | further, (retailer,)),
+        (_READ_MEMBERS, sorted(touched), ()),
+        (_READ_VISITS, reversible, ()),
+    )
+    return Projector(retailer, holdings, _gathered(voids), figured.read(stats, visits, reversible))
 
 
 async def write(conn: AsyncConnection, p: Projector) -> None:
@@ -175,25 +180,17 @@ async def _held(conn: AsyncConnection, retailer: str, keys: Iterable[bytes]) -> 
     return [_Held(*row) for row in await among(conn, _READ_HELD, keys, retailer)]
 
 
-async def _voids_of(conn: AsyncConnection, retailer: str, targets: Iterable[bytes]) -> dict[bytes, set[bytes]]:
-    """Target → the transactions that void it."""
-    found: defaultdict[bytes, set[bytes]] = defaultdict(set)
-    for target, idem in await among(conn, _READ_VOIDS, targets, retailer):
-        found[target].add(idem)
-    return found
-
-
 async def _targets_of(conn: AsyncConnection, retailer: str, voids: Iterable[bytes]) -> dict[bytes, set[bytes]]:
     """Void → the transactions that it voids."""
+    return _gathered(await among(conn, _READ_TARGETS, voids, retailer))
+
+
+def _gathered(pairs: Iterable[Row]) -> dict[bytes, set[bytes]]:
+    """What goes with each key, from rows of a key and something."""
     found: defaultdict[bytes, set[bytes]] = defaultdict(set)
-    for target, idem in await among(conn, _READ_TARGETS, voids, retailer):
-        found[idem].add(target)
+    for key, one in pairs:
+        found[key].add(one)
     return found
-
-
-async def _members(conn: AsyncConnection, subjects: set[bytes], reversible: set[bytes]) -> dict[bytes, Member]:
-    stats, visits = await look_up(conn, (_READ_MEMBERS, sorted(subjects), ()), (_READ_VISITS, reversible, ()))
-    return figured.read(stats, visits, reversible)
 
 
 _READ_HELD: Final = """
@@ -202,7 +199,7 @@ FROM ledger l JOIN sale s ON s.ledger_id = l.id
 WHERE l.retailer = ? AND l.idem IN (?)
 """
 _READ_VOIDS: Final = "SELECT target, idem FROM voiding WHERE retailer = ? AND target IN (?)"
-_READ_TARGETS: Final = "SELECT target, idem FROM voiding WHERE retailer = ? AND idem IN (?)"
+_READ_TARGETS: Final = "SELECT idem, target FROM voiding WHERE retailer = ? AND idem IN (?)"
 _READ_MEMBERS: Final = """
 SELECT subject, currency, transactions, visits, spend_minor, last_visit_ms, categories FROM member_stats
 WHERE subject IN (?)

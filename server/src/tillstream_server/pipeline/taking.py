@@ -39,7 +39,7 @@ from ..devices import Device
 from ..keys import ServerKeys
 from ..ledger import lineage, received
 from ..ledger.alarms import Suspicion
-from ..ledger.database import Statement, execute_all
+from ..ledger.database import Statement
 from . import facts, projections
 from .facts import Placed
 from .opening import Opened, OpenedBatch
@@ -193,9 +193,8 @@ class Taking:
             hashes.add(self._own)
         self.resolved = await self._identities.resolve(self._conn, self._retailer, hashes, self._now_ms)
         idems = {o.idem for o in new if o.idem is not None}
-        contents = await facts.known_contents(self._conn, self._retailer, idems)
+        contents, free = await facts.known_contents(self._conn, self._retailer, idems)
         self._fresh = idems - {idem for idem, _ in contents}
-        free = await facts.next_id(self._conn)
         for batch in batches:
             device, epoch = batch.arrived.device, batch.arrived.opened.header.epoch
             for o in batch.found.new:
@@ -219,8 +218,7 @@ class Taking:
         transactions = [entry for entry in entries if entry is not None]
         projector = await projections.load(conn, self._retailer, transactions, subjects, self._fresh)
         effects = await asyncio.to_thread(self._fold, placed, entries, projector)
-        await facts.write_records(conn, placed, self._now_ms)
-        await execute_all(conn, effects.statements)
+        await facts.write_records(conn, placed, self._now_ms, effects.statements)
         await self._vault.write(conn, list(self._items(placed)))
         pushes = await self._campaigns.fire(conn, effects.fired) if effects.fired else []
         await self._campaigns.mark(conn, effects.marked)
