@@ -33,6 +33,9 @@ USUAL_BATCH = 400
 CAMPAIGNS = 10
 """In force while ledgers fill up; they apply to nobody, so that looking at them is all that they cost."""
 _MODELS = 1_000
+_OPENED_MS = 1_769_000_000_000
+"""When each till's first sale ended. The next ones follow: none of a till's sales is as old as its thousandth before.
+"""
 
 
 class Sealer:
@@ -71,8 +74,10 @@ class Sealer:
 
     def _frame(self) -> bytes:
         seq = self._seq
+        model = self._models[seq % _MODELS]
         body = msgspec.structs.replace(
-            self._models[seq % _MODELS],
+            model,
+            end=msgspec.structs.replace(model.end, at=_OPENED_MS + seq),
             pos_id=f"{self._epoch.hex()[:8]}-{seq}",
             retailer=RETAILER,
             store=STORE,

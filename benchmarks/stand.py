@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import json
 import os
@@ -87,6 +88,18 @@ async def data(folder: Path) -> AsyncIterator[app.Parts]:
         await app.init(home, CURRENCY, os.urandom)
     async with app.opened(home, Config(), around) as parts:
         yield parts
+
+
+@asynccontextmanager
+async def as_served() -> AsyncIterator[None]:
+    """With the garbage collector told what a server process tells it."""
+    before = gc.get_threshold()
+    app.spare_the_collector()
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 async def put(parts: app.Parts, campaigns: Sequence[dict[str, Any]]) -> None:

@@ -105,7 +105,7 @@ _COLLECT_AFTER: Final = (20_000, 20, 20)
 
 
 def spare_the_collector() -> None:
-    """For a process that is a server: what was built at the start stays, and no collection needs to look at it again."""
+    """For a process that is a server: what was built at the start stays, so no collection looks at it again."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_COLLECT_AFTER)
