@@ -32,6 +32,7 @@ from tillstream_protocol.framing import (
     footer_rows,
     footer_torn,
     measure_frame,
+    measure_run,
     read_footer,
     read_frame,
     scan,
@@ -232,3 +233,48 @@ def test_what_a_candidate_costs_is_what_was_checksummed_and_a_little(monkeypatch
     hostile = many * 10 + bytes(60_000) + whole
     assert list(scan(hostile)) == [Gap(0, len(hostile))], "two candidates of this length cost twice the size"
     assert read_frame(hostile, len(hostile) - len(whole)) is not None
+
+
+def one_by_one(data: bytes, start: int, seqs: range, limit: int) -> tuple[int, int]:
+    """What `measure_run` says, by `measure_frame`."""
+    for seq in seqs:
+        measured = measure_frame(data, start)
+        if measured is None or measured[1] != seq or measured[0] > limit:
+            return start, seq
+        start = measured[0]
+    return start, seqs.stop
+
+
+def test_a_run_of_frames_ends_where_one_by_one_it_would() -> None:
+    chance = random.Random(5)
+    row = b"".join(frame(seq) for seq in range(7, 12))
+    size = len(row) // 5
+    assert measure_run(row, 0, range(7, MAX_SEQ + 1), len(row)) == (len(row), 12)
+    assert measure_run(row, 0, range(7, 9), len(row)) == (2 * size, 9)
+    assert measure_run(row, size, range(8, 12), 3 * size) == (3 * size, 10)
+    assert measure_run(row, 0, range(7, 12), size - 1) == (0, 7)
+    assert measure_run(row, 0, range(8, 12), len(row)) == (0, 8)
+    assert measure_run(row, 0, range(7, 7), len(row)) == (0, 7)
+    for _ in range(2_000):
+        at = chance.randrange(len(row))
+        spoilt = row[:at] + bytes([chance.randrange(256)]) + row[at + 1 :]
+        data = spoilt[: chance.randrange(len(row) + 1)]
+        seqs, limit = range(7, chance.randrange(7, 14)), chance.randrange(len(row) + 9)
+        assert measure_run(data, 0, seqs, limit) == one_by_one(data, 0, seqs, limit)
+
+
+def test_a_run_takes_no_frame_that_could_not_be_written() -> None:
+    smallest = ClearHeader(5, 1, NO_TAG, NO_TAG).encode(16) + bytes(24 + 16)
+    longest = bytearray(MAX_FRAME - 3)
+    longest[: len(smallest)] = smallest
+    longest[4:8] = (MAX_FRAME + 1).to_bytes(4, "big")
+    crowded = bytearray(ClearHeader(5, 1, NO_TAG, NO_TAG, SPENDS).encode(16) + bytes(20 + 24 + 16))
+    crowded[18] = MAX_SPENDS + 1
+    crowded[4:8] = (len(crowded) + 4).to_bytes(4, "big")
+    short = bytearray(smallest)
+    short[18] = 1
+    for body in (longest, crowded, short):
+        data = with_checksum(bytes(body))
+        assert measure_run(data, 0, range(5, 6), len(data)) == one_by_one(data, 0, range(5, 6), len(data)) == (0, 5)
+    whole = with_checksum(smallest)
+    assert measure_run(whole, 0, range(5, 6), len(whole)) == (MIN_FRAME, 6)

@@ -40,6 +40,8 @@ _FOOTER_MAGIC: Final = b"TSFT"
 _HEADER = struct.Struct(">8sHHI16s16s16sQQq8s8s80s8s80s")
 _CRC = struct.Struct(">I")
 _FRAME = struct.Struct(">4sIQBBBx16s16s")
+_OPENING = struct.Struct(">4sIQBBB")
+"""How a frame begins: all that is needed to tell where it ends."""
 _SPEND = struct.Struct(">16sI")
 _FOOTER = struct.Struct(">4sIQI")
 _ENTRY = struct.Struct(">16sB")
@@ -247,8 +249,42 @@ def open_frame(seal: RecordSeal, place: Place, frame: Frame) -> bytes:
 
 def measure_frame(data: bytes, start: int) -> tuple[int, int] | None:
     """The end and the seq of the valid frame that begins at `start`, or None."""
-    claim = _claim(data, start)
-    return (claim.end, claim.seq) if claim is not None and _intact(data, start, claim.end) else None
+    measured = _measure(data, start)
+    return measured if measured is not None and _intact(data, start, measured[0]) else None
+
+
+def measure_run(data: bytes, start: int, seqs: range, limit: int) -> tuple[int, int]:
+    """Where the valid frames end that lie in a row from `start` on and are named by `seqs`, and the seq after them.
+
+    None of them reaches beyond the offset `limit`. It is `measure_frame` again and again, without its calls.
+    """
+    view, unpack, checksum = memoryview(data), _OPENING.unpack_from, _CRC.unpack_from
+    limit = min(limit, len(data))
+    for seq in seqs:
+        if limit - start < MIN_FRAME:
+            return start, seq
+        magic, length, found, _kind, _flags, spends = unpack(data, start)
+        end = start + length
+        if magic != _FRAME_MAGIC or found != seq or end > limit or length > MAX_FRAME or spends > MAX_SPENDS:
+            return start, seq
+        if length < MIN_FRAME + spends * _SPEND.size:
+            return start, seq
+        if zlib.crc32(view[start : end - _CRC.size]) != checksum(data, end - _CRC.size)[0]:
+            return start, seq
+        start = end
+    return start, seqs.stop
+
+
+def _measure(data: bytes, start: int) -> tuple[int, int] | None:
+    """The end and the seq that a possible frame at `start` claims; None if no frame can begin so."""
+    size = len(data)
+    if size - start < MIN_FRAME:
+        return None
+    magic, length, seq, _kind, _flags, spends = _OPENING.unpack_from(data, start)
+    end = start + length
+    if magic != _FRAME_MAGIC or spends > MAX_SPENDS or length > MAX_FRAME or end > size or seq > MAX_SEQ:
+        return None
+    return None if length < MIN_FRAME + spends * _SPEND.size else (end, seq)
 
 
 class _Claim(Struct, frozen=True, gc=False):
@@ -264,15 +300,11 @@ class _Claim(Struct, frozen=True, gc=False):
 
 def _claim(data: bytes, start: int) -> _Claim | None:
     """What a possible frame at `start` claims; None if no frame can begin so."""
-    if len(data) - start < MIN_FRAME:
+    measured = _measure(data, start)
+    if measured is None:
         return None
-    magic, length, seq, kind, _flags, spends, tag, previous = _FRAME.unpack_from(data, start)
-    end = start + length
-    if magic != _FRAME_MAGIC or spends > MAX_SPENDS or length > MAX_FRAME or end > len(data) or seq > MAX_SEQ:
-        return None
-    if length < clear_size(spends) + NONCE_SIZE + TAG_SIZE + _CRC.size:
-        return None
-    return _Claim(end, seq, kind, spends, tag, previous)
+    _magic, _length, seq, kind, _flags, spends, tag, previous = _FRAME.unpack_from(data, start)
+    return _Claim(measured[0], seq, kind, spends, tag, previous)
 
 
 def _intact(data: bytes, start: int, end: int) -> bool:
