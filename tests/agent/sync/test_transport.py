@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -158,7 +159,7 @@ async def test_a_large_body_leaves_in_pieces_and_arrives_whole(monkeypatch: pyte
         await transport.post("/", body)
         await transport.post("/", b"")
     assert heard == [(body, "102400", None), (b"", "0", None)]
-    assert pieces == [32_768, 32_768, 32_768, 4_096]
+    assert pieces == [16_384] * 6 + [4_096]
 
 
 async def test_redirects_are_not_followed_and_proxies_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,3 +190,24 @@ async def test_a_date_that_cannot_be_read_is_left_out() -> None:
 
     async with speaking_to(undated) as transport:
         assert (await transport.get("/")).server_ms is None
+
+
+async def test_nothing_is_left_to_load_for_the_first_request() -> None:
+    program = """
+import asyncio, contextlib, sys
+from tillstream_agent.sync.transport import Transport, Unreachable
+
+async def main():
+    transport = Transport("http://127.0.0.1:1", tls=None, timeout=5)
+    await transport.warm_up()
+    before = set(sys.modules)
+    with contextlib.suppress(Unreachable):
+        await transport.post("/", b"")
+    print(sorted(set(sys.modules) - before))
+    await transport.close()
+
+asyncio.run(main())
+"""
+    run = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE)
+    said, _ = await run.communicate()
+    assert said.decode().strip() == "[]"

