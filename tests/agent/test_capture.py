@@ -172,7 +172,7 @@ async def test_card_numbers_are_cut_and_counted_in_fields_and_in_original_bytes(
 async def test_original_bytes_that_were_cut_ahead_are_written_as_they_would_have_been(stand: Stand) -> None:
     original = Original("text/plain", bytes(32), b"PAN 4111111111111111")
     at_once = stand.capture.transaction(sale(), original)
-    ahead = cut_ahead(original)
+    ahead = cut_ahead(original, sale())
     assert (ahead.data, ahead.redactions) == (b"PAN 411111******1111", 1)
     later = stand.capture.transaction(sale(pos_id="2"), ahead)
     first, second = await stand.records()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tillstream_protocol.cards import is_card_number
+from tillstream_protocol.cards import cut_numbers, is_card_number
 from tillstream_protocol.codec import encode
 from tillstream_protocol.redaction import cut_bytes, cut_cards
 from tillstream_protocol.transaction import (
@@ -22,6 +24,7 @@ from tillstream_protocol.transaction import (
 
 VISA = "4111111111111111"
 AMEX = "378282246310005"
+RUN = r"\d(?:[ .-]{0,3}\d){12,}"
 MASTER = "5555555555554444"
 MASTER_2 = "2223003122003222"
 
@@ -191,3 +194,32 @@ def test_bit_fields_that_look_like_cards_are_none() -> None:
     assert is_card_number(str(bits))
     sale, count = cut(ext={"ftSignatureType": bits, "n": bits})
     assert (sale.ext, count) == ({"ftSignatureType": bits, "n": "491933*********4933"}, 1)
+
+
+@given(
+    st.lists(
+        st.sampled_from([VISA, AMEX, "4222222222222", "4", "3 7", "5 5 5 5", "\u0664\u0661", "6304"])
+        | st.text("0123456789", min_size=1, max_size=21),
+        max_size=30,
+    ),
+    st.lists(st.sampled_from(["", " ", "-", " . ", "    ", "x"]), min_size=1, max_size=5),
+)
+def test_exactly_the_cards_among_all_stretches_of_whole_groups_are_cut(groups: list[str], gaps: list[str]) -> None:
+    text = "".join(f"{group}{gaps[place % len(gaps)]}" for place, group in enumerate(groups))
+    cut, count = cut_numbers(text)
+    stretches = [places for run in re.finditer(RUN, text) for places in cards_in(run)]
+    starred = {place for places in stretches for place in places[6:-4]}
+    assert count == len(stretches)
+    assert cut == "".join("*" if place in starred else character for place, character in enumerate(text))
+
+
+def cards_in(run: re.Match[str]) -> list[list[int]]:
+    """The places of each card's digits in a run, by trying every stretch of its groups."""
+    groups = [range(found.start() + run.start(), found.end() + run.start()) for found in re.finditer(r"\d+", run[0])]
+    found = []
+    for first in range(len(groups)):
+        for last in range(first, min(first + 19, len(groups))):
+            places = [place for group in groups[first : last + 1] for place in group]
+            if is_card_number("".join(str(int(run.string[place])) for place in places)):
+                found.append(places)
+    return found

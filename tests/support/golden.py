@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,3 +64,8 @@ def refusal(call: Callable[[], object]) -> InvalidInput:
     except InvalidInput as problem:
         return problem
     raise AssertionError("it was taken")
+
+
+def blanks(size: int) -> bytes:
+    """Blanks such as may stand around JSON, so mixed that no compressor makes less than a quarter of them."""
+    return random.Random(1).randbytes(size).translate(b" \t\r\n" * 64)

@@ -42,6 +42,7 @@ from tillstream_protocol.facts import (
 )
 from tillstream_protocol.framing import NO_TAG, Spend
 from tillstream_protocol.limits import DEFAULT, KIB
+from tillstream_protocol.packing import fitted
 from tillstream_protocol.redaction import cut_cards, cut_identifiers, cut_original
 from tillstream_protocol.transaction import Customer, Identifier, Transaction, check, idempotency_key, reconcile
 
@@ -55,6 +56,8 @@ DISK_DEADLINE: Final = 2.0
 """Seconds after which a caller that waits for the disk is told that it has to do without."""
 MAX_ORIGINAL: Final = DEFAULT.record - 64 * KIB
 """Bytes of a transaction and what it was read from; the rest of a record is for what the till decides on it."""
+_PLACED: Final = KIB
+"""Bytes that a sale may gain when it is told where it was made."""
 _GOODS: Final = attrgetter("seq", "type", "sku", "gtin", "quantity", "amount", "void")
 """What of a line names nobody."""
 
@@ -102,6 +105,8 @@ class Captured:
     repeat: bool
     decisions: tuple[Decision, ...]
     redactions: int = 0
+    left_out: bool = False
+    """Whether a record was sealed that had no room for the POS's own bytes."""
 
 
 class Capture:
@@ -156,7 +161,7 @@ class Capture:
             Record(
                 body=body,
                 captured_at=self._clock.now_ms(),
-                version=version_of(body, basket),
+                version=version_of(body, basket, original),
                 clock_trusted=self._edge.clock_trusted,
                 decisions=self._decide(body, closes),
                 pack=self._edge.pack_version,
@@ -324,7 +329,8 @@ class Capture:
             self._recent[tag] = record.decisions
             if len(self._recent) > REMEMBERED:
                 self._recent.popitem(last=False)
-        return Captured(name, False, record.decisions, record.redactions)
+        left_out = record.original is not None and record.original.form == "left_out"
+        return Captured(name, False, record.decisions, record.redactions, left_out)
 
     def _place(self, given: Transaction) -> Transaction:
         where = self._where
@@ -373,16 +379,20 @@ def _with_member(sale: Transaction, member: tuple[Identifier, ...]) -> Transacti
     return msgspec.structs.replace(sale, customer=msgspec.structs.replace(customer, identifiers=known))
 
 
-def cut_ahead(original: Original) -> CutOriginal:
-    """What `Capture.transaction` would do to the bytes, for callers that can do it in a thread: it may take long."""
+def cut_ahead(original: Original, sale: Transaction) -> CutOriginal:
+    """What `Capture.transaction` would do to the bytes, for callers that can do it in a thread: it may take long.
+
+    They are fitted into what room a record has beside the sale.
+    """
     cut, redactions = cut_original(original)
-    return CutOriginal(cut.media_type, cut.sha256, cut.data, redactions)
+    cut = fitted(cut, MAX_ORIGINAL - _PLACED - len(encode(sale)))
+    return CutOriginal(cut.media_type, cut.sha256, cut.data, cut.form, redactions)
 
 
 def _without_cards(original: Original) -> tuple[Original, int]:
     """The bytes as they may be written, and how many numbers were cut: nothing else writes any."""
     if isinstance(original, CutOriginal):
-        return Original(original.media_type, original.sha256, original.data), original.redactions
+        return Original(original.media_type, original.sha256, original.data, original.form), original.redactions
     return cut_original(original)
 
 

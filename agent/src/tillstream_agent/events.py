@@ -121,6 +121,11 @@ class Events:
         """The till itself made offers."""
         self._metrics.offers_decided.inc(offers)
 
+    def original_left_out(self) -> None:
+        """A sale was captured without the bytes that it was read from: no record has room for them."""
+        self._metrics.originals_left_out.inc()
+        self._log.warning("original_left_out")
+
     def redacted(self, count: int) -> None:
         """Card numbers or secrets were cut out of what a POS sent."""
         self._metrics.redactions.inc(count)

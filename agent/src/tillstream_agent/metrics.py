@@ -105,6 +105,7 @@ class AgentMetrics:
         self.repeats = counter("capture_repeats", "Captures that were answered as repeats")
         self._refusals = counter("refusals", "Hook calls refused, by reason", ("reason",), REFUSALS)
         self.redactions = counter("redactions", "Card numbers cut and secrets dropped before the first write")
+        self.originals_left_out = counter("originals_left_out", "Sales captured without what they were read from")
         self.hook_seconds = Histogram(
             "tillstream_agent_hook_seconds", "Time to answer a hook", registry=registry, buckets=_BUCKETS
         )

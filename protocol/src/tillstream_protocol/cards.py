@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import struct
 import unicodedata
+from itertools import accumulate
 from typing import Final
 
 NEVER_KEPT: Final = r"(?ai:cvv|cvc|cav|csc|cvn|track)[\s_-]?\d?(?:[\s_-]?(?ai:data))?|(?ai:pin)[\s_-]?(?ai:block)"
@@ -65,30 +66,51 @@ def cut_numbers(text: str) -> tuple[str, int]:
 
     def cut(match: re.Match[str]) -> str:
         nonlocal count
-        places = _digits_to_star(match[0])
-        count += len(places)
-        starred = {place for cut in places for place in cut}
-        return "".join("*" if place in starred else character for place, character in enumerate(match[0]))
+        stretches = _digits_to_star(match[0])
+        count += len(stretches)
+        characters = list(match[0])
+        for places in stretches:
+            for place in places:
+                characters[place] = "*"
+        return "".join(characters)
 
     return _RUN.sub(cut, text), count
 
 
 def _digits_to_star(run: str) -> list[list[int]]:
-    """For each card number in a run of groups, the places of the digits that must go."""
-    groups = [(found.start(), _ascii(found[0])) for found in _GROUP.finditer(run)]
+    """For each card number in a run of groups, the places of the digits that must go.
+
+    Each stretch costs one subtraction: of two rows of sums, one doubles the digits at even places as Luhn's do, the
+    other those at odd ones, and a stretch is weighed by the row that leaves its own last digit alone.
+    """
+    spans = [found.span() for found in _GROUP.finditer(run)]
+    digits = _ascii("".join(run[start:end] for start, end in spans))
+    places = [place for start, end in spans for place in range(start, end)]
+    bounds = list(accumulate((end - start for start, end in spans), initial=0))
+    rows = _luhn_rows(digits)
     found: list[list[int]] = []
-    for first, (_, begins) in enumerate(groups):
-        if begins[0] not in _FIRST_DIGITS:
+    ending = 0
+    for start in bounds[:-1]:
+        while ending < len(bounds) and bounds[ending] < start + SHORTEST:
+            ending += 1
+        if digits[start] not in _FIRST_DIGITS:
             continue
-        digits = ""
-        for last in range(first, min(first + LONGEST, len(groups))):
-            digits += groups[last][1]
-            if len(digits) > LONGEST:
+        for end in bounds[ending : ending + LONGEST - SHORTEST + 1]:
+            row = rows[end % 2]
+            if end - start > LONGEST:
                 break
-            if len(digits) >= SHORTEST and is_card_number(digits):
-                places = [start + n for start, group in groups[first : last + 1] for n in range(len(group))]
-                found.append(places[6:-4])
+            if (row[end] - row[start]) % 10 == 0 and _ISSUER.fullmatch(digits, start, end) is not None:
+                found.append(places[start + 6 : end - 4])
     return found
+
+
+def _luhn_rows(digits: str) -> tuple[list[int], list[int]]:
+    """The sums of all digits before each place, with those at even places doubled, and with those at odd ones."""
+    values = digits.encode().translate(_VALUES)
+    doubled = values.translate(_DOUBLED)
+    evens, odds = bytearray(values), bytearray(values)
+    evens[::2], odds[1::2] = doubled[::2], doubled[1::2]
+    return list(accumulate(evens, initial=0)), list(accumulate(odds, initial=0))
 
 
 def _ascii(digits: str) -> str:

@@ -145,19 +145,23 @@ _FIRST_KINDS: Final = 5
 """The kinds that version 1 of the record has."""
 
 
-def version_of(body: Body, basket: bytes | None) -> int:
-    """The oldest version of the record that can hold this: a reader that is older is not troubled without need."""
-    if isinstance(body, Transaction) and (body.scope != "day" or body.changed_at is not None):
-        return 3
-    return 1 if basket is None and KIND_NUMBERS[type(body)] <= _FIRST_KINDS else 2
-
-
-class Original(Struct, frozen=True, forbid_unknown_fields=True):
+class Original(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The bytes that the POS itself sent, after the cutting of card numbers."""
 
     media_type: Text
     sha256: Annotated[bytes, Meta(min_length=32, max_length=32)]
     data: bytes
+    form: Literal["whole", "zstd", "left_out"] = "whole"
+    """How `data` hold the bytes that `sha256` names: as they are, in one zstd frame, or not at all for lack of room."""
+
+
+def version_of(body: Body, basket: bytes | None, original: Original | None = None) -> int:
+    """The oldest version of the record that can hold this: a reader that is older is not troubled without need."""
+    if original is not None and original.form != "whole":
+        return 3
+    if isinstance(body, Transaction) and (body.scope != "day" or body.changed_at is not None):
+        return 3
+    return 1 if basket is None and KIND_NUMBERS[type(body)] <= _FIRST_KINDS else 2
 
 
 class Record(Struct, frozen=True, gc=False, forbid_unknown_fields=True, omit_defaults=True):

@@ -8,12 +8,15 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Mapping
-from typing import TextIO
+from typing import Final, TextIO
 
 import structlog
 from structlog.typing import FilteringBoundLogger
 
 from .metrics import Metrics
+
+_NOTEWORTHY: Final = ("dead", "conflict", "original_left_out")
+"""What of a batch is said in the log, beside being counted."""
 
 
 def json_logger(stream: TextIO | None = None) -> FilteringBoundLogger:
@@ -94,8 +97,11 @@ class Events:
         self.metrics.batches.labels("accepted" if whole else "partial").inc()
         self.metrics.batch_seconds.observe(seconds)
         for outcome, count in counts.items():
-            self.metrics.records.labels(outcome).inc(count)
-        noteworthy = {outcome: count for outcome, count in counts.items() if outcome in ("dead", "conflict") and count}
+            if outcome == "original_left_out":
+                self.metrics.originals_left_out.inc(count)
+            else:
+                self.metrics.records.labels(outcome).inc(count)
+        noteworthy = {outcome: count for outcome, count in counts.items() if outcome in _NOTEWORTHY and count}
         if noteworthy:
             self._log.warning("records_set_aside", lane=lane, **noteworthy)
 

@@ -64,6 +64,11 @@ class Metrics:
         self.registry = registry
         self.batches = _counted(registry, "batches", "Batches received, by what became of them.", BATCH_OUTCOMES)
         self.records = _counted(registry, "records", "Records received, by what became of them.", RECORD_OUTCOMES)
+        self.originals_left_out = Counter(
+            "tillstream_server_originals_left_out",
+            "Records stored without the POS's own bytes, for which they had no room.",
+            registry=registry,
+        )
         self.enrolments = _counted(registry, "enrolments", "Attempts to enrol, by outcome.", ENROLMENT_OUTCOMES)
         self.returns = _counted(registry, "returns", "Tills that asked to be taken back.", RETURN_OUTCOMES)
         self.alarms = _labelled(registry, "alarms", "Things in tills' histories that do not fit.", "kind", ALARM_KINDS)

@@ -15,7 +15,7 @@ import pytest
 
 from support.agents import NOW_MS, Counter, counter
 from support.disks import BROKEN, TroubledDisk
-from support.golden import sample
+from support.golden import blanks, sample
 from tillstream_agent.config_doors import DropSetting
 from tillstream_agent.hooks import drop_folder
 from tillstream_agent.hooks.drop import DropDoor
@@ -214,6 +214,12 @@ async def test_a_file_that_sells_nothing_was_not_sealed_and_so_is_kept(tmp_path:
         till.writes(b"\x1b@KITCHEN\n2 x Soup\n\x1dV\x00", "slip.bin")
         await till.looks()
         assert (till.captured, till.there("done"), till.counted("nothing")) == (0, ["slip.bin"], 1)
+
+
+async def test_a_file_whose_bytes_no_record_has_room_for_is_captured_and_kept(till: Till) -> None:
+    till.writes(ORDER + blanks(6 * 1024 * 1024))
+    await till.looks()
+    assert (till.captured, till.there("done"), till.counted("captured")) == (1, ["order.json"], 1)
 
 
 async def test_a_receipt_without_a_date_was_made_when_its_file_was(tmp_path: Path) -> None:

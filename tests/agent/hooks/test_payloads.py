@@ -20,7 +20,7 @@ import pytest
 from support.agents import Counter, counter
 from support.disks import BROKEN, TroubledDisk
 from support.doors import http_door, pairing_of
-from support.golden import sample
+from support.golden import blanks, sample
 from tillstream_agent.config_doors import AdapterSetting, Doors
 from tillstream_agent.hooks.socket import SocketDoor
 from tillstream_agent.journal import Disk
@@ -29,6 +29,7 @@ from tillstream_protocol.adapters.registry import ADAPTERS
 from tillstream_protocol.errors import InvalidInput
 from tillstream_protocol.events import Original
 from tillstream_protocol.limits import DEFAULT
+from tillstream_protocol.packing import unpacked
 from tillstream_protocol.redaction import cut_original
 
 TOKEN = "k" * 43
@@ -255,10 +256,28 @@ async def test_card_numbers_in_the_bytes_are_cut_in_the_adapters_thread_and_coun
 
 
 async def test_a_sale_that_no_record_has_room_for_is_refused_before_anything_is_captured(pos: Pos) -> None:
-    padding = b" " * DEFAULT.record
+    notes = [{"id": number, "key": "note", "value": "x" * 20_000} for number in range(63)]
+    body = msgspec.json.encode({**msgspec.json.decode(ORDER), "meta_data": notes})
     with pytest.raises(InvalidInput) as caught:
-        await pos.behind.payloads.read("woocommerce", ORDER + padding)
+        await pos.behind.payloads.read("woocommerce", body)
     assert (caught.value.code, caught.value.field) == ("too_large", "body")
+
+
+async def test_bytes_that_a_record_has_no_room_for_are_compressed(pos: Pos) -> None:
+    body = ORDER + b" " * DEFAULT.record
+    (sale,) = await pos.behind.payloads.read("woocommerce", body)
+    assert sale.original.form == "zstd"
+    assert unpacked(sale.original).data == body
+    (captured,) = await pos.behind.payloads.capture([sale])
+    assert (captured.repeat, captured.left_out) == (False, False)
+
+
+async def test_and_left_out_where_that_does_not_help_which_is_counted(pos: Pos) -> None:
+    (sale,) = await pos.behind.payloads.read("woocommerce", ORDER + blanks(6 * 1024 * 1024))
+    (captured,) = await pos.behind.payloads.capture([sale])
+    assert (sale.original.form, captured.left_out, pos.captured) == ("left_out", True, 1)
+    assert pos.behind.telling.counted("originals_left_out") == 1
+    assert "original_left_out" in pos.behind.telling.said()
 
 
 async def test_a_defect_of_an_adapter_ends_no_door(pos: Pos, monkeypatch: pytest.MonkeyPatch) -> None:

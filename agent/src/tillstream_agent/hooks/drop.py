@@ -135,19 +135,21 @@ class DropDoor:
             return
         if captured is None:
             return
+        sold, whole = captured
         self._captured[key] = file.shape
-        self._count(captured, self._clock.monotonic() - started)
-        await self._leave(file, kept=self._setting.keep or not captured)
+        self._count(sold, self._clock.monotonic() - started)
+        await self._leave(file, kept=self._setting.keep or not sold or not whole)
 
-    async def _capture(self, file: Dropped) -> Sequence[Captured] | None:
-        """What was captured of a file; None if it changed while it was read."""
+    async def _capture(self, file: Dropped) -> tuple[Sequence[Captured], bool] | None:
+        """What was captured of a file, and whether with all of its bytes; None if it changed while it was read."""
         data = await _in_thread(self._folder.read, file)
         if data is None:
             return None
         written_ms = file.shape.mtime_ns // 1_000_000
         sales = await self._payloads.read(self._setting.adapter, data, received_ms=written_ms)
         at_hand = abs(self._clock.now_ms() - written_ms) < AT_HAND_MS
-        return await self._payloads.capture(sales, durable=self._patience_s, at_hand=at_hand)
+        whole = all(sale.original.form != "left_out" for sale in sales)
+        return await self._payloads.capture(sales, durable=self._patience_s, at_hand=at_hand), whole
 
     async def _leave(self, file: Dropped, *, kept: bool) -> None:
         """What was sealed is removed; what was not, because it sells nothing, is kept."""

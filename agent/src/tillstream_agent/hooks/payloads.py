@@ -27,7 +27,7 @@ from tillstream_protocol.errors import InvalidInput
 from tillstream_protocol.events import Original
 from tillstream_protocol.transaction import Transaction
 
-from ..capture import DISK_DEADLINE, MAX_ORIGINAL, Captured, cut_ahead
+from ..capture import DISK_DEADLINE, Captured, cut_ahead
 from ..config_doors import AdapterSetting, Doors
 from .replies import Ack, Outcome, Reply
 from .requests import Desk, UnknownAdapter
@@ -174,7 +174,14 @@ class Payloads:
 
 def _sales(data: bytes, adapter: Adapter, setting: Setting, sure: float, media_type: str) -> list[Sale]:
     kind = media_type if media_type != ANY else adapter.media_type
-    return [Sale(_transaction(one, sure), _original(one, kind)) for one in adapter.read(data, setting)]
+    return [_sale(one, sure, kind) for one in adapter.read(data, setting)]
+
+
+def _sale(one: Reading, sure: float, media_type: str) -> Sale:
+    """A sale, and the bytes with their card numbers cut, as far as a record has room for them."""
+    sale = _transaction(one, sure)
+    whole = Original(media_type, hashlib.sha256(one.original).digest(), one.original)
+    return Sale(sale, cut_ahead(whole, sale))
 
 
 def _transaction(one: Reading, sure: float) -> Transaction:
@@ -182,9 +189,3 @@ def _transaction(one: Reading, sure: float) -> Transaction:
     return (
         sale if one.confidence >= sure else with_changes(sale, ext={**(sale.ext or {}), "confidence": one.confidence})
     )
-
-
-def _original(one: Reading, media_type: str) -> Original:
-    """The bytes, with their card numbers cut; those that no record has room for are not worth the search."""
-    original = Original(media_type, hashlib.sha256(one.original).digest(), one.original)
-    return original if len(one.original) > MAX_ORIGINAL else cut_ahead(original)

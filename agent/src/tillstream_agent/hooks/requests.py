@@ -285,5 +285,7 @@ class Desk:
             self._board.begin((captured.name.epoch, captured.name.seq), basket, trigger, decisions, who)
         if captured.redactions:
             self._events.redacted(captured.redactions)
+        if captured.left_out:
+            self._events.original_left_out()
         if decisions:
             self._events.decided(sum(decision.outcome == "offered" for decision in decisions))

@@ -15,6 +15,7 @@ from tillstream_protocol.codec import msgpack_decoder
 from tillstream_protocol.errors import TillstreamError
 from tillstream_protocol.events import Original
 from tillstream_protocol.limits import DEFAULT
+from tillstream_protocol.packing import unpacked
 
 from .identity import Namer
 from .vault import Vault, VaultDamaged
@@ -93,7 +94,11 @@ class Originals:
         return NoOriginal("the same sale was in the ledger already, whose own bytes were kept", hint=hint)
 
 
-def _whole(original: Original) -> Original:
+def _whole(packed: Original) -> Original:
+    if packed.form == "left_out":
+        hint = "a drop folder keeps such a file under done/"
+        raise NoOriginal("the bytes were left out when the sale was captured: no record had room for them", hint=hint)
+    original = unpacked(packed)
     if hashlib.sha256(original.data).digest() != original.sha256:
         raise VaultDamaged("the original is not what the till sealed: its SHA-256 is another")
     return original

@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from tillstream_protocol import codec
 from tillstream_protocol.adapters import Reading, square_payment
@@ -15,7 +16,8 @@ from tillstream_protocol.adapters.registry import ADAPTERS
 from tillstream_protocol.codec import encode
 from tillstream_protocol.errors import InvalidInput, TooLarge
 from tillstream_protocol.events import Original, Record, version_of
-from tillstream_protocol.limits import DEFAULT
+from tillstream_protocol.limits import DEFAULT, KIB
+from tillstream_protocol.packing import fitted
 from tillstream_protocol.redaction import cut_bytes, cut_cards, cut_original
 from tillstream_protocol.transaction import Transaction, check, reconcile
 
@@ -28,6 +30,8 @@ MOST_ORDER_ID: Final = 192
 """Characters. Square says that its own have as many."""
 MOST_VERSION: Final = 2**63 - 1
 """What a column of the database holds."""
+_ROOM: Final = 2 * KIB
+"""Bytes of an original beside its data, and that the till's names may need."""
 _canonical: Final = codec.json_decoder(Transaction, limit=DEFAULT.hook_body)
 
 
@@ -133,15 +137,10 @@ def _canonically(body: bytes) -> Reading:
 def _record(reading: Reading, media_type: str, happened_ms: int) -> bytes:
     sale, redactions = cut_cards(reading.transaction, encode(reading.transaction))
     original, more = _original(reading, media_type)
-    record = Record(
-        body=sale,
-        captured_at=happened_ms,
-        version=version_of(sale, None),
-        redactions=redactions + more,
-        reconciles=reconcile(sale),
-        original=original,
-    )
-    return encode(record)
+    record = Record(body=sale, captured_at=happened_ms, redactions=redactions + more, reconciles=reconcile(sale))
+    if original is not None:
+        original = fitted(original, DEFAULT.record - _ROOM - len(encode(record)))
+    return encode(replace(record, version=version_of(sale, None, original), original=original))
 
 
 def _original(reading: Reading, media_type: str) -> tuple[Original | None, int]:

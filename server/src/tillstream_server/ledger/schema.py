@@ -427,8 +427,9 @@ sale = Table(
     Index(None, "at_ms"),
 )
 """One row for each transaction of whatever kind: which of its revisions holds, by (revision, changed_at,
-captured_ms, seq, content). It has that revision's ledger id, so that rows are appended, and is found by its `idem` through the ledger's
-index. `counted` is 1 where it is in the figures: it sells, is neither training nor test, and is not voided."""
+captured_ms, seq, content). It has that revision's ledger id, so that rows are appended, and is found by its `idem`
+through the ledger's index. `counted` is 1 where it is in the figures: it sells, is neither training nor test, and is
+not voided."""
 
 voiding = _keyed(
     "voiding",

@@ -82,7 +82,9 @@ class _Batch:
     def counts(self) -> dict[str, int]:
         """Records by what became of them."""
         duplicates = sum(p.duplicate for p in self.placed)
+        left_out = sum(_left_out(p) for p in self.placed)
         return {
+            **({"original_left_out": left_out} if left_out else {}),
             "stored": len(self.placed) - duplicates,
             "repeat": self.found.repeated,
             "duplicate": duplicates,
@@ -328,6 +330,12 @@ def _entry(placed: Placed) -> Entry | None:
         subject=placed.subject,
         targets=voided(body, o.links),
     )
+
+
+def _left_out(placed: Placed) -> bool:
+    """Whether a new record came without the bytes that it was read from, for lack of room."""
+    original = placed.opened.record.original
+    return not placed.duplicate and original is not None and original.form == "left_out"
 
 
 def _names_somebody(o: Opened) -> bool:
