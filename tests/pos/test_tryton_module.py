@@ -20,10 +20,11 @@ if ABSENT is not None or importlib.util.find_spec("trytond") is None:
 
 from trytond import config
 
+from tillstream_pos import Answer
 from tillstream_protocol.codec import json_decoder
 from tillstream_protocol.limits import MIB
 from tillstream_protocol.transaction import Transaction, reconcile
-from tillstream_tryton import mapping, settings
+from tillstream_tryton import delivery, mapping, settings
 
 SCHEMES = (("identifier", "loyalty"), ("code", "account"), ("email", "email"))
 
@@ -211,3 +212,38 @@ def test_a_basket_is_the_same_goods_without_payment() -> None:
     found = mapping.basket(sale(state="open"), SCHEMES)
     assert (found["state"], found["total"], found["currency"], len(found["lines"])) == ("open", 1000, "EUR", 1)
     assert mapping.basket(sale(state="cancelled"), SCHEMES)["state"] == "voided"
+
+
+@pytest.mark.parametrize(
+    ("answer", "sent"),
+    [
+        (Answer(ok=True, status=201), 3),
+        (Answer(ok=False, status=400, code="invalid_input"), 3),
+        (Answer(ok=False, code="unmapped"), 3),
+        (Answer(ok=False, status=409, code="stale_revision"), 3),
+        (Answer(ok=False, status=401, code="unauthorized"), 3),
+        (Answer(ok=False, status=503, code="journal_full", retryable=True), 1),
+        (Answer(ok=False, code="settings", retryable=True), 1),
+        (None, 0),
+    ],
+)
+def test_a_sale_that_is_not_taken_holds_up_no_other_unless_the_agent_is_in_trouble(
+    answer: Answer | None, sent: int
+) -> None:
+    round_ = AnsweringRound([answer, Answer(ok=True, status=201), Answer(ok=True, status=201)])
+    sales = [SimpleNamespace(id=number, tillstream_revision=0) for number in (1, 2, 3)]
+    outcomes = list(round_._in_turn(sales))
+    assert [outcome.sale for outcome in outcomes] == [1, 2, 3][:sent]
+    if outcomes:
+        assert outcomes[0].answer is answer
+
+
+class AnsweringRound(delivery._Round):
+    """A round whose agent gives these answers."""
+
+    def __init__(self, answers: list[Answer | None]) -> None:
+        super().__init__("shop", "en", [], sweeps=True)
+        self._answers = iter(answers)
+
+    def _answer(self, sale: Any, ask: Any) -> Answer | None:
+        return next(self._answers)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support.hooks import PAYMENT_UPDATED, SHOPIFY, WOOCOMMERCE, Cloud, altered, canonical, iso
+from support.hooks import ORDER_UPDATED, PAYMENT_UPDATED, SHOPIFY, WOOCOMMERCE, Cloud, altered, canonical, iso
 from support.serving import Server, sale, serving
 from tillstream_server import office
 
@@ -228,6 +228,43 @@ async def test_what_a_revoked_source_left_can_still_be_read(cloud: Cloud) -> Non
     with cloud.writing() as conn:
         conn.execute("UPDATE source SET currency = 'EUR'")
     assert (await cloud.retried())["taken"] == 1
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("zone", "Nowhere/Land"), ("options", "[]")], ids=["a zone that is gone", "broken options"]
+)
+async def test_a_source_that_cannot_be_used_any_more_holds_up_no_others_letters(
+    cloud: Cloud, column: str, value: str
+) -> None:
+    await cloud.source("shopify", currency=None)
+    await cloud.source("woocommerce", currency=None)
+    await cloud.shopify(altered(SHOPIFY, currency=None))
+    await cloud.woocommerce(altered(WOOCOMMERCE, currency=None))
+    with cloud.writing() as conn:
+        conn.execute("UPDATE source SET currency = 'EUR'")
+        conn.execute(f"UPDATE source SET {column} = ? WHERE kind = 'shopify'", (value,))
+    reply = await cloud.shopify(event="2")
+    assert (reply.status, reply.error["code"], reply.error["field"]) == (503, "source_unusable", column)
+    assert await cloud.retried() == {"retried": 2, "taken": 1, "still_dead": 1}
+    assert await cloud.letters() == [("source_unusable", "the shopify source 'shopify' cannot be used")]
+    await cloud.server.order(office.SourceReplace("shopify", zone="UTC", options="{}"))
+    assert (await cloud.retried())["taken"] == 1
+    assert (await cloud.revenue())["transactions"] == 2
+
+
+async def test_a_kept_event_that_only_names_an_order_is_put_on_the_list(cloud: Cloud) -> None:
+    await cloud.source("square")
+    event = json.dumps(json.loads(ORDER_UPDATED) | {"created_at": iso(cloud.server.clock.now_ms())}).encode()
+    with cloud.writing() as conn:
+        conn.execute("UPDATE source SET adapter = 'of a newer server'")
+    assert (await cloud.square(event)).json()["outcome"] == "dead_letter"
+    with cloud.writing() as conn:
+        conn.execute("UPDATE source SET adapter = 'square'")
+    assert await cloud.retried() == {"retried": 1, "taken": 1, "still_dead": 0}
+    assert await cloud.letters() == []
+    (order,) = (await cloud.server.order(office.SourceOrders("square")))["orders"]
+    assert order["order"] == json.loads(ORDER_UPDATED)["data"]["object"]["order_updated"]["order_id"]
+    assert (await cloud.server.order(office.TillGaps("acme", "north", "square")))["gaps"] == []
 
 
 async def test_a_rebuild_folds_what_webhooks_brought(cloud: Cloud) -> None:

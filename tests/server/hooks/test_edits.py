@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from support.hooks import SHOPIFY, WOOCOMMERCE, Cloud, altered, canonical
+from support.hooks import PAYMENT_UPDATED, SHOPIFY, WOOCOMMERCE, Cloud, altered, canonical, iso
 from support.serving import Server
 from tillstream_protocol.transaction import Source
 from tillstream_server import office
@@ -152,6 +152,19 @@ async def test_what_an_older_order_still_lists_is_kept_where_it_is_known(cloud: 
     await cloud.woocommerce(woo(changed=LATER, refunds=refunds(9)))
     await cloud.woocommerce(woo(changed=NOON, refunds=refunds(9)))
     assert await figures(cloud) == (2, {"USD": 2635})
+
+
+async def test_a_refund_of_squares_leads_to_its_payment_whatever_the_days(cloud: Cloud) -> None:
+    await cloud.source("square")
+    payment = json.loads(PAYMENT_UPDATED) | {"created_at": iso(cloud.server.clock.now_ms())}
+    paid = payment["data"]["object"]["payment"]
+    await cloud.square(json.dumps(payment).encode())
+    told = {"amount_money": paid["total_money"], "status": "COMPLETED", "created_at": "2020-12-24T10:00:00Z"}
+    refund = {"id": "R1", "payment_id": paid["id"], "location_id": paid["location_id"], **told}
+    event = {**payment, "type": "refund.updated", "event_id": "e2", "data": {"object": {"refund": refund}}}
+    assert (await cloud.square(json.dumps(event).encode())).json()["outcome"] == "stored"
+    joined = "SELECT k.relation, l.idem FROM link k JOIN ledger l ON l.idem = k.target"
+    assert [row["relation"] for row in await cloud.rows(joined)] == ["original"]
 
 
 # A source in the place of another

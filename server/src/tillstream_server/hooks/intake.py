@@ -22,17 +22,19 @@ from tillstream_protocol.messages import Batch, DeadLetter
 
 from ..clock import Clock
 from ..devices import Devices
+from ..gateway import dead_letters
 from ..gateway.batches import Intake
 from ..gateway.dead_letters import Letter
 from ..gateway.flow import Busy
 from ..keys import Randomness, ServerKeys
 from ..ledger.database import Database
+from ..pipeline.facts import drop_dead
 from ..pipeline.opening import SERVER_DEFECT, Opener, Report, harmless, unheard
 from . import book, readings, returns, sources
 from .deliveries import Delivery
 from .journal import SourceJournal
 from .readings import Hint
-from .sources import Source
+from .sources import Source, SourceUnusable
 
 Result = Literal["stored", "repeat", "ignored", "ping", "hint", "dead_letter"]
 T = TypeVar("T")
@@ -190,8 +192,13 @@ class HookIntake:
         The first of its transactions takes the letter's own name, and so the letter's place.
         """
         header = ChunkHeader.decode(letter.header)
-        async with self._database.read() as conn:
-            source = await sources.of_till(conn, header.till)
+        try:
+            async with self._database.read() as conn:
+                source = await sources.of_till(conn, header.till)
+        except SourceUnusable as error:
+            async with self._database.write() as conn:
+                await dead_letters.say_why(conn, letter, DeadLetter(0, error.code, error.message))
+            return False
         held = None if source is None else self._held(header, letter)
         if source is None or held is None:
             return None
@@ -211,7 +218,8 @@ class HookIntake:
     ) -> None:
         records = await self._records(source, delivery)
         if not records:
-            raise _nothing()
+            await self._only_named(source, _hint(delivery), header, seq)
+            return
         first, *others = records
         own = await asyncio.to_thread(journal.seal_again, header, first, seq)
         if others:
@@ -220,6 +228,12 @@ class HookIntake:
             await self._process(source.till_id, await asyncio.to_thread(journal.seal, others, free))
         if await self._process(source.till_id, own):
             raise InvalidInput("is still not taken", field="body")
+
+    async def _only_named(self, source: Source, hint: Hint, header: ChunkHeader, seq: int) -> None:
+        """Note which order it names: it held no sale that could be lost, so that is all there is to keep of it."""
+        async with self._database.write() as conn:
+            await book.note_hint(conn, source.till_id, hint, self._clock.now_ms())
+            await drop_dead(conn, header, [seq])
 
     def _held(self, header: ChunkHeader, letter: Letter) -> tuple[int, Delivery] | None:
         """The seq and the delivery that a letter holds."""

@@ -51,6 +51,13 @@ class SourceDamaged(TillstreamError):
     retryable = True
 
 
+class SourceUnusable(TillstreamError):
+    """A source whose stored settings are none any more: a zone that this system lacks, options that do not read."""
+
+    code = "source_unusable"
+    retryable = True
+
+
 @dataclass(frozen=True, slots=True)
 class NewSource:
     """What is to be known of a source when it is made. `options` is a JSON object for the adapter."""
@@ -190,7 +197,7 @@ async def listing(conn: AsyncConnection, retailer: str | None) -> list[dict[str,
 
 
 async def find(conn: AsyncConnection, keys: ServerKeys, kind: Kind, name: str, now_ms: int) -> Source:
-    """The source in force of this name. Raises `UnknownSource` or `SourceDamaged`."""
+    """The source in force of this name. Raises `UnknownSource`, `SourceDamaged` or `SourceUnusable`."""
     rows = await _rows(conn, _BY_NAME, kind, name)
     if not rows:
         raise UnknownSource("there is no such source", hint="see: tillstream-server source list")
@@ -200,7 +207,7 @@ async def find(conn: AsyncConnection, keys: ServerKeys, kind: Kind, name: str, n
 
 
 async def of_till(conn: AsyncConnection, till_id: bytes) -> Source | None:
-    """The source that a till is, in force or not; None for a till like others.
+    """The source that a till is, in force or not; None for a till like others. Raises `SourceUnusable`.
 
     It bears no secrets: what is read again was vouched for when it came.
     """
@@ -230,7 +237,12 @@ async def _rows(conn: AsyncConnection, statement: str, *values: object) -> list[
 
 def _source(row: tuple[Any, ...], secrets: tuple[str, ...]) -> Source:
     till_id, kind, name, adapter, url, currency, zone, options, *_ = row
-    return Source(till_id, kind, name, adapter, url, setting_of(currency, zone, options), secrets)
+    try:
+        setting = setting_of(currency, zone, options)
+    except InvalidInput as error:
+        hint = f"set it anew: tillstream-server source replace --kind {kind} --name {name}"
+        raise SourceUnusable(f"the {kind} source {name!r} cannot be used", field=error.field, hint=hint) from error
+    return Source(till_id, kind, name, adapter, url, setting, secrets)
 
 
 def sealed(keys: ServerKeys, till_id: bytes, secret: str, random: Randomness) -> bytes:

@@ -28,6 +28,7 @@ OLDER = 20
 SWEPT = 1_000
 SWEEP_S = 30.0
 WAITING = ("tillstream_state", "=", "waiting")
+TRIED_LAST = [("tillstream_error", "ASC NULLS FIRST"), ("id", "ASC")]
 INVALID = (400, 413)
 """Statuses by which the agent says that it is the sale that is wrong."""
 UNAUTHORIZED = 401
@@ -122,13 +123,16 @@ class _Round:
                     _note(outcome)
 
     def sales(self) -> Iterator[Outcome]:
-        """Send what is marked: at each point until its agent is in trouble, and all of it until the time is over."""
+        """Send what is marked: at each point until its agent is in trouble, and all of it until the time is over.
+
+        What was not taken before comes last, so that it holds up nothing else.
+        """
         sale = Pool().get("sale.point.sale")
         marked = sale.search([("id", "in", self.wanted), WAITING])
         points = Pool().get("sale.point").search([]) if self.sweeps else {one.point for one in marked}
         for point in points:
             older = [("point", "=", point.id), ("id", "not in", self.wanted), WAITING]
-            rest = sale.search(older, order=[("id", "ASC")], limit=SWEPT if self.sweeps else OLDER)
+            rest = sale.search(older, order=TRIED_LAST, limit=SWEPT if self.sweeps else OLDER)
             yield from self._in_turn([*(one for one in marked if one.point == point), *rest])
 
     def _in_turn(self, sales: list[Any]) -> Iterator[Outcome]:
@@ -137,7 +141,7 @@ class _Round:
             if answer is None:
                 return
             yield Outcome(sale.id, sale.tillstream_revision, answer, readable(answer, self.language))
-            if not _settled(answer):
+            if answer.retryable:
                 return
 
     def baskets(self, ids: list[int]) -> Iterator[Outcome]:
@@ -182,7 +186,9 @@ class _Round:
 
 
 def _settled(answer: Answer) -> bool:
-    """Whether sending the same again would change nothing. What is wrong with the agent or the settings may pass."""
+    """Whether sending the same again would change nothing. What is wrong with the agent or the settings may pass: such
+    a sale waits, with the reason, and those behind it are sent all the same.
+    """
     return answer.ok or answer.code == "unmapped" or answer.status in INVALID
 
 
