@@ -10,11 +10,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, Info, ProcessCollector, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from tillstream_protocol.messages import HookLatency
+
+from . import __version__
 
 DOORS: Final = ("display", "http", "socket", "drop", "printer")
 KINDS: Final = (
@@ -87,6 +89,9 @@ class Gauges:
     pack_version: int
     aside_records: int = 0
     damaged_files: int = 0
+    online: bool = False
+    clock_ahead_ms: int = 0
+    disk_free: int = 0
 
 
 class AgentMetrics:
@@ -143,6 +148,8 @@ class AgentMetrics:
         self.sync_seconds = Histogram(
             "tillstream_agent_journal_sync_seconds", "Time to bring a group of records to the disk", registry=registry
         )
+        Info("tillstream_agent_build", "The agent that runs.", registry=registry).info({"version": __version__})
+        ProcessCollector(registry=registry)
         self._gauges = _GaugeCollector()
         registry.register(self._gauges)
 
@@ -211,6 +218,9 @@ class _GaugeCollector(Collector):
             ("queue_aside_records", "Records that the server has refused, kept here", now.aside_records),
             ("journal_damaged_files", "Damaged and torn files that the journal keeps", now.damaged_files),
             ("journal_chunks", "Chunk files on the disk", now.chunks),
+            ("online", "1 while the server is reached", int(now.online)),
+            ("clock_ahead_seconds", "How far the clock is ahead of the server's", now.clock_ahead_ms / 1000),
+            ("disk_free_bytes", "What the agent may still write to its disk", now.disk_free),
             ("push_connected", "1 while the push channel is open", int(now.connected)),
             ("pack_version", "Version of the pack that the till decides by", now.pack_version),
         ):

@@ -163,6 +163,9 @@ class Reporter:
             pack_version=self.edge.pack_version,
             aside_records=queue.aside,
             damaged_files=len(damaged_files(self.folder)),
+            online=self.link.online,
+            clock_ahead_ms=self.link.clock_offset_ms or 0,
+            disk_free=disk_free(self.folder) or 0,
         )
 
 

@@ -14,6 +14,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from aiohttp import web as aioweb
@@ -21,14 +22,14 @@ from msgspec.structs import replace
 
 from tillstream_protocol.errors import TillstreamError
 
-from . import admin, keys, web
+from . import admin, certificates, keys, web
 from .api.handlers import Api
 from .auth import Randomness
 from .campaigns.book import CampaignBook
 from .campaigns.packs import Packs
 from .campaigns.triggers import Triggers
 from .clock import Clock
-from .config import Config
+from .config import Config, opening_hours
 from .customers.originals import Originals
 from .customers.vault import Vault, create_keys
 from .devices import Devices
@@ -49,6 +50,7 @@ from .ledger.database import Database, migrate
 from .office import Office
 from .pipeline.process import Pipeline
 from .pipeline.rebuild import rebuild
+from .watch import Watch
 
 SHUTDOWN_SECONDS: Final = 5.0
 
@@ -85,6 +87,7 @@ class Parts:
     intake: Intake
     channel: PushChannel
     hook_door: HookDoor
+    watch: Watch
 
     def routes(self, events: Events) -> list[aioweb.RouteDef]:
         """Every door of the server."""
@@ -96,7 +99,7 @@ class Parts:
             aioweb.get("/till/v1/push", self.channel.connect),
             *self.hook_door.routes(),
             *Api(self.database, self.office).routes(),
-            *web.Desk(self.database, events).routes(),
+            *web.Desk(self.database, events, self.watch).routes(),
         ]
 
 
@@ -196,6 +199,7 @@ async def _serve_once(
         background = [asyncio.create_task(parts.notes.run()), asyncio.create_task(parts.deliveries.run(over))]
         try:
             address = await _listen(runner, config)
+            events.certificate(_certificate_end(config))
             events.serving(address, tls=bool(config.tls_certificate))
             ready(address)
             await over.wait()
@@ -256,7 +260,9 @@ async def _connect(
         folder,
         begin_again,
     )
-    gate = (enrolment, returns, intake, channel, hook_door)
+    events.metrics.know_currency(settings.currency)
+    watch = Watch(database, clock, events.metrics.gauges, opening_hours(config), config.silent_seconds)
+    gate = (enrolment, returns, intake, channel, hook_door, watch)
     return Parts(database, vault, server, devices, hub, notes, deliveries, office, *gate)
 
 
@@ -274,6 +280,12 @@ async def _listen(runner: aioweb.AppRunner, config: Config) -> str:
     host, port, *_ = runner.addresses[0]
     scheme = "https" if config.tls_certificate else "http"
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def _certificate_end(config: Config) -> int | None:
+    if not config.tls_certificate:
+        return None
+    return certificates.ends_at(Path(config.tls_certificate).read_text(encoding="ascii", errors="replace"))
 
 
 def _tls(config: Config) -> ssl.SSLContext | None:

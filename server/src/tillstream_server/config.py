@@ -13,6 +13,8 @@ from msgspec import Meta
 from tillstream_protocol.errors import TillstreamError
 from tillstream_protocol.limits import DEFAULT
 
+from . import opening
+
 PREFIX: Final = "TILLSTREAM_SERVER_"
 
 
@@ -39,6 +41,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Batches held in memory before tills are told to come back later."""
     ping_seconds: Annotated[float, Meta(gt=0, le=3600)] = 20.0
     """How often an idle push channel is tried."""
+    silent_seconds: Annotated[float, Meta(gt=0)] = 300.0
+    """How long a till may go unheard before it counts as silent in the metrics."""
+    opening_hours: str = ""
+    """When some store is certain to sell, as `Mo-Fr 08:00-20:00, Sa 09:00-14:00`; alerts heed it. Empty: not said."""
+    time_zone: str = "UTC"
+    """The zone of `opening_hours`."""
     pack_refresh_seconds: Annotated[float, Meta(ge=1)] = 6 * 3600.0
     """How old a till's pack may get before it is issued anew."""
 
@@ -59,7 +67,16 @@ def load(file: Path, environment: Mapping[str, str], flags: Mapping[str, object]
         settings = msgspec.structs.asdict(config)
     if bool(config.tls_certificate) != bool(config.tls_key):
         raise ConfigError("tls_certificate and tls_key go together", field="tls_key")
+    opening_hours(config)
     return config
+
+
+def opening_hours(config: Config) -> opening.OpeningHours:
+    """When stores are open. Raises `ConfigError`."""
+    try:
+        return opening.parse(config.opening_hours, config.time_zone)
+    except ValueError as error:
+        raise ConfigError(f"opening_hours and time_zone: {error}", field="opening_hours") from error
 
 
 def _from_file(file: Path) -> dict[str, object]:

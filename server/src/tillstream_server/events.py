@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Final, TextIO
 
 import structlog
@@ -45,6 +46,10 @@ class Events:
     def serving(self, address: str, tls: bool) -> None:
         """The server takes requests."""
         self._log.info("serving", address=address, tls=tls)
+
+    def certificate(self, ends_at: int | None) -> None:
+        """The server's certificate ends at a second since 1970; None where it has none, or where that is unknown."""
+        self.metrics.certificate_ends.set(ends_at or 0)
 
     def stopping(self) -> None:
         """The server was told to stop."""
@@ -104,6 +109,20 @@ class Events:
         noteworthy = {outcome: count for outcome, count in counts.items() if outcome in _NOTEWORTHY and count}
         if noteworthy:
             self._log.warning("records_set_aside", lane=lane, **noteworthy)
+
+    def came_in(
+        self,
+        bodies: Mapping[str, int],
+        transactions: Mapping[str, int],
+        amounts: Mapping[tuple[str, str], Decimal],
+    ) -> None:
+        """New records are in the ledger: by body, selling ones by kind, and amounts by currency and direction."""
+        for body, count in bodies.items():
+            self.metrics.taken.labels(body).inc(count)
+        for kind, count in transactions.items():
+            self.metrics.transactions.labels(kind).inc(count)
+        for (currency, direction), amount in amounts.items():
+            self.metrics.amount(currency, direction, float(amount))
 
     def batch_refused(self, outcome: str, reason: str) -> None:
         """A batch was not taken."""

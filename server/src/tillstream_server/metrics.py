@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
+
+from . import __version__
+from .gauges import ALARM_KINDS, Gauges
 
 BATCH_OUTCOMES: Final = (
     "accepted",
@@ -33,7 +36,6 @@ ENROLMENT_OUTCOMES: Final = (
     "invalid",
 )
 RETURN_OUTCOMES: Final = ("taken_back", "known", "refused")
-ALARM_KINDS: Final = ("forked", "restored_image", "tail_lost", "journal_missing", "missing")
 HOOK_KINDS: Final = ("square", "shopify", "woocommerce", "generic")
 HOOK_OUTCOMES: Final = (
     "stored",
@@ -52,6 +54,21 @@ HOOK_OUTCOMES: Final = (
     "failed",
 )
 LOSS_REASONS: Final = ("damaged_frame", "damaged_header", "torn_tail", "missing_chunk", "power_cut")
+BODIES: Final = (
+    "transaction",
+    "member_identified",
+    "offer_shown",
+    "offer_answered",
+    "records_lost",
+    "basket_changed",
+    "observation",
+    "survey_answer",
+    "wish_list_entry",
+)
+SELLING: Final = ("sale", "return", "exchange")
+DIRECTIONS: Final = ("sold", "returned")
+MAX_CURRENCIES: Final = 16
+"""Currencies with a series of their own; what comes in further ones is counted without its amount."""
 PUSH_ENDS: Final = ("closed", "replaced", "revoked", "refused", "broken", "failed", "shutdown")
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -105,9 +122,42 @@ class Metrics:
         self.malformed = Counter(
             "tillstream_server_malformed_requests", "Requests that were not HTTP, or not whole.", registry=registry
         )
+        self.taken = _labelled(registry, "taken_records", "New records, by what they are.", "body", BODIES)
+        self.transactions = _labelled(
+            registry, "transactions", "New transactions that sell, without training and test.", "kind", SELLING
+        )
+        self._amounts = Counter(
+            "tillstream_server_amount",
+            "What new transactions came to, in the currency's main unit; returns apart, and never negative.",
+            ["currency", "direction"],
+            registry=registry,
+        )
+        self._currencies: set[str] = set()
+        self.certificate_ends = Gauge(
+            "tillstream_server_tls_certificate_end_timestamp_seconds",
+            "When the certificate that the server shows ends; 0 without one.",
+            registry=registry,
+        )
+        self.gauges = Gauges()
+        registry.register(self.gauges)
+        Info("tillstream_server_build", "The server that runs.", registry=registry).info({"version": __version__})
+        ProcessCollector(registry=registry)
         self.failures = Counter(
             "tillstream_server_unexpected_errors", "Requests that ended in an unexpected error.", registry=registry
         )
+
+    def know_currency(self, currency: str) -> bool:
+        """Have a currency's amounts begin at zero; whether it has a series, since there are not too many yet."""
+        if currency not in self._currencies and len(self._currencies) < MAX_CURRENCIES:
+            self._currencies.add(currency)
+            for direction in DIRECTIONS:
+                self._amounts.labels(currency, direction)
+        return currency in self._currencies
+
+    def amount(self, currency: str, direction: str, amount: float) -> None:
+        """Count what transactions came to; `direction` is one of `DIRECTIONS`."""
+        if self.know_currency(currency):
+            self._amounts.labels(currency, direction).inc(amount)
 
 
 def _counted(registry: CollectorRegistry, name: str, text: str, outcomes: Iterable[str]) -> Counter:

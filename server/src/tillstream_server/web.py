@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,12 +13,13 @@ import msgspec
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from tillstream_protocol.errors import Damaged, ErrorBody, InvalidInput, TillstreamError, TooLarge
 from tillstream_protocol.limits import DEFAULT
 from tillstream_protocol.signing import BadSignature, Unsigned
 
+from . import auth
 from .auth import Forbidden, TokenRefused, Unauthorised
 from .campaigns.book import UnknownCampaign
 from .events import Events
@@ -30,6 +32,7 @@ from .hooks.sources import UnknownSource
 from .ledger.alarms import UnknownAlarm
 from .ledger.database import Database, is_current
 from .tills import UnknownTill
+from .watch import Watch
 
 MAX_BODY: Final = DEFAULT.batch_body
 RETRY_AFTER_SECONDS: Final = 5
@@ -64,6 +67,8 @@ _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
 }
 
+_PROXIED: Final = ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via")
+"""What says that a proxy speaks for somebody else."""
 _NOT_HTTP: Final = ErrorBody("invalid_input", "this is not HTTP as it is spoken here")
 _FAILED: Final = ErrorBody("internal", "the server failed", retryable=True)
 _SILENT: Final = logging.getLogger("tillstream.silent")
@@ -88,6 +93,7 @@ class Desk:
 
     database: Database
     events: Events
+    watch: Watch
 
     def routes(self) -> list[web.RouteDef]:
         """Their routes."""
@@ -119,10 +125,28 @@ class Desk:
             return _error_response(ErrorBody("not_migrated", "the database has another version's schema"), 503)
         return web.json_response({"status": "ready"})
 
-    async def metrics(self, _: web.Request) -> web.Response:
-        """Every metric, in the text format of Prometheus."""
-        body = generate_latest(self.events.metrics.registry)
-        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+    async def metrics(self, request: web.Request) -> web.Response:
+        """Every metric, in the text format of Prometheus: to this machine, or with a key that may see the fleet."""
+        if not _is_from_here(request):
+            async with self.database.read() as conn:
+                await auth.require(conn, request.headers.get("Authorization", ""), "fleet")
+        try:
+            await self.watch.look()
+        except TillstreamError as error:  # the counters are wanted all the more
+            self.events.unexpected("metrics", error)
+        body = await asyncio.to_thread(generate_latest, self.events.metrics.registry)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
+
+
+def _is_from_here(request: web.Request) -> bool:
+    """Whether a request comes from this machine itself, as far as can be told: what a proxy passes on does not."""
+    if any(name in request.headers for name in _PROXIED):
+        return False
+    try:
+        address = ipaddress.ip_address(request.remote or "")
+    except ValueError:
+        return False
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def application(routes: Iterable[web.RouteDef], events: Events) -> web.Application:

@@ -83,7 +83,9 @@ class Intake:
         start = self.clock.monotonic()
         header = ChunkHeader.decode(batch.header)
         outcome = await self._process(await self._writer(sender, header), header, batch)
-        self.events.batch_taken(batch.lane, outcome.counts, self.clock.monotonic() - start, whole=not outcome.gaps)
+        seconds = self.clock.monotonic() - start
+        self.events.batch_taken(batch.lane, outcome.counts, seconds, whole=not outcome.gaps)
+        self.events.came_in(outcome.tally.bodies, outcome.tally.transactions, outcome.tally.amounts)
         return messages.BatchReply(
             epoch=header.epoch,
             acked=outcome.reply_acked,

@@ -10,6 +10,7 @@ from tillstream_protocol.messages import DeadLetter, Push, Range
 from tillstream_protocol.ranges import merge
 
 from ..ledger.alarms import Suspicion
+from .tally import NOTHING, Tally, sum_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,7 @@ class Outcome:
     `reply_acked` holds every range that touches the batch. `conflicts` are seqs that came with another content than
     before, `alarms` what the batch shows of its till's history for the first time: either may mean a cloned till.
     `lost` are the reasons of losses that the till has stated, one each; `gaps` are stretches of the batch that hold
-    no frame.
+    no frame. `tally` is what was new, for the metrics.
     """
 
     reply_acked: tuple[Range, ...]
@@ -31,6 +32,7 @@ class Outcome:
     alarms: tuple[Suspicion, ...] = ()
     lost: tuple[str, ...] = ()
     gaps: int = 0
+    tally: Tally = NOTHING
 
     @property
     def forked(self) -> bool:
@@ -53,4 +55,5 @@ def together(parts: Sequence[Outcome]) -> Outcome:
         alarms=tuple(alarm for part in parts for alarm in part.alarms),
         lost=tuple(reason for part in parts for reason in part.lost),
         gaps=max(part.gaps for part in parts),
+        tally=sum_of(part.tally for part in parts),
     )

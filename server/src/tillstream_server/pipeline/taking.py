@@ -48,6 +48,7 @@ from .projections import Projector
 from .sales import Entry, voided
 from .sorting import Sorted, sort
 from .split import IDENTIFIER, OPERATION, PARTICULARS
+from .tally import tally
 
 
 class Campaigns(Protocol):
@@ -176,6 +177,7 @@ class Taking:
             alarms=tuple(await self._trace(batch)),
             lost=lost,
             gaps=opened.gaps,
+            tally=tally(p.opened.body for p in batch.placed if not p.duplicate),
         )
 
     async def _trace(self, batch: _Batch) -> list[Suspicion]:

@@ -1,0 +1,154 @@
+"""Reads what `gauges` tells: when somebody asks, and at most once in `FRESH_S` seconds, however many ask.
+
+The figures come from the tills' last heartbeats, one row a till, in one pass over that table that no event loop waits
+for: at 100,000 tills it takes a reader's thread a fraction of a second (`tests/server/test_watch.py` has the fleet).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from .clock import Clock
+from .gauges import (
+    HOOK_SECONDS,
+    LAG_SECONDS,
+    SHORT_OF_DISK_BYTES,
+    SKEW_SECONDS,
+    VERSIONS,
+    Fleet,
+    Gauges,
+    Ledger,
+    Readings,
+    Spread,
+)
+from .ledger.database import Database
+from .ledger.lookup import rows_of
+from .opening import OpeningHours
+
+FRESH_S: Final = 5.0
+
+
+@dataclass(slots=True)
+class Watch:
+    """Keeps gauges as fresh as those who ask need them. A till that was not heard for `silent_s` is silent."""
+
+    database: Database
+    clock: Clock
+    gauges: Gauges
+    hours: OpeningHours
+    silent_s: float
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _looked: float | None = None
+
+    async def look(self) -> None:
+        """Bring the gauges up to date. Raises `LedgerFault`; then they hold nothing."""
+        async with self._turn:
+            if self._looked is not None and self.clock.monotonic() - self._looked < FRESH_S:
+                return
+            self.gauges.now = self._looked = None
+            now_ms = self.clock.now_ms()
+            async with self.database.read() as conn:
+                fleet = await fleet_of(conn, heard_since_ms=now_ms - round(self.silent_s * 1000))
+                ledger = await _ledger_of(conn, self.database.path)
+            self.gauges.now = Readings(fleet, ledger, self.hours.state(now_ms))
+            self._looked = self.clock.monotonic()
+
+
+async def fleet_of(conn: AsyncConnection, *, heard_since_ms: int) -> Fleet:
+    """The fleet by its last heartbeats; a till talks if it was heard since then. Webhook sources are no tills here."""
+    ((tills, revoked),) = await rows_of(conn, _TILLS)
+    (row,) = await rows_of(conn, _HEARTBEATS, heard_since_ms)
+    versions = await rows_of(conn, _BY_VERSION, heard_since_ms)
+    figures = iter(row)
+    heard, talking, queued, refused, damaged, short_of_disk = (int(one or 0) for one in islice(figures, 6))
+    named = dict(versions[:VERSIONS])
+    named["other"] = named.get("other", 0) + sum(count for _, count in versions[VERSIONS:])
+    return Fleet(
+        talking=talking,
+        silent=heard - talking,
+        unheard=tills - revoked - heard,
+        revoked=revoked,
+        queued=queued,
+        refused=refused,
+        damaged=damaged,
+        short_of_disk=short_of_disk,
+        lag=_spread(figures, LAG_SECONDS, _MS),
+        skew=_spread(figures, SKEW_SECONDS, _MS),
+        hook=_spread(figures, HOOK_SECONDS, _US),
+        versions=named,
+        distinct_versions=len(versions),
+        off_main_version=talking - (versions[0][1] if versions else 0),
+    )
+
+
+def _spread(figures: Iterator[Any], bounds: Sequence[float], unit: int) -> Spread:
+    """The next columns of a row, as `_columns` has named them, from their unit to seconds."""
+    total, sum_, max_ = (int(one or 0) for one in islice(figures, 3))
+    counts = tuple(int(one or 0) for one in islice(figures, len(bounds)))
+    return Spread(tuple(bounds), counts, total, sum_ / unit, max_ / unit)
+
+
+async def _ledger_of(conn: AsyncConnection, path: Path) -> Ledger:
+    alarms = await rows_of(conn, "SELECT kind, COUNT(*) FROM alarm WHERE settled_ms IS NULL GROUP BY kind")
+    ((dead_letters, quarantined, conflicts),) = await rows_of(conn, _KEPT)
+    return Ledger(
+        alarms=dict(alarms),
+        dead_letters=dead_letters,
+        quarantined=quarantined,
+        conflicts=conflicts,
+        size=_size(path),
+        wal_size=_size(path.with_name(path.name + "-wal")),
+        disk_free=shutil.disk_usage(path.parent).free,
+    )
+
+
+def _size(path: Path) -> int:
+    """A file's bytes; SQLite takes its write-ahead log away when nobody has the database open."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+_MS: Final = 1_000
+_US: Final = 1_000_000
+
+
+def _columns(value: str, where: str, bounds: Sequence[float], unit: int) -> str:
+    """SQL for a `Spread` of `value` over the rows `where` holds: their number, sum and maximum, then the buckets."""
+    given = f"CASE WHEN {where} THEN {value} END"
+    within = (f"COUNT(CASE WHEN {where} AND {value} <= {round(bound * unit)} THEN 1 END)" for bound in bounds)
+    return ", ".join((f"COUNT({given})", f"SUM({given})", f"MAX({given})", *within))
+
+
+_TILLS: Final = """
+SELECT COUNT(*), COUNT(revoked_ms) FROM till WHERE till_id NOT IN (SELECT till_id FROM source)
+"""
+_CURRENT: Final = "till_id NOT IN (SELECT till_id FROM till WHERE revoked_ms IS NOT NULL)"
+_HEARTBEATS: Final = f"""
+SELECT COUNT(*), SUM(talks), SUM(queued), SUM(dead_letters), SUM(damaged_files),
+    SUM(talks AND disk_free < {SHORT_OF_DISK_BYTES}),
+    {_columns("oldest_queued_ms", "talks", LAG_SECONDS, _MS)},
+    {_columns("skew_ms", "talks", SKEW_SECONDS, _MS)},
+    {_columns("hook_p99", "talks AND hook_max > 0", HOOK_SECONDS, _US)}
+FROM (
+    SELECT seen_ms >= ? AS talks, queued, dead_letters, damaged_files, disk_free, oldest_queued_ms, hook_p99, hook_max,
+        ABS(clock_ms - seen_ms) AS skew_ms
+    FROM till_status WHERE {_CURRENT}
+)
+"""  # noqa: S608
+_BY_VERSION: Final = f"""
+SELECT agent_version, COUNT(*) AS tills FROM till_status WHERE seen_ms >= ? AND {_CURRENT}
+GROUP BY agent_version ORDER BY tills DESC, agent_version DESC
+"""  # noqa: S608
+_KEPT: Final = """
+SELECT (SELECT COUNT(*) FROM dead_letter), (SELECT COUNT(*) FROM quarantine), (SELECT COUNT(*) FROM conflict)
+"""
