@@ -311,12 +311,12 @@ class Pushes:
 
 
 @asynccontextmanager
-async def serving(root: Path, **settings: Any) -> AsyncIterator[Server]:
+async def serving(root: Path, *, clock: SetClock | None = None, **settings: Any) -> AsyncIterator[Server]:
     """A server on `root`, which is made if it is not there, until the end of the block."""
     folder = Folder(root)
     if not root.exists():
         await app.init(folder, "USD", os.urandom)
-    log, metrics, clock = io.StringIO(), Metrics(CollectorRegistry()), SetClock()
+    log, metrics, clock = io.StringIO(), Metrics(CollectorRegistry()), clock or SetClock()
     around = app.Surroundings(clock, os.urandom, Events(metrics, json_logger(log)))
     stop, bound = asyncio.Event(), asyncio.get_running_loop().create_future()
     config = Config(**{"port": 0, **settings})

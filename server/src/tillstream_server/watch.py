@@ -1,4 +1,4 @@
-"""Reads what `gauges` tells: when somebody asks, and at most once in `FRESH_S` seconds, however many ask.
+"""Reads what `gauges` tells: when somebody asks, and at most every `FRESH_S` seconds, however many ask.
 
 The figures come from the tills' last heartbeats, one row a till, in one pass over that table that no event loop waits
 for: at 100,000 tills it takes a reader's thread a fraction of a second (`tests/server/test_watch.py` has the fleet).
@@ -51,7 +51,7 @@ class Watch:
     async def look(self) -> None:
         """Bring the gauges up to date. Raises `LedgerFault`; then they hold nothing."""
         async with self._turn:
-            if self._looked is not None and self.clock.monotonic() - self._looked < FRESH_S:
+            if self._looked is not None and self.clock.monotonic() - self._looked < min(FRESH_S, self.silent_s / 4):
                 return
             self.gauges.now = self._looked = None
             now_ms = self.clock.now_ms()

@@ -1,0 +1,1 @@
+"""What watches a Tillstream server: rules for Prometheus, and dashboards for Grafana with what makes them."""
