@@ -80,6 +80,10 @@ test-alone: $(ALONE)/ready ## the agent's tests where only the agent is installe
 screenshots: $(VENV)/ready ## draw the docs' pictures of the cashier's page anew; needs tests/support/browser.sh once
 	@cd tests && ../$(BIN)/python -m support.screenshots ../docs/images
 
+.PHONY: dashboards
+dashboards: $(VENV)/grafana ## write Grafana's dashboards anew from deploy/observability/dashboards
+	@PYTHONPATH=deploy $(BIN)/python -m observability.dashboards deploy/observability/grafana/dashboards
+
 .PHONY: lint
 lint: $(VENV)/ready ## formatting and lint
 	$(call say,Formatting and lint)
@@ -107,6 +111,7 @@ requirements: $(VENV)/ready ## pin again what pyproject.toml files ask for; ARGS
 	@$(call compile,dev,$(PACKAGES:%=%/pyproject.toml) --extra fast --group dev)
 	@$(call compile,bench,--group bench --constraint requirements/dev.txt --override <(echo python-dateutil))
 	@$(call compile,fuzz,--group fuzz)
+	@$(call compile,grafana,--group grafana --constraint requirements/dev.txt)
 	@$(call compile,mutate,--group mutate --constraint requirements/dev.txt)
 	@$(call compile,tryton,--group tryton --constraint requirements/dev.txt)
 	@$(call compile,test,--group test --constraint requirements/dev.txt)
@@ -134,7 +139,7 @@ $(VENV)/ready: requirements/bootstrap.txt requirements/dev.txt $(PROJECTS)
 	@$(UV) pip install --python $(VENV) --no-deps --no-build-isolation $(PACKAGES:%=-e %)
 	@touch $@
 
-$(VENV)/fuzz $(VENV)/mutate: $(VENV)/%: $(VENV)/ready requirements/%.txt
+$(VENV)/fuzz $(VENV)/grafana $(VENV)/mutate: $(VENV)/%: $(VENV)/ready requirements/%.txt
 	@$(INSTALL) --python $(VENV) -r requirements/$*.txt
 	@touch $@
 

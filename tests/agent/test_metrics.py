@@ -16,13 +16,19 @@ FORBIDDEN = {"till", "store", "member", "sku", "cashier", "operator", "retailer"
 
 async def test_every_series_is_there_with_its_zero() -> None:
     telling = Telling()
-    text = (await telling.metrics.render(Gauges(3, 400, 1500, 2, connected=True, pack_version=7))).decode()
+    now = Gauges(3, 400, 1500, 2, connected=True, pack_version=7, online=True, clock_ahead_ms=-250, disk_free=1 << 30)
+    text = (await telling.metrics.render(now)).decode()
     assert 'tillstream_agent_captures_total{ack="disk",door="socket",kind="member_identified"} 0.0' in text
     assert 'tillstream_agent_refusals_total{reason="too_large"} 0.0' in text
     assert 'tillstream_agent_sync_batches_total{outcome="revoked"} 0.0' in text
     assert "tillstream_agent_hook_seconds_count 0.0" in text
     assert "tillstream_agent_queue_oldest_seconds 1.5" in text
     assert "tillstream_agent_push_connected 1.0" in text
+    assert "tillstream_agent_online 1.0" in text
+    assert "tillstream_agent_clock_ahead_seconds -0.25" in text
+    assert "tillstream_agent_disk_free_bytes 1.073741824e+09" in text
+    assert 'tillstream_agent_build_info{version="' in text
+    assert "process_resident_memory_bytes " in text
 
 
 def test_no_label_names_a_till_or_a_person() -> None:

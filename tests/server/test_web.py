@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from aiohttp.test_utils import make_mocked_request
 
 from support.serving import Server, sale, serving
 from tillstream_protocol.errors import Damaged, InvalidInput, TillstreamError, TooLarge
@@ -20,7 +21,7 @@ from tillstream_server.folder import FolderBusy
 from tillstream_server.gateway.flow import Busy
 from tillstream_server.gateway.requests import Revoked, UnknownDevice, UnsupportedMedia
 from tillstream_server.ledger.database import LedgerFault
-from tillstream_server.web import status_of
+from tillstream_server.web import is_from_here, status_of
 
 
 async def test_the_front_page_says_what_this_is_and_where_to_look(server: Server) -> None:
@@ -149,3 +150,33 @@ async def test_a_server_that_was_stopped_goes_on_with_what_it_had(tmp_path: Path
         key = await server.key()
     async with serving(tmp_path / "data") as server:
         assert (await server.get("/api/v1/ledger/summary", key)).status == 200
+
+
+@pytest.mark.parametrize("header", ["Forwarded", "X-Forwarded-For", "X-Real-IP", "Via"])
+async def test_metrics_tell_money_so_what_comes_through_a_proxy_needs_a_key(server: Server, header: str) -> None:
+    behind = {header: "127.0.0.1"}
+    reply = await server.get("/metrics", behind)
+    assert (reply.status, reply.error["code"]) == (401, "unauthorised")
+    assert b"tillstream_server_amount" not in reply.body
+    refused = await server.get("/metrics", behind | await server.key("marketer"))
+    assert (refused.status, refused.error["code"]) == (403, "forbidden")
+    assert (await server.get("/metrics", behind | await server.key("operator"))).status == 200
+
+
+@pytest.mark.parametrize(
+    ("remote", "here"),
+    [
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("10.0.0.1", False),
+        ("::ffff:10.0.0.1", False),
+        ("fe80::1%eth0", False),
+        (None, False),
+        ("", False),
+    ],
+)
+def test_this_machine_is_its_loopback_alone(remote: str | None, here: bool) -> None:
+    request = make_mocked_request("GET", "/metrics").clone(remote=remote)
+    assert is_from_here(request) is here

@@ -64,7 +64,7 @@ def hurried(rules: str) -> str:
 
 
 def configuration(server: str, agent: str, ca_file: Path) -> str:
-    """The shipped prometheus.yml at a scrape a second, for these addresses; the server shows a certificate of `ca_file`."""
+    """The shipped prometheus.yml at a scrape a second, for these addresses; `ca_file` has the server's certificate."""
     text = (SHIPPED / "prometheus.yml").read_text(encoding="utf-8")
     text = text.replace("15s", "1s").replace("127.0.0.1:8700", server).replace("127.0.0.1:8710", agent)
     text = text.replace(

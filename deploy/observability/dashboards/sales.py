@@ -17,8 +17,8 @@ _COUNT = "tillstream_server_transactions_total"
 SALES: Final = Dashboard(
     "sales",
     "Tillstream · Sales",
-    "Sales as they come in, training left out. What is revised or voided later stays counted here: for figures to go by, "
-    "ask the ledger.",
+    "Sales as they come in, training left out. What is revised or voided later stays counted here; the ledger has the "
+    "figures to go by.",
     (
         Row(
             "The last hour",
@@ -59,7 +59,10 @@ SALES: Final = Dashboard(
                 lines(
                     "Amounts a second",
                     "By currency, in its main unit; returns apart.",
-                    Query(f"sum by (currency, direction) (tillstream:amount:rate5m{{{SERVER}}})", "{{currency}} {{direction}}"),
+                    Query(
+                        f"sum by (currency, direction) (tillstream:amount:rate5m{{{SERVER}}})",
+                        "{{currency}} {{direction}}",
+                    ),
                     width=12,
                 ),
                 lines(

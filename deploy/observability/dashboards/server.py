@@ -10,7 +10,7 @@ _PROCESS = f'job="tillstream-server", {SERVER}'
 
 
 def _batch(quantile: float) -> Query:
-    bucket = "sum by (le) (rate(tillstream_server_batch_seconds_bucket{%s}[$__rate_interval]))" % SERVER
+    bucket = f"sum by (le) (rate(tillstream_server_batch_seconds_bucket{{{SERVER}}}[$__rate_interval]))"
     return Query(f"histogram_quantile({quantile}, {bucket})", f"p{quantile * 100:g}")
 
 
@@ -46,8 +46,12 @@ INTERNALS: Final = Dashboard(
                     f"min(tillstream_server_data_free_bytes{{{SERVER}}})",
                     unit="bytes",
                 ),
-                number("Version", "That runs.", f"count by (version) (tillstream_server_build_info{{{SERVER}}})",
-                       legend="{{version}}"),
+                number(
+                    "Version",
+                    "That runs.",
+                    f"count by (version) (tillstream_server_build_info{{{SERVER}}})",
+                    legend="{{version}}",
+                ),
             ),
         ),
         Row(

@@ -107,7 +107,7 @@ _ONE: Final = Row(
 TILL: Final = Dashboard(
     "till-experience",
     "Tillstream · Till experience",
-    "Whether a POS ever waits for the agent, and what reaches the cashier. The lower half needs an agent to be scraped.",
+    "Whether a POS ever waits for the agent, and what reaches the cashier. The lower half needs agents to be read.",
     (_EVERYWHERE, _ONE),
     (SERVERS, AGENTS),
 )

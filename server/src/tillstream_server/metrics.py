@@ -7,6 +7,9 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 
+from tillstream_protocol.events import KIND_NUMBERS
+from tillstream_protocol.transaction import SELLING_KINDS
+
 from . import __version__
 from .gauges import ALARM_KINDS, Gauges
 
@@ -54,18 +57,7 @@ HOOK_OUTCOMES: Final = (
     "failed",
 )
 LOSS_REASONS: Final = ("damaged_frame", "damaged_header", "torn_tail", "missing_chunk", "power_cut")
-BODIES: Final = (
-    "transaction",
-    "member_identified",
-    "offer_shown",
-    "offer_answered",
-    "records_lost",
-    "basket_changed",
-    "observation",
-    "survey_answer",
-    "wish_list_entry",
-)
-SELLING: Final = ("sale", "return", "exchange")
+BODIES: Final = tuple(str(body.__struct_config__.tag) for body in KIND_NUMBERS)
 DIRECTIONS: Final = ("sold", "returned")
 MAX_CURRENCIES: Final = 16
 """Currencies with a series of their own; what comes in further ones is counted without its amount."""
@@ -79,6 +71,8 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
+        self._count_what_comes_in(registry)
+        self._say_how_the_process_is(registry)
         self.batches = _counted(registry, "batches", "Batches received, by what became of them.", BATCH_OUTCOMES)
         self.records = _counted(registry, "records", "Records received, by what became of them.", RECORD_OUTCOMES)
         self.originals_left_out = Counter(
@@ -122,9 +116,18 @@ class Metrics:
         self.malformed = Counter(
             "tillstream_server_malformed_requests", "Requests that were not HTTP, or not whole.", registry=registry
         )
+        self.failures = Counter(
+            "tillstream_server_unexpected_errors", "Requests that ended in an unexpected error.", registry=registry
+        )
+
+    def _count_what_comes_in(self, registry: CollectorRegistry) -> None:
         self.taken = _labelled(registry, "taken_records", "New records, by what they are.", "body", BODIES)
         self.transactions = _labelled(
-            registry, "transactions", "New transactions that sell, without training and test.", "kind", SELLING
+            registry,
+            "transactions",
+            "New transactions that sell, without training and test.",
+            "kind",
+            sorted(SELLING_KINDS),
         )
         self._amounts = Counter(
             "tillstream_server_amount",
@@ -133,6 +136,8 @@ class Metrics:
             registry=registry,
         )
         self._currencies: set[str] = set()
+
+    def _say_how_the_process_is(self, registry: CollectorRegistry) -> None:
         self.certificate_ends = Gauge(
             "tillstream_server_tls_certificate_end_timestamp_seconds",
             "When the certificate that the server shows ends; 0 without one.",
@@ -142,9 +147,6 @@ class Metrics:
         registry.register(self.gauges)
         Info("tillstream_server_build", "The server that runs.", registry=registry).info({"version": __version__})
         ProcessCollector(registry=registry)
-        self.failures = Counter(
-            "tillstream_server_unexpected_errors", "Requests that ended in an unexpected error.", registry=registry
-        )
 
     def know_currency(self, currency: str) -> bool:
         """Have a currency's amounts begin at zero; whether it has a series, since there are not too many yet."""

@@ -127,7 +127,7 @@ class Desk:
 
     async def metrics(self, request: web.Request) -> web.Response:
         """Every metric, in the text format of Prometheus: to this machine, or with a key that may see the fleet."""
-        if not _is_from_here(request):
+        if not is_from_here(request):
             async with self.database.read() as conn:
                 await auth.require(conn, request.headers.get("Authorization", ""), "fleet")
         try:
@@ -138,7 +138,7 @@ class Desk:
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
 
-def _is_from_here(request: web.Request) -> bool:
+def is_from_here(request: web.Request) -> bool:
     """Whether a request comes from this machine itself, as far as can be told: what a proxy passes on does not."""
     if any(name in request.headers for name in _PROXIED):
         return False

@@ -8,7 +8,6 @@ import json
 import math
 import os
 import re
-import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -21,6 +20,7 @@ import msgspec
 import pytest
 
 from support.agents import running_agent, sale
+from support.certificates import certificate, needs_openssl
 from support.prometheus import RANGE, SHIPPED, Prometheus, configuration, needs_prometheus, prometheus
 from support.serving import Server, SetClock, serving
 from tillstream_agent.clock import SystemClock
@@ -33,7 +33,7 @@ from tillstream_protocol.messages import Token
 WAIT_S = 30
 SELECTOR = re.compile(r"\b(?:tillstream[\w:]+|up)(?:\{[^}]*\})?")
 
-pytestmark = [pytest.mark.system, needs_prometheus]
+pytestmark = [pytest.mark.system, needs_prometheus, needs_openssl]
 
 
 class TrueClock(SetClock):
@@ -44,15 +44,6 @@ class TrueClock(SetClock):
 
     def monotonic(self) -> float:
         return time.monotonic()
-
-
-def certificate(folder: Path) -> tuple[Path, Path]:
-    """A certificate of this machine's loopback for five days, and its key."""
-    made, key = folder / "server.pem", folder / "server.key"
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 5 -subj /CN=localhost".split()
-    where = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(made)]
-    subprocess.run([*command, *where], check=True, capture_output=True)
-    return made, key
 
 
 async def joins(folder: Path, server: Server, ca_file: Path) -> Folder:
@@ -103,7 +94,7 @@ def panels() -> dict[str, str]:
 
 
 async def rules(of: Prometheus) -> dict[str, str]:
-    """Where a query stands, and the query: recording rules by their result, alerts by every series that they look at."""
+    """Where a query stands, and the query: of recording rules the result, of alerts each series that they look at."""
     found = {}
     for group in (await of.asks("rules"))["groups"]:
         for rule in group["rules"]:
@@ -118,11 +109,11 @@ async def rules(of: Prometheus) -> dict[str, str]:
 
 async def without_data(of: Prometheus, queries: dict[str, str]) -> dict[str, str]:
     """Those that come to nothing, or to what is not a number everywhere."""
-    missing = {}
-    for where, expr in queries.items():
-        if not any(not math.isnan(float(value)) for value in await of.values(expr)):
-            missing[where] = expr
-    return missing
+    return {
+        where: expr
+        for where, expr in queries.items()
+        if all(math.isnan(float(value)) for value in await of.values(expr))
+    }
 
 
 async def comes_true(what: str, of: Prometheus, *, firing: bool) -> None:

@@ -51,7 +51,9 @@ def test_each_alert_fires_when_it_should_and_not_before(file: Path) -> None:
 
 def test_each_alert_has_a_test_that_lets_it_fire() -> None:
     texts = [file.read_text(encoding="utf-8") for file in RULE_TESTS]
-    fires = {name for text in texts for name in re.findall(r"alertname: (\w+)\n +eval_time: \w+\n +exp_alerts:\n", text)}
+    fires = {
+        name for text in texts for name in re.findall(r"alertname: (\w+)\n +eval_time: \w+\n +exp_alerts:\n", text)
+    }
     assert len(ALERTS) > 10
     assert fires == set(ALERTS)
 
