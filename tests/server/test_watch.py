@@ -212,7 +212,7 @@ async def test_a_till_is_heard_and_falls_silent(server: Server) -> None:
         while not await told(server, 'fleet_tills{state="talking"}'):
             server.clock.turn(FRESH_S + 1)
     assert await told(server, "fleet_queued_records") == 4
-    assert await told(server, 'opening_hours{state="unset"}') == 1
+    assert await told(server, 'opening{state="unset"}') == 1
     server.clock.turn(301)
     assert await told(server, 'fleet_tills{state="silent"}') == 1
     assert await told(server, 'fleet_tills{state="talking"}') == 0

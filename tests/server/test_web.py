@@ -7,6 +7,7 @@ import socket
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp.test_utils import make_mocked_request
@@ -177,6 +178,6 @@ async def test_metrics_tell_money_so_what_comes_through_a_proxy_needs_a_key(serv
         ("", False),
     ],
 )
-def test_this_machine_is_its_loopback_alone(remote: str | None, here: bool) -> None:
+def test_this_machine_is_its_loopback_alone(remote: Any, here: bool) -> None:
     request = make_mocked_request("GET", "/metrics").clone(remote=remote)
     assert is_from_here(request) is here

@@ -41,7 +41,7 @@ SALES: Final = Dashboard(
                 number(
                     "Opening hours",
                     "By the setting opening_hours; the alert on no sales heeds them.",
-                    f'max(tillstream_server_opening_hours{{{SERVER}, state="open"}})',
+                    f'max(tillstream_server_opening{{{SERVER}, state="open"}})',
                     width=6,
                 ),
             ),

@@ -104,7 +104,7 @@ class Gauges(Collector):
             yield from _fleet(now.fleet)
             yield from _ledger(now.ledger)
             yield _labelled(
-                "opening_hours",
+                "opening",
                 "1 for whether stores are open by the setting opening_hours.",
                 "state",
                 {state: int(state == now.opening) for state in STATES},

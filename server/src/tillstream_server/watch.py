@@ -71,7 +71,7 @@ async def fleet_of(conn: AsyncConnection, *, heard_since_ms: int) -> Fleet:
     versions = await rows_of(conn, _BY_VERSION, heard_since_ms)
     figures = iter(row)
     talking, short_of_disk = (int(one or 0) for one in islice(figures, 2))
-    named = dict(versions[:VERSIONS])
+    named: dict[str, int] = dict(versions[:VERSIONS])
     named["other"] = named.get("other", 0) + sum(count for _, count in versions[VERSIONS:])
     return Fleet(
         talking=talking,

@@ -82,14 +82,14 @@ _FRONT_PAGE: Final = """<!doctype html>
 <ul>
 <li><a href="/api/openapi.json">Head office's API</a>, as an OpenAPI description</li>
 <li><a href="/healthz">Is it alive?</a> <a href="/readyz">Is it ready?</a></li>
-<li><a href="/metrics">Metrics</a>, for Prometheus</li>
+<li><a href="/metrics">Metrics</a>, for Prometheus on this machine, or with a key</li>
 </ul>
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """The pages that need no key: what this is, and whether it is well."""
+    """What this is, and whether it is well: pages that need no key, and metrics that need one from elsewhere."""
 
     database: Database
     events: Events
