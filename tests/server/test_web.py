@@ -153,12 +153,12 @@ async def test_a_server_that_was_stopped_goes_on_with_what_it_had(tmp_path: Path
         assert (await server.get("/api/v1/ledger/summary", key)).status == 200
 
 
-@pytest.mark.parametrize("header", ["Forwarded", "X-Forwarded-For", "X-Real-IP", "Via"])
-async def test_metrics_tell_money_so_what_comes_through_a_proxy_needs_a_key(server: Server, header: str) -> None:
-    behind = {header: "127.0.0.1"}
-    reply = await server.get("/metrics", behind)
-    assert (reply.status, reply.error["code"]) == (401, "unauthorised")
-    assert b"tillstream_server_amount" not in reply.body
+async def test_metrics_tell_money_so_what_comes_through_a_proxy_needs_a_key(server: Server) -> None:
+    for header in ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via"):
+        behind = {header: "127.0.0.1"}
+        reply = await server.get("/metrics", behind)
+        assert (reply.status, reply.error["code"]) == (401, "unauthorised")
+        assert b"tillstream_server_amount" not in reply.body
     refused = await server.get("/metrics", behind | await server.key("marketer"))
     assert (refused.status, refused.error["code"]) == (403, "forbidden")
     assert (await server.get("/metrics", behind | await server.key("operator"))).status == 200

@@ -1,4 +1,7 @@
-"""Dashboards as Grafana takes them, by its own SDK: the one module that knows it."""
+"""Dashboards as Grafana takes them, by its own SDK: the one module that knows it.
+
+They have the older of its two formats, for which the SDK warns: the newer one is read by Grafana from version 12 on.
+"""
 
 from __future__ import annotations
 

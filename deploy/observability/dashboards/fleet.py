@@ -59,7 +59,7 @@ FLEET: Final = Dashboard(
                 ),
                 lines(
                     "Clocks",
-                    "How far tills' clocks are from the server's. Past two minutes, offers that expire are off.",
+                    "How far tills' clocks are from the server's. Past five minutes a till makes no offers.",
                     *over_tills("clock_skew"),
                     unit="s",
                 ),

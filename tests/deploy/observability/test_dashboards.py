@@ -27,6 +27,7 @@ def test_there_is_a_file_for_each_dashboard_and_no_other() -> None:
 
 
 @pytest.mark.skipif(not DRAWS, reason="`make .venv/grafana` installs grafana-foundation-sdk")
+@pytest.mark.filterwarnings("ignore:Prefer using dashboardv2:DeprecationWarning")
 @pytest.mark.parametrize("one", ALL, ids=lambda one: one.name)
 def test_the_committed_file_is_what_the_code_makes(one: Dashboard) -> None:
     from observability.dashboards.draw import drawn
