@@ -218,6 +218,14 @@ async def test_a_till_is_heard_and_falls_silent(server: Server) -> None:
     assert await told(server, 'fleet_tills{state="talking"}') == 0
 
 
+def test_no_label_names_a_till_a_place_or_a_person() -> None:
+    registry = CollectorRegistry()
+    Metrics(registry).know_currency("USD")
+    labels = {label for family in registry.collect() for sample in family.samples for label in sample.labels}
+    assert {"state", "version", "outcome", "kind", "currency"} <= labels
+    assert not labels & {"till", "till_id", "store", "retailer", "member", "subject", "sku", "cashier", "operator"}
+
+
 async def told(server: Server, series: str) -> float:
     """A series at the server's `/metrics`."""
     lines = (await server.get("/metrics")).body.decode().splitlines()

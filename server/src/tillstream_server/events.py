@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Mapping
-from decimal import Decimal
 from typing import Final, TextIO
 
 import structlog
@@ -114,15 +113,16 @@ class Events:
         self,
         bodies: Mapping[str, int],
         transactions: Mapping[str, int],
-        amounts: Mapping[tuple[str, str], Decimal],
+        amounts: Mapping[tuple[str, str, int], int],
     ) -> None:
-        """New records are in the ledger: by body, selling ones by kind, and amounts by currency and direction."""
+        """New records are in the ledger: by body, selling ones by kind, and amounts by currency,
+        direction and exponent, in minor units of that exponent."""
         for body, count in bodies.items():
             self.metrics.taken.labels(body).inc(count)
         for kind, count in transactions.items():
             self.metrics.transactions.labels(kind).inc(count)
-        for (currency, direction), amount in amounts.items():
-            self.metrics.amount(currency, direction, float(amount))
+        for (currency, direction, exponent), amount in amounts.items():
+            self.metrics.amount(currency, direction, amount / 10**exponent)
 
     def batch_refused(self, outcome: str, reason: str) -> None:
         """A batch was not taken."""

@@ -17,6 +17,8 @@ from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from tillstream_protocol.errors import TillstreamError
+
 from .clock import Clock
 from .gauges import (
     HOOK_SECONDS,
@@ -50,17 +52,23 @@ class Watch:
     _looked: float | None = None
 
     async def look(self) -> None:
-        """Bring the gauges up to date. Raises `LedgerFault`; then they hold nothing."""
+        """Bring the gauges up to date. Raises `LedgerFault` or `OSError`; then they hold nothing."""
         async with self._turn:
             if self._looked is not None and self.clock.monotonic() - self._looked < min(FRESH_S, self.silent_s / 4):
                 return
-            self.gauges.now = self._looked = None
-            now_ms = self.clock.now_ms()
-            async with self.database.read() as conn:
-                fleet = await fleet_of(conn, heard_since_ms=now_ms - round(self.silent_s * 1000))
-                ledger = await _ledger_of(conn, self.database.path)
-            self.gauges.now = Readings(fleet, ledger, self.hours.state(now_ms))
+            try:
+                self.gauges.now = await self._read()
+            except (TillstreamError, OSError):
+                self.gauges.now = self._looked = None
+                raise
             self._looked = self.clock.monotonic()
+
+    async def _read(self) -> Readings:
+        now_ms = self.clock.now_ms()
+        async with self.database.read() as conn:
+            fleet = await fleet_of(conn, heard_since_ms=now_ms - round(self.silent_s * 1000))
+            ledger = await _ledger_of(conn, self.database.path)
+        return Readings(fleet, ledger, self.hours.state(now_ms))
 
 
 async def fleet_of(conn: AsyncConnection, *, heard_since_ms: int) -> Fleet:

@@ -132,7 +132,7 @@ class Desk:
                 await auth.require(conn, request.headers.get("Authorization", ""), "fleet")
         try:
             await self.watch.look()
-        except TillstreamError as error:  # the counters are wanted all the more
+        except (TillstreamError, OSError) as error:  # the counters are wanted all the more
             self.events.unexpected("metrics", error)
         body = await asyncio.to_thread(generate_latest, self.events.metrics.registry)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
