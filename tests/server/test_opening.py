@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -43,6 +43,10 @@ def test_it_is_open_by_the_zones_own_clock(when: str, expected: str) -> None:
 def test_the_zone_decides_and_a_day_may_be_whole() -> None:
     assert state(HOURS, "2026-11-23T08:30", "UTC") == "closed"
     assert state("Mo-Su 00:00-24:00", "2026-11-29T23:59") == "open"
+
+
+def test_utc_needs_no_database_of_zones() -> None:
+    assert opening.parse("", "UTC").zone is UTC
 
 
 def test_where_nobody_has_said_so_it_is_neither_open_nor_closed() -> None:
