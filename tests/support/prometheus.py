@@ -19,7 +19,7 @@ import pytest
 
 SHIPPED: Final = Path(__file__).parents[2] / "deploy" / "observability"
 RANGE: Final = "10s"
-"""What every range of a rule or panel becomes: some scrapes of a second each."""
+"""What every range of a rule or panel becomes: some scrapes."""
 INSTALLED: Final = shutil.which("prometheus") is not None and shutil.which("promtool") is not None
 needs_prometheus = pytest.mark.skipif(not INSTALLED, reason="tests/support/prometheus.sh installs prometheus")
 
@@ -64,9 +64,13 @@ def hurried(rules: str) -> str:
 
 
 def configuration(server: str, agent: str, ca_file: Path) -> str:
-    """The shipped prometheus.yml at a scrape a second, for these addresses; `ca_file` has the server's certificate."""
+    """The shipped prometheus.yml for these addresses, at a scrape every other second.
+
+    `ca_file` has the server's certificate.
+    """
     text = (SHIPPED / "prometheus.yml").read_text(encoding="utf-8")
-    text = text.replace("15s", "1s").replace("127.0.0.1:8700", server).replace("127.0.0.1:8710", agent)
+    text = text.replace("scrape_interval: 15s", "scrape_interval: 2s").replace("15s", "1s")
+    text = text.replace("127.0.0.1:8700", server).replace("127.0.0.1:8710", agent)
     text = text.replace(
         "  - job_name: tillstream-server\n",
         f"  - job_name: tillstream-server\n    scheme: https\n    tls_config: {{ca_file: {ca_file}}}\n",
