@@ -26,9 +26,11 @@ from tillstream_protocol.messages import HookLatency, Token
 
 from . import __version__
 from .app import World, run
+from .boot import machine_id
 from .clock import SystemClock
 from .config import Config, ConfigError, load
 from .doctor import Doctor, Finding
+from .doctor.patient import as_owner, settings_or_complaint
 from .export import export
 from .folder import AlreadyRunning, Folder, NotEnrolled, StateError, default_folder
 from .inspection import NoAnswer, ask, forget_pairings, list_queue, look, pair, retry, to_export
@@ -161,6 +163,7 @@ def _enroll(given: argparse.Namespace) -> int:
         try:
             enrolment = Enrolment(folder, transport, SystemClock(), os.urandom, __version__)
             identity = await enrolment.join(address, token, replace=given.replace)
+            folder.bind(machine_id())
         finally:
             await transport.close()
         if given.json:
@@ -224,11 +227,12 @@ def _status(given: argparse.Namespace) -> int:
 
 
 def _doctor(given: argparse.Namespace) -> int:
-    config = load(given.config)
+    config, complaint = settings_or_complaint(given.config)
     folder = _folder(given)
 
     async def examine() -> int:
-        findings = await Doctor(folder, config, SystemClock(), os.urandom).examine()
+        with as_owner(folder.path):
+            findings = await Doctor(folder, config, SystemClock(), os.urandom, complaint=complaint).examine()
         if given.json:
             _print_json({"findings": findings})
         else:

@@ -9,6 +9,7 @@
     hook.sock        the hook's Unix socket while an agent runs
     hook.port        the port of the HTTP hook while an agent runs
     paired.json      who was paired with the hook, by keyed hashes
+    machine          the machine that it was enrolled on, as a hash keyed by tag.key
     journal/         the queue
     state.db         small durable state (see state.py)
     agent.lock       held while an agent runs
@@ -20,6 +21,7 @@ the machine away from keys, token and socket.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -151,6 +153,7 @@ class Folder:
         self.socket = path / "hook.sock"
         self.port_file = path / "hook.port"
         self.paired_file = path / "paired.json"
+        self.machine_file = path / "machine"
         self.journal = path / "journal"
         self.database = path / "state.db"
         self.lock_file = path / "agent.lock"
@@ -249,6 +252,22 @@ class Folder:
         with self._translated():
             write_private(self.identity_file, identity.encode())
 
+    def bind(self, machine: str | None) -> None:
+        """Note on which machine this was enrolled; without an id, on none in particular. Raises `StateError`."""
+        with self._translated():
+            if machine is None:
+                self.machine_file.unlink(missing_ok=True)
+            else:
+                write_private(self.machine_file, self._mark(machine).encode() + b"\n")
+
+    def is_of_another_machine(self, machine: str) -> bool:
+        """Whether this was enrolled on a machine with another id. Raises `StateError`."""
+        try:
+            noted = self.machine_file.read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError):
+            return False
+        return noted != self._mark(machine)
+
     def former_keys(self) -> dict[bytes, SignKey]:
         """The device keys of earlier enrolments, by key id. What cannot be read is left out."""
         files = sorted(self.former.glob(f"*{_FORMER_SUFFIX}"))
@@ -283,6 +302,9 @@ class Folder:
                 return False
         except AlreadyRunning:
             return True
+
+    def _mark(self, machine: str) -> str:
+        return hashlib.blake2b(machine.encode(), key=self.tag_key(), digest_size=16).hexdigest()
 
     def _keep_former(self, identity: Identity) -> None:
         """The device key that is about to be replaced, on the disk under its own name."""

@@ -1,0 +1,49 @@
+"""Whom the doctor looks at: with whose eyes, and under which settings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..config import Config, ConfigError, load
+
+
+def settings_or_complaint(file: Path | None) -> tuple[Config, ConfigError | None]:
+    """The settings; or the built-in ones, and what is wrong with those that were asked for.
+
+    Raises `ConfigError` for a file that is not there.
+    """
+    try:
+        return load(file), None
+    except ConfigError as error:
+        if file is not None and not file.exists():
+            raise
+        return Config(), error
+
+
+@contextmanager
+def as_owner(folder: Path) -> Iterator[None]:
+    """Be the user that a folder belongs to, if root asks: it shows what that user sees, and leaves no file of root's.
+
+    For the whole process, threads included, until the end of the context.
+    """
+    try:
+        found = folder.stat()
+    except OSError:
+        yield
+        return
+    if os.geteuid() != 0 or found.st_uid == 0:
+        yield
+        return
+    groups = os.getgroups()
+    os.setgroups([])
+    os.setegid(found.st_gid)
+    os.seteuid(found.st_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
