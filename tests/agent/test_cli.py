@@ -363,3 +363,59 @@ async def test_a_killed_agent_starts_again(folder: Folder) -> None:
             await agent.wait()
     assert folder.socket.exists()
     assert await command("status", "--state", folder.path) == 5
+
+
+async def test_logs_shows_what_was_said_last(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert await command("logs", "--state", folder.path) == 1
+    assert "no log is kept" in capsys.readouterr().err
+    lines = [f'{{"n": {number}, "level": "info", "event": "said", "timestamp": "now"}}' for number in range(60)]
+    (folder.path / "agent.log").write_text("\n".join([*lines, "torn"]))
+    assert await command("logs", "--state", folder.path, "-n", "2") == 0
+    assert capsys.readouterr().out == "now info    said n=59\ntorn\n"
+    assert await command("logs", "--state", folder.path, "-n", "2", "--json") == 0
+    assert capsys.readouterr().out == f"{lines[-1]}\ntorn\n"
+    assert await command("logs", "--state", folder.path, "-n", "0") == 0
+    assert capsys.readouterr().out.count("\n") == 61
+
+
+async def test_simulate_says_what_became_of_it(
+    server: Gateway, folder: Folder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with running_agent(folder):
+        assert await command("simulate", "--state", folder.path) == 0
+        assert "the server has it" in capsys.readouterr().out
+        server.answers(503, times=100)
+        assert await command("simulate", "--state", folder.path, "--wait", "0", "--json") == 4
+    done = msgspec.json.decode(capsys.readouterr().out)
+    assert (done["ack"], done["sent"]) == ("os", False)
+
+
+async def test_the_doctor_tells_of_settings_that_cannot_be_meant_and_goes_on(
+    folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "agent.toml").write_text("[sync]\nheartbeat_s = 0\n")
+    assert await command("doctor", "--state", folder.path, "--config", tmp_path / "agent.toml", "--json") == 6
+    found = {finding["check"]: finding for finding in msgspec.json.decode(capsys.readouterr().out)["findings"]}
+    assert "sync.heartbeat_s" in found["settings"]["detail"]
+    assert {"journal", "server"} <= set(found)
+
+
+@pytest.mark.system
+async def test_what_is_watched_and_followed_goes_on_until_it_is_interrupted(folder: Folder) -> None:
+    async with (
+        process("run", "--state", folder.path, "--hook-port", "0") as agent,
+        process("status", "--state", folder.path, "--watch", "0.1", "--json") as watching,
+    ):
+        assert watching.stdout is not None
+        looks = [msgspec.json.decode(await watching.stdout.readline()) for _ in range(3)]
+        assert looks[-1]["running"]
+        async with process("logs", "--state", folder.path, "-f", "--json") as following:
+            assert following.stdout is not None
+            assert msgspec.json.decode(await following.stdout.readline())["event"] == "started"
+            agent.terminate()
+            while msgspec.json.decode(await following.stdout.readline())["event"] != "stopping":
+                pass
+            for program in (watching, following):
+                program.send_signal(signal.SIGINT)
+                await program.communicate()
+                assert program.returncode == 1

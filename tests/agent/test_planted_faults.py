@@ -20,7 +20,7 @@ from support.planted_certificates import HOST, OPENSSL, OTHER, certificate
 from support.gateways import Gateway, gateway
 from support.mounts import fill, mounting_refuses, small_disk
 from support.tills import TestTill, TurnedClock
-from tillstream_agent import doctor as doctors
+from tillstream_agent import inspection
 from tillstream_agent.clock import Clock, SystemClock
 from tillstream_agent.config import Config
 from tillstream_agent.config_doors import Doors, DropSetting
@@ -88,6 +88,7 @@ class Patient:
         self.around = replace(self.around, ask_service=show)
 
 
+Planting = Callable[[Patient], AsyncIterator[None]]
 Plant = Callable[[Patient], AbstractAsyncContextManager[None]]
 
 
@@ -111,7 +112,7 @@ def fault(
 ) -> Callable[[Callable[[Patient], AsyncIterator[None]]], None]:
     """Add a fault to the list. What is planted stays until the context ends."""
 
-    def add(plant: Callable[[Patient], AsyncIterator[None]]) -> None:
+    def add(plant: Planting) -> None:
         FAULTS[plant.__name__] = Fault(asynccontextmanager(plant), check, cause, fix, frozenset(besides))
 
     return add
@@ -173,7 +174,7 @@ async def the_disk_flipped_a_byte(patient: Patient) -> AsyncIterator[None]:
     await journal.close()
     (chunk,) = patient.folder.journal.glob("*.chunk")
     data = bytearray(chunk.read_bytes())
-    first, *_ = (part for part in scan(data, FRAMES_START) if isinstance(part, Frame))
+    first, *_ = (part for part in scan(bytes(data), FRAMES_START) if isinstance(part, Frame))
     data[(first.start + first.end) // 2] ^= 0xFF
     chunk.write_bytes(data)
     yield
@@ -276,7 +277,7 @@ async def the_router_is_off(patient: Patient) -> AsyncIterator[None]:
 
     patient.joined("https://192.0.2.1:8700")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(doctors.server.asyncio, "open_connection", unreachable)
+        patch.setattr("tillstream_agent.doctor.server.asyncio.open_connection", unreachable)
         yield
 
 
@@ -400,7 +401,7 @@ async def nobody_started_the_agent(patient: Patient) -> AsyncIterator[None]:
 @fault("agent", "hangs", "restart it")
 async def the_agent_hangs(patient: Patient) -> AsyncIterator[None]:
     with patient.folder.locked(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(doctors.running, "PATIENCE_S", 0.2)
+        patch.setattr("tillstream_agent.doctor.running.PATIENCE_S", 0.2)
         yield
 
 
@@ -435,14 +436,14 @@ async def the_agent_was_upgraded_and_not_restarted(patient: Patient) -> AsyncIte
 @asynccontextmanager
 async def saying(patient: Patient, **about: object) -> AsyncIterator[None]:
     """A running agent that says this of itself as well."""
-    true_answer = doctors.running.ask
+    true_answer = inspection.ask
 
     async def ask(folder: Folder, *, patience: float) -> Status:
         return msgspec.structs.replace(await true_answer(folder, patience=patience), **about)
 
     async with running(patient):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(doctors.running, "ask", ask)
+            patch.setattr("tillstream_agent.doctor.running.ask", ask)
             yield
 
 

@@ -1,4 +1,4 @@
-"""`tillstream-agent`: enroll, run, status, doctor, queue, display, adapt.
+"""`tillstream-agent`: enroll, run, status, doctor, bundle, logs, simulate, queue, display, adapt.
 
 stdout is data, stderr is talk. Exit codes: 0 ok, 1 error, 2 usage, 3 not enrolled, 4 unreachable, 5 degraded,
 6 doctor found problems.
@@ -12,12 +12,13 @@ import gc
 import os
 import signal
 import sys
+import time
 import webbrowser
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from pathlib import Path
 from secrets import SystemRandom
-from typing import Any, Final
+from typing import Any, Final, TextIO, cast
 
 import msgspec
 
@@ -34,6 +35,7 @@ from .doctor.patient import as_owner, settings_or_complaint
 from .export import export
 from .folder import AlreadyRunning, Folder, NotEnrolled, StateError, default_folder
 from .inspection import NoAnswer, ask, forget_pairings, list_queue, look, pair, retry, to_export
+from .logs import KeptLog, follow, kept_lines
 from .queue import Page, Wanted
 from .status import Status
 from .sync.enrol import Enrolment
@@ -49,6 +51,7 @@ PROBLEMS: Final = 6
 
 LOCK_ATTEMPTS: Final = 10
 LOCK_RETRY_S: Final = 0.05
+SHORTEST_WATCH_S: Final = 0.1
 
 _OFFLINE: Final = frozenset({"unavailable", "unreachable", "closed", "confused"})
 """Troubles that only say that the server is not heard."""
@@ -88,17 +91,30 @@ def _parser() -> argparse.ArgumentParser:
     agent.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="how much to log (info)")
     agent.add_argument("--no-uvloop", action="store_true", help="use Python's own event loop")
 
-    for name, command, text in (
-        ("status", _status, "how the agent is, running or not"),
-        ("doctor", _doctor, "look for trouble, with cause and fix"),
-    ):
-        _command(commands, name, command, text).add_argument("--json", action="store_true", help="print JSON")
+    _care_commands(commands)
     display = _command(commands, "display", _display, "pair a screen: print a link that opens the cashier's page once")
     display.add_argument("--open", action="store_true", help="open it in this machine's browser")
     display.add_argument("--forget", action="store_true", help="end every pairing, of screens and of browser POS pages")
     _queue_commands(commands)
     _adapt_command(commands)
     return parser
+
+
+def _care_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    status = _command(commands, "status", _status, "how the agent is, running or not")
+    watching = "again and again, until Ctrl-C; every 2 seconds, or as many as are said"
+    status.add_argument("--watch", nargs="?", type=float, const=2.0, metavar="SECONDS", help=watching)
+    doctor = _command(commands, "doctor", _doctor, "look for trouble, with cause and fix")
+    bundle = _command(commands, "bundle", _bundle, "write a file for support, without personal data")
+    bundle.add_argument("file", nargs="?", type=Path, metavar="FILE", help="a file that does not exist yet (.tar.gz)")
+    logs = _command(commands, "logs", _logs, "what the agent said last, as far as it is kept in the state folder")
+    logs.add_argument("-n", "--lines", type=int, default=50, metavar="N", help="how many lines (50); 0 is all of them")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on with what it says from now on, until Ctrl-C")
+    trying = _command(commands, "simulate", _simulate, "sell something made up, marked as training: it counts nowhere")
+    trying.add_argument("--ack", choices=("os", "disk"), default="os", help="what the hook is to wait for (os)")
+    trying.add_argument("--wait", type=float, default=10.0, metavar="SECONDS", help="for the server to take it (10)")
+    for command in (status, doctor, bundle, logs, trying):
+        command.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _adapt_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -189,7 +205,8 @@ def _run(given: argparse.Namespace) -> int:
     config = load(given.config, flags=flags)
     folder = _folder(given)
     folder.identity()
-    world = World(SystemClock(), os.urandom, SystemRandom().random, sys.stderr)
+    log = KeptLog(sys.stderr, folder.path, config.log_kept_bytes)
+    world = World(SystemClock(), os.urandom, SystemRandom().random, cast("TextIO", log))
 
     async def be_agent() -> None:
         stop = asyncio.Event()
@@ -220,10 +237,77 @@ def _status(given: argparse.Namespace) -> int:
 
     async def tell() -> int:
         status = await look(folder, SystemClock())
-        _print_json(status) if given.json else print(_in_words(status))
+        _print_json(status) if given.json else print(_in_words(status), flush=True)
         return status_code(status)
 
-    return _drive(tell())
+    async def watch() -> None:
+        clears = sys.stdout.isatty() and not given.json
+        while True:
+            if clears:
+                print("\x1b[H\x1b[2J", end="")
+            await tell()
+            await asyncio.sleep(max(given.watch, SHORTEST_WATCH_S))
+
+    return _drive(tell() if given.watch is None else watch())
+
+
+def _bundle(given: argparse.Namespace) -> int:
+    from . import bundle  # the formats of which it tells are many
+
+    config, complaint = settings_or_complaint(given.config)
+    folder = _folder(given)
+    clock = SystemClock()
+
+    async def pack() -> int:
+        with as_owner(folder.path):
+            findings = await Doctor(folder, config, clock, os.urandom, complaint=complaint).examine()
+            status = None
+            with suppress(TillstreamError):
+                status = await look(folder, clock)
+            parts = await asyncio.to_thread(bundle.gather, folder, config, findings, status, clock)
+        file = given.file or Path(f"tillstream-support-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.tar.gz")
+        size = bundle.write(file, parts)
+        _print_json({"file": str(file), "bytes": size}) if given.json else print(f"{size} bytes written to {file}")
+        return OK
+
+    return _drive(pack())
+
+
+def _logs(given: argparse.Namespace) -> int:
+    folder = _folder(given)
+
+    async def tell() -> None:
+        coming = follow(folder.path)
+        for line in kept_lines(folder.path)[-given.lines if given.lines > 0 else None :]:
+            _print_line(line, raw=given.json)
+        if given.follow:
+            async for line in coming:
+                _print_line(line, raw=given.json)
+
+    try:
+        return _drive(tell())
+    except OSError as error:
+        hint = "it is kept from the agent's first start on, unless log.kept_bytes is 0; standard error has it all"
+        raise StateError(f"no log is kept in {folder.path}: {error.strerror}", hint=hint) from error
+
+
+def _simulate(given: argparse.Namespace) -> int:
+    from .simulation import simulate
+
+    folder = _folder(given)
+
+    async def sell() -> int:
+        done = await simulate(
+            folder, SystemClock(), os.urandom, ack=given.ack, wait_s=given.wait, timer=time.perf_counter
+        )
+        if given.json:
+            _print_json(done)
+        else:
+            print(f"captured as {done.epoch} {done.seq} ({done.ack}) in {done.took_ms:.1f} ms, marked as training")
+            print("the server has it" if done.sent else "it waits in the queue for the server")
+        return OK if done.sent else UNREACHABLE
+
+    return _drive(sell())
 
 
 def _doctor(given: argparse.Namespace) -> int:
@@ -419,8 +503,20 @@ def _finding(finding: Finding) -> str:
     return text
 
 
+def _print_line(line: str, *, raw: bool) -> None:
+    """A line of the log, as it is or for people."""
+    try:
+        said: dict[str, object] = {} if raw else msgspec.json.decode(line, type=dict[str, object])
+    except msgspec.MsgspecError:
+        said = {}
+    if said:
+        when, level, event = (str(said.pop(name, "")) for name in ("timestamp", "level", "event"))
+        line = " ".join([when, f"{level:7}", event, *(f"{name}={value}" for name, value in said.items())])
+    print(line, flush=True)
+
+
 def _print_json(value: object) -> None:
-    print(msgspec.json.encode(value).decode())
+    print(msgspec.json.encode(value).decode(), flush=True)
 
 
 def _say(text: str) -> None:

@@ -76,6 +76,8 @@ class Config:
     """Free room on the journal's disk below which nothing more is captured, so that what is there can be kept and sent;
     0 captures until the disk is full."""
     log_level: str = "info"
+    log_kept_bytes: int = 4 * 1024 * 1024
+    """How much of the log stays in the state folder, at most; 0 keeps none."""
     uvloop: bool = True
     doors: Doors = field(default_factory=Doors)
 
@@ -195,6 +197,7 @@ _SETTINGS: Final = (
     _Setting("journal.retain_bytes", "journal_retain_bytes", "bytes from 0 to 2**50", _whole(0, 2**50)),
     _Setting("journal.reserve_bytes", "journal_reserve_bytes", "bytes from 0 to 2**50", _whole(0, 2**50)),
     _Setting("log.level", "log_level", "debug, info, warning or error", _level),
+    _Setting("log.kept_bytes", "log_kept_bytes", "bytes from 0 to 2**30", _whole(0, 2**30)),
     _Setting("run.uvloop", "uvloop", "true or false", _truth),
 )
 

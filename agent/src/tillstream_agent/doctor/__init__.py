@@ -22,17 +22,17 @@ from ..config import Config
 from ..folder import Folder, Identity
 from .doors import findings_of_doors
 from .files import Files
-from .finding import Finding, Verdict, ok, patiently, problem
+from .finding import Finding, Verdict, patiently, problem
 from .running import TROUBLES, Running, findings_of
 from .server import Way, addresses
 from .service import AskService, ask_systemd, look_at_service
 
 __all__ = ["TROUBLES", "Doctor", "Finding", "Surroundings", "Verdict", "findings_of", "findings_of_doors"]
 
-FIRST_S: Final = 2.0
+FIRST_S: Final = 1.5
 """Seconds for a first look at the folder: a disk that does not answer meanwhile hangs."""
 REST_S: Final = 6.5
-"""Seconds for everything after it."""
+"""Seconds for everything after it; the last word on the clock may take half of `FIRST_S` more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +64,11 @@ class Doctor:
         """Everything, in order of what depends on what."""
         files = self._files()
         try:
-            identity = await patiently(files.identity, FIRST_S)
-            if isinstance(identity, Finding):
-                return [identity]
-            first = await patiently(lambda: files.quick(identity), FIRST_S)
+            async with asyncio.timeout(FIRST_S):
+                identity = await patiently(files.identity, FIRST_S)
+                if isinstance(identity, Finding):
+                    return [identity]
+                first = await patiently(lambda: files.quick(identity), FIRST_S)
         except TimeoutError:
             return [_dead_disk()]
         except OSError as error:
@@ -123,7 +124,7 @@ class Doctor:
 def _dead_disk() -> Finding:
     cause = "the disk, or the network share, that holds the state folder hangs"
     fix = "see dmesg; keep the state folder on a disk of the till itself"
-    return problem("disk speed", f"the state folder does not answer within {FIRST_S:.0f} s", cause, fix)
+    return problem("disk speed", f"the state folder does not answer within {FIRST_S:.1f} s", cause, fix)
 
 
 def _unreadable(error: OSError) -> Finding:

@@ -174,7 +174,8 @@ class Files:
         for file in self._chunks()[:_NEWEST]:
             try:
                 with file.open("rb") as opened:
-                    yield ChunkHeader.read(opened.read(FRAMES_START)).created
+                    header, _ = ChunkHeader.read(opened.read(FRAMES_START))
+                yield header.created
             except (OSError, DamagedChunk):
                 continue
 

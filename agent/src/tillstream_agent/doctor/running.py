@@ -11,7 +11,7 @@ from typing import Final
 
 from tillstream_protocol.errors import TillstreamError
 
-from ..calling import CallFailed, call_hook
+from ..calling import call_hook
 from ..clock import Clock
 from ..folder import Folder
 from ..inspection import ask, read_stopped
@@ -23,7 +23,7 @@ MAX_ANSWER_S: Final = 0.25
 """What one call may take that comes from outside, whatever else the machine does."""
 MAX_QUEUE_AGE_MS: Final = 3_600_000
 PATIENCE_S: Final = 4.0
-OK: Final = 200
+_OK: Final = 200
 
 TROUBLES: Final[dict[str, tuple[str, str]]] = {
     "authentication": ("the server does not know this device", "ask head office, or enrol anew with --replace"),
@@ -92,13 +92,12 @@ class Running:
             async with asyncio.timeout(PATIENCE_S / 2):
                 answer = await call_hook(status.http_port or 0, token, "GET", "/v1/status")
             took = self.timer() - started
-            if answer.status != OK:
-                raise CallFailed(f"it answers with status {answer.status}")
-        except (CallFailed, TillstreamError, TimeoutError) as error:
-            cause = "something else answers on that port, or the token in STATE/hook-token was changed meanwhile"
-            fix = "restart the agent; look what listens there: ss -ltnp"
-            said = str(error) or "no answer in time"
-            return [problem("hook door", f"port {status.http_port}: {said}", cause, fix)]
+        except TillstreamError as error:
+            return [_no_door(status, error.message)]
+        except TimeoutError:
+            return [_no_door(status, "no answer in time")]
+        if answer.status != _OK:
+            return [_no_door(status, f"it answers with status {answer.status}")]
         detail = f"port {status.http_port} answers in {took * 1000:.1f} ms"
         if took > MAX_ANSWER_S:
             return [problem("hook door", detail, "the till is short of processor time", "see what else runs on it")]
@@ -106,6 +105,12 @@ class Running:
 
 
 _START: Final = "start it: systemctl start tillstream-agent, or tillstream-agent run"
+
+
+def _no_door(status: Status, said: str) -> Finding:
+    cause = "something else answers on that port, or the token in STATE/hook-token was changed meanwhile"
+    fix = "restart the agent; look what listens there: ss -ltnp"
+    return problem("hook door", f"port {status.http_port}: {said}", cause, fix)
 
 
 def port_taken(port: int) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ import errno
 import ipaddress
 import socket
 import ssl
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
@@ -64,12 +64,13 @@ class Way:
         host, port = parts.hostname or "", parts.port or DEFAULT_PORTS[parts.scheme]
         transport = Transport(address, tls=tls, timeout=min(self.timeout_s, STEP_S))
         findings: list[Finding] = []
-        for step in (
+        steps: tuple[Callable[[], Awaitable[list[Finding]]], ...] = (
             lambda: self._name(host, port),
             lambda: self._line(host, port),
             lambda: self._certificate(host, port, tls),
             lambda: self._hello(transport),
-        ):
+        )
+        for step in steps:
             findings += await step()
             if any(finding.verdict == "problem" for finding in findings):
                 break
