@@ -71,6 +71,11 @@ test: $(VENV)/ready ## every check and every test; ARGS goes to pytest
 	$(call say,Tests of every part)
 	@$(call pytest,$(VENV),$(PARTS))
 
+.PHONY: check-deploy
+check-deploy: $(VENV)/ready $(VENV)/deploy-server ## what deploy/ holds, with the tools that it is for; tests/support/deploy_server.sh has them
+	$(call say,What is deployed)
+	@$(call pytest,$(VENV),tests/deploy)
+
 .PHONY: test-alone
 test-alone: $(ALONE)/ready ## the agent's tests where only the agent is installed
 	$(call say,The agent alone: its tests without any server dependency)
@@ -112,6 +117,8 @@ requirements: $(VENV)/ready ## pin again what pyproject.toml files ask for; ARGS
 	@$(call compile,bench,--group bench --constraint requirements/dev.txt --override <(echo python-dateutil))
 	@$(call compile,fuzz,--group fuzz)
 	@$(call compile,grafana,--group grafana --constraint requirements/dev.txt)
+	@$(call compile,deploy-server,--group deploy-server --constraint requirements/dev.txt)
+	@$(call compile,build,--group build --constraint requirements/dev.txt)
 	@$(call compile,mutate,--group mutate --constraint requirements/dev.txt)
 	@$(call compile,tryton,--group tryton --constraint requirements/dev.txt)
 	@$(call compile,test,--group test --constraint requirements/dev.txt)
@@ -139,7 +146,7 @@ $(VENV)/ready: requirements/bootstrap.txt requirements/dev.txt $(PROJECTS)
 	@$(UV) pip install --python $(VENV) --no-deps --no-build-isolation $(PACKAGES:%=-e %)
 	@touch $@
 
-$(VENV)/fuzz $(VENV)/grafana $(VENV)/mutate: $(VENV)/%: $(VENV)/ready requirements/%.txt
+$(VENV)/deploy-server $(VENV)/fuzz $(VENV)/grafana $(VENV)/mutate: $(VENV)/%: $(VENV)/ready requirements/%.txt
 	@$(INSTALL) --python $(VENV) -r requirements/$*.txt
 	@touch $@
 

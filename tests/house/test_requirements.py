@@ -41,7 +41,10 @@ def test_each_line_is_a_name_a_version_and_hashes_and_nothing_else(path: Path) -
 
 
 def test_there_is_a_file_for_each_environment() -> None:
-    names_of_files = ["agent", "bench", "bootstrap", "dev", "fuzz", "grafana", "mutate", "server", "test", "tryton"]
+    names_of_files = [
+        "agent", "bench", "bootstrap", "build", "deploy-server", "dev", "fuzz", "grafana", "mutate", "server", "test",
+        "tryton",
+    ]  # fmt: skip
     assert [path.stem for path in FILES] == names_of_files
 
 

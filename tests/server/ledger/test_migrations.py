@@ -8,31 +8,17 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import URL, create_engine
-from sqlalchemy.pool import NullPool
 
 from support.campaigning import campaign
+from support.formats import bring_to
 from tillstream_protocol.codec import encode
 from tillstream_server.campaigns.book import _OTHERS
-from tillstream_server.ledger import database, gaps
+from tillstream_server.ledger import gaps
 from tillstream_server.ledger.database import Database, migrate
 from tillstream_server.pipeline.members import read
 from tillstream_server.pipeline.projections import day_id
 
 TILL, FIRST, SECOND, THIRD = (name * 16 for name in (b"t", b"1", b"2", b"3"))
-MIGRATIONS = Path(database.__file__).parent / "migrations"
-
-
-def bring_to(path: Path, revision: str, *, down: bool = False) -> None:
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    config.set_main_option("path_separator", "os")
-    engine = create_engine(URL.create("sqlite", database=str(path)), poolclass=NullPool)
-    with engine.begin() as conn:
-        config.attributes["connection"] = conn
-        (command.downgrade if down else command.upgrade)(config, revision)
 
 
 @pytest.fixture
