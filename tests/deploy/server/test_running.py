@@ -14,14 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from support.tools import SERVER, run
+from support.shut_in import CANNOT
+from support.tools import ROOT, SERVER, run, tool
 from tillstream_server import app
+from tillstream_server.cli import main
 from tillstream_server.folder import Folder
 
-PR_SET_MDWE = 65
-"""Linux 6.3's own form of MemoryDenyWriteExecute; linux/prctl.h."""
+TESTS = ROOT / "tests"
+UNIT = SERVER / "systemd" / "tillstream-server.service"
 PROGRAM = "import sys; from tillstream_server.cli import main; sys.exit(main())"
-SHUT_IN = f"import ctypes; assert ctypes.CDLL(None).prctl({PR_SET_MDWE}, 1, 0, 0, 0) == 0; {PROGRAM}"
 
 
 @pytest.fixture
@@ -32,23 +33,59 @@ def data(tmp_path: Path) -> Path:
     return folder.root
 
 
-def refuses_executable_memory() -> bool:
-    """Whether this kernel can refuse what the unit refuses. Asked of another process: there is no way back."""
-    code = f"import ctypes, sys; sys.exit(ctypes.CDLL(None).prctl({PR_SET_MDWE}, 1, 0, 0, 0) != 0)"
-    return subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+def calls_in(name: str) -> set[str]:
+    """The calls of one of systemd's sets, and of the sets in it."""
+    done = run([tool("systemd-analyze", "it comes with systemd"), "syscall-filter", name])
+    words = [line.strip() for line in done.stdout.splitlines()[1:]]
+    found = {word for word in words if word and word[0] not in "#@"}
+    return found.union(*(calls_in(word) for word in words if word.startswith("@")))
+
+
+def allowed_calls() -> set[str]:
+    """What the unit's SystemCallFilter lines leave."""
+    allowed: set[str] = calls_in("@default")
+    for line in re.findall(r"^SystemCallFilter=(.+)$", UNIT.read_text(), re.MULTILINE):
+        sets = set().union(*(calls_in(name) for name in line.removeprefix("~").split()))
+        allowed = allowed - sets if line.startswith("~") else allowed | sets
+    return allowed
+
+
+@pytest.fixture
+def shut_in(tmp_path: Path) -> list[str]:
+    """How a program is started under what the unit forbids."""
+    assert "MemoryDenyWriteExecute=yes" in UNIT.read_text()
+    calls = tmp_path / "calls"
+    calls.write_text("\n".join(sorted(allowed_calls())))
+    return [sys.executable, "-m", "support.shut_in", str(calls)]
+
+
+def forbidden(how: list[str]) -> None:
+    """Skip the test where the machine cannot forbid what the unit forbids; fail it where that forbids nothing."""
+    for statement in ("os.sched_setaffinity(0, {0})", "mmap.mmap(-1, 4096, prot=7)"):
+        code = f"import mmap, os\ndef main(_):\n  try: {statement}\n  except PermissionError: return 0\n  return 1\n"
+        place = Path(how[-1]).with_name("tries.py")
+        place.write_text(code)
+        environment = {"PYTHONPATH": f"{place.parent}{os.pathsep}{TESTS}"}
+        done = run([*how, "tries"], environment=environment)
+        if done.returncode == CANNOT:
+            pytest.skip("this machine has no PR_SET_MDWE (Linux 6.3) or no libseccomp")
+        assert done.returncode == 0, f"{statement} was allowed: {done.stderr}"
 
 
 @pytest.mark.system
-def test_the_server_serves_without_the_right_to_make_memory_executable(data: Path) -> None:
-    if sys.platform != "linux" or not refuses_executable_memory():
-        pytest.skip("this kernel has no PR_SET_MDWE")
-    arguments = [sys.executable, "-c", SHUT_IN, "serve", "--data", str(data), "--port", "0"]
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def test_the_server_serves_under_what_its_unit_forbids(data: Path, shut_in: list[str]) -> None:
+    forbidden(shut_in)
+    arguments = [*shut_in, "tillstream_server.cli", "serve", "--data", str(data), "--port", "0"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])}
+    process = subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=TESTS
+    )
     try:
         assert process.stdout is not None
         address = json.loads(process.stdout.readline())["listening"]
         with urllib.request.urlopen(f"{address}/readyz", timeout=30) as ready:
             assert json.load(ready) == {"status": "ready"}
+        assert main(["key", "create", "--data", str(data), "--role", "viewer"]) == 0
         process.terminate()
         _, errors = process.communicate(timeout=30)
         assert process.returncode == 0, errors
