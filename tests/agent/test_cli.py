@@ -52,6 +52,16 @@ async def test_enroll_joins_and_says_as_what(
     assert Folder(tmp_path / "s").identity().till_id == TILL_ID
 
 
+async def test_enroll_notes_the_machine(
+    server: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tillstream_agent.cli.machine_id", lambda: "a" * 32)
+    arguments = ("enroll", "--server", server.address, "--token", server.token(), "--state", tmp_path / "s")
+    assert await command(*arguments) == 0
+    assert Folder(tmp_path / "s").is_of_another_machine("b" * 32)
+    assert not Folder(tmp_path / "s").is_of_another_machine("a" * 32)
+
+
 async def test_enroll_in_json(server: Gateway, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ("enroll", "--server", server.address, "--token", server.token(), "--state", tmp_path / "s", "--json")
     assert await command(*arguments) == 0

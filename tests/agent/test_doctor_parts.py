@@ -163,10 +163,11 @@ def test_a_machine_has_an_id_or_none(tmp_path: Path) -> None:
 
 
 async def test_a_folder_knows_its_machine(folder: Folder) -> None:
-    assert not folder.is_of_another_machine("a")
-    folder.bind("a")
-    assert "a\n" not in folder.machine_file.read_text()
-    assert (folder.is_of_another_machine("a"), folder.is_of_another_machine("b")) == (False, True)
+    here, elsewhere = "a" * 32, "b" * 32
+    assert not folder.is_of_another_machine(here)
+    folder.bind(here)
+    assert here not in folder.machine_file.read_text()
+    assert (folder.is_of_another_machine(here), folder.is_of_another_machine(elsewhere)) == (False, True)
     folder.bind(None)
     assert not folder.machine_file.exists()
 

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import socket
+import threading
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -279,6 +280,59 @@ async def the_router_is_off(patient: Patient) -> AsyncIterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tillstream_agent.doctor.server.asyncio.open_connection", unreachable)
         yield
+
+
+@fault("connection", "no way there", "router", "agent")
+async def no_address_of_the_name_can_be_reached(patient: Patient) -> AsyncIterator[None]:
+    async def unreachable(*_: object, **__: object) -> None:
+        each = f"[Errno {errno.ENETUNREACH}] Connect call failed"
+        raise OSError(f"Multiple exceptions: {each}, {each}")
+
+    patient.joined("https://localhost:8700")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tillstream_agent.doctor.server.asyncio.open_connection", unreachable)
+        yield
+
+
+@fault("connection", "firewall", "let this till out", "agent")
+async def a_firewall_drops_everything(patient: Patient) -> AsyncIterator[None]:
+    async def dropped(*_: object, **__: object) -> None:
+        raise TimeoutError
+
+    patient.joined("https://192.0.2.1:8700")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tillstream_agent.doctor.server.asyncio.open_connection", dropped)
+        yield
+
+
+@fault("dns", "in time", "/etc/resolv.conf", "agent")
+async def the_name_server_hangs(patient: Patient) -> AsyncIterator[None]:
+    released = threading.Event()
+
+    def hang(host: str, port: int) -> Iterable[str]:
+        released.wait()
+        return []
+
+    patient.joined("https://head.example")
+    patient.around = replace(patient.around, resolve=hang)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tillstream_agent.doctor.server.STEP_S", 0.1)
+        yield
+    released.set()
+
+
+@fault("server", "hangs", "server's log", "agent")
+async def the_server_hangs(patient: Patient) -> AsyncIterator[None]:
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tillstream_agent.doctor.server.STEP_S", 0.3)
+        patient.joined(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        yield
+
+
+@fault("server", "not a Tillstream server", "look at the address", "agent")
+async def something_else_answers(patient: Patient) -> AsyncIterator[None]:
+    patient.server.answers(404)
+    yield
 
 
 @fault("proxy", "the agent uses none", "firewall pass", "agent")

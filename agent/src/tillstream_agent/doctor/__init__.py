@@ -31,7 +31,7 @@ __all__ = ["TROUBLES", "Doctor", "Finding", "Surroundings", "Verdict", "findings
 
 FIRST_S: Final = 1.5
 """Seconds for a first look at the folder: a disk that does not answer meanwhile hangs."""
-REST_S: Final = 6.5
+REST_S: Final = 5.5
 """Seconds for everything after it; the last word on the clock may take half of `FIRST_S` more."""
 
 

@@ -22,7 +22,7 @@ MIN_FREE: Final = 256 * 1024 * 1024
 MIN_FILES: Final = 1_000
 """Files that a disk must still have room for."""
 MAX_SYNC_S: Final = 0.1
-LOOK_S: Final = 6.0
+LOOK_S: Final = 4.5
 """Seconds in which the journal is looked through."""
 _ROUNDS: Final = 5
 _BESIDE: Final = ("-wal", "-shm")

@@ -22,7 +22,7 @@ MAX_HOOK_US: Final = 20_000
 MAX_ANSWER_S: Final = 1.0
 """What one call may take that comes from outside, whatever else the machine does."""
 MAX_QUEUE_AGE_MS: Final = 3_600_000
-PATIENCE_S: Final = 4.0
+PATIENCE_S: Final = 3.0
 _OK: Final = 200
 
 TROUBLES: Final[dict[str, tuple[str, str]]] = {

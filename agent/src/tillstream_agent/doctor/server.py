@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import ipaddress
+import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -26,7 +27,7 @@ from ..folder import Identity
 from ..sync.transport import Response, Transport, Unreachable, is_loopback, server_address, tls_context
 from .finding import Finding, ok, patiently, problem
 
-STEP_S: Final = 2.5
+STEP_S: Final = 2.0
 """Seconds that one step may take."""
 EXPIRES_SOON_S: Final = 14 * 86_400
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
@@ -36,6 +37,9 @@ _EXPIRED: Final = 10
 """Verify codes of OpenSSL's x509_vfy.h."""
 _NOT_YET: Final = 9
 _HOSTNAME: Final = (62, 64)
+_NO_WAY: Final = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN}
+_ERRNO: Final = re.compile(r"\[Errno (\d+)\]")
+"""As asyncio writes down what every address of a name failed with."""
 _UNKNOWN: Final = (2, 18, 19, 20, 21)
 
 
@@ -183,7 +187,8 @@ def _no_name(host: str, cause: str) -> Finding:
 
 
 def _line_fault(error: OSError, host: str, port: int) -> tuple[str, str]:
-    if error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN):
+    found = {error.errno, *(int(number) for number in _ERRNO.findall(str(error)))}
+    if found & _NO_WAY and errno.ECONNREFUSED not in found:
         return "this machine has no way there", "check cable or Wi-Fi, address and router of the till"
     cause = "nothing listens there: the server is down, or the port is another"
     return cause, f"start tillstream-server on {host}, and look that it listens on port {port}"
