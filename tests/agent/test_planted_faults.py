@@ -17,9 +17,9 @@ import pytest
 from aiohttp import web
 
 from support.agents import enrolled, running_agent
-from support.planted_certificates import HOST, OPENSSL, OTHER, certificate
 from support.gateways import Gateway, gateway
 from support.mounts import fill, mounting_refuses, small_disk
+from support.planted_certificates import HOST, OPENSSL, OTHER, certificate
 from support.tills import TestTill, TurnedClock
 from tillstream_agent import inspection
 from tillstream_agent.clock import Clock, SystemClock

@@ -42,6 +42,7 @@ from .housekeeping import Housekeeping, keep_running
 from .journal import Journal, JournalIdentity
 from .letters import Letters
 from .metrics import AgentMetrics, LatencyWindow
+from .notify import NotTold, Supervisor
 from .offers.edge import Edge
 from .queue import QueueDesk
 from .state import State
@@ -66,6 +67,8 @@ class World:
     log: TextIO
     boot: Callable[[], str | None] = boot_id
     """Which boot of the machine this is, where the platform can tell."""
+    supervisor: Supervisor = Supervisor()
+    """Who started the agent, if it wants to be told how it is."""
 
 
 async def run(
@@ -86,9 +89,19 @@ async def run(
             core.events.started(version=__version__, port=port, queued=core.journal.queue().records)
             if started is not None:
                 started(port)
+            _tell(core, lambda: world.supervisor.ready(f"till {identity.till} of store {identity.store}, port {port}"))
             async with _background(core, sync, _drops(core, payloads)):
                 await stop.wait()
+            _tell(core, world.supervisor.stopping)
             core.events.stopping(queued=core.journal.queue().records)
+
+
+def _tell(core: _Core, tell: Callable[[], None]) -> None:
+    """Tell whoever started the agent; if that fails, it serves its till all the same."""
+    try:
+        tell()
+    except NotTold as error:
+        core.events.housekeeping_failed("tell the service manager", error)
 
 
 @dataclass(slots=True)
@@ -405,6 +418,7 @@ async def _background(core: _Core, sync: _Sync, drops: Sequence[DropDoor] = ()) 
         "acknowledgements": sync.housekeeping.keep_acknowledgements,
         "sweep": sync.housekeeping.sweep_for_ever,
         "aftermath": core.aftermath.run,
+        "watchdog": core.world.supervisor.live,
         **{f"drop {number}": drop.run for number, drop in enumerate(drops)},
     }
     tasks = [asyncio.create_task(keep_running(name, run, core.events), name=name) for name, run in runs.items()]

@@ -1,4 +1,4 @@
-"""`tillstream-agent`: enroll, run, status, doctor, bundle, logs, simulate, queue, display, adapt.
+"""`tillstream-agent`: enroll, run, status, doctor, bundle, logs, simulate, queue, display, adapt, config, clone-reset.
 
 stdout is data, stderr is talk. Exit codes: 0 ok, 1 error, 2 usage, 3 not enrolled, 4 unreachable, 5 degraded,
 6 doctor found problems.
@@ -25,7 +25,7 @@ import msgspec
 from tillstream_protocol.errors import InvalidInput, TillstreamError
 from tillstream_protocol.messages import HookLatency, Token
 
-from . import __version__
+from . import __version__, product
 from .app import World, run
 from .boot import machine_id
 from .clock import SystemClock
@@ -36,6 +36,7 @@ from .export import export
 from .folder import AlreadyRunning, Folder, NotEnrolled, StateError, default_folder
 from .inspection import NoAnswer, ask, forget_pairings, list_queue, look, pair, retry, to_export
 from .logs import KeptLog, follow, kept_lines
+from .notify import Supervisor
 from .queue import Page, Wanted
 from .status import Status
 from .sync.enrol import Enrolment
@@ -59,7 +60,7 @@ _OFFLINE: Final = frozenset({"unavailable", "unreachable", "closed", "confused"}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says. Returns the exit code."""
-    given = _parser().parse_args(arguments)
+    given = parser().parse_args(arguments)
     try:
         command: Callable[[argparse.Namespace], int] = given.command
         return command(given)
@@ -73,7 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ERROR
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The command line, as `--help`, shell completion and the manual page tell of it."""
     parser = argparse.ArgumentParser(
         prog="tillstream-agent", description="The Tillstream agent of one till: captures, queues, syncs, shows offers."
     )
@@ -97,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     display.add_argument("--forget", action="store_true", help="end every pairing, of screens and of browser POS pages")
     _queue_commands(commands)
     _adapt_command(commands)
+    product.add_commands(commands, _command)
     return parser
 
 
@@ -206,7 +209,8 @@ def _run(given: argparse.Namespace) -> int:
     folder = _folder(given)
     folder.identity()
     log = KeptLog(sys.stderr, folder.path, config.log_kept_bytes)
-    world = World(SystemClock(), os.urandom, SystemRandom().random, cast("TextIO", log))
+    supervisor = Supervisor.of(os.environ, os.getpid())
+    world = World(SystemClock(), os.urandom, SystemRandom().random, cast("TextIO", log), supervisor=supervisor)
 
     async def be_agent() -> None:
         stop = asyncio.Event()

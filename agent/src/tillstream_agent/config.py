@@ -1,7 +1,7 @@
 """Settings: a TOML file, then the environment, then flags; the later wins.
 
 Each setting has one name (`hook.port`), which is its place in the TOML file, and gives its environment variable
-(`TILLSTREAM_HOOK_PORT`) and flag (`--hook-port`). Doors of which there may be several stand in the file alone: see
+(`TILLSTREAM_HOOK_PORT`) and flag (`--hook-port`). `TILLSTREAM_CONFIG` names the file where no flag does. Doors of which there may be several stand in the file alone: see
 `config_doors.py`.
 """
 
@@ -26,6 +26,7 @@ LANGUAGES: Final = ("ar", "de", "en", "es", "fr", "hi")
 """What the cashier's page speaks."""
 MAX_BUTTONS: Final = 8
 MAX_LABEL: Final = 40
+FILE_VARIABLE: Final = "TILLSTREAM_CONFIG"
 _KIND: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
@@ -202,6 +203,19 @@ _SETTINGS: Final = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the three places say, taken together."""
+
+    config: Config
+    """Of what is right."""
+    origins: Mapping[str, str]
+    """Where each setting that is not at its default comes from, by name: a file, a variable, `the command line`."""
+    file: Path | None
+    wrong: tuple[ConfigError, ...]
+    """What is not right, one error a setting."""
+
+
 def load(
     file: Path | None = None, environment: Mapping[str, str] | None = None, flags: Mapping[str, object] | None = None
 ) -> Config:
@@ -209,24 +223,61 @@ def load(
 
     Raises `ConfigError` naming the setting, its value and where it came from.
     """
-    chosen: dict[str, object] = {}
-    given = _from_file(file) if file is not None else {}
-    if file is not None:
-        chosen["doors"] = _doors(given, file)
+    reading = read(file, environment, flags)
+    if reading.wrong:
+        raise reading.wrong[0]
+    return reading.config
+
+
+def read(
+    file: Path | None = None, environment: Mapping[str, str] | None = None, flags: Mapping[str, object] | None = None
+) -> Reading:
+    """The same, with everything that is wrong instead of the first of it."""
     variables = os.environ if environment is None else environment
+    if file is None and variables.get(FILE_VARIABLE):
+        file = Path(variables[FILE_VARIABLE])
+    chosen: dict[str, object] = {}
+    origins: dict[str, str] = {}
+    wrong: list[ConfigError] = []
+    given = _file_values(file, chosen, wrong) if file is not None else {}
     for setting in _SETTINGS:
-        if setting.name in given:
-            chosen[setting.attribute] = _parse(setting, given.pop(setting.name), f"in {file}")
-        if setting.variable in variables:
-            chosen[setting.attribute] = _parse(setting, variables[setting.variable], f"in {setting.variable}")
-        flag = (flags or {}).get(setting.name)
-        if flag is not None:
-            chosen[setting.attribute] = _parse(setting, flag, "on the command line")
-    if given:
-        name = next(iter(given))
-        known = ", ".join(setting.name for setting in _SETTINGS)
-        raise ConfigError(f"there is no setting {name!r} (in {file})", field=name, hint=f"there are {known}")
-    return Config(**chosen)  # type: ignore[arg-type]
+        places = (
+            (given.pop(setting.name, None), str(file), f"in {file}"),
+            (variables.get(setting.variable), setting.variable, f"in {setting.variable}"),
+            ((flags or {}).get(setting.name), "the command line", "on the command line"),
+        )
+        for value, origin, where in places:
+            if value is not None:
+                try:
+                    chosen[setting.attribute] = _parse(setting, value, where)
+                    origins[setting.name] = origin
+                except ConfigError as error:
+                    wrong.append(error)
+    known = ", ".join(setting.name for setting in _SETTINGS)
+    for name in given:
+        error = ConfigError(f"there is no setting {name!r} (in {file})", field=name, hint=f"there are {known}")
+        wrong.append(error)
+    return Reading(Config(**chosen), origins, file, tuple(wrong))  # type: ignore[arg-type]
+
+
+def settings_of(config: Config) -> dict[str, object]:
+    """Every setting with its value, by name, without the doors."""
+    return {setting.name: getattr(config, setting.attribute) for setting in _SETTINGS}
+
+
+def _file_values(file: Path, chosen: dict[str, object], wrong: list[ConfigError]) -> dict[str, object]:
+    """What the file says of single settings; its doors go to `chosen`, what cannot be meant to `wrong`."""
+    try:
+        given = _from_file(file)
+    except ConfigError as error:
+        wrong.append(error)
+        return {}
+    try:
+        chosen["doors"] = _doors(given, file)
+    except ConfigError as error:
+        wrong.append(error)
+        return {name: value for name, value in given.items() if not _is_door(name)}
+    return given
 
 
 def _parse(setting: _Setting, value: object, where: str) -> object:
@@ -238,6 +289,10 @@ def _parse(setting: _Setting, value: object, where: str) -> object:
             field=setting.name,
             limit=setting.expects,
         ) from error
+
+
+def _is_door(name: str) -> bool:
+    return name in ("drop", "printer") or name.startswith("adapters.")
 
 
 def _doors(given: dict[str, object], file: Path) -> Doors:

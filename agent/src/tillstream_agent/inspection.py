@@ -201,6 +201,16 @@ async def read_stopped(folder: Folder, clock: Clock) -> Status:
     )
 
 
+async def unsent(folder: Folder) -> int:
+    """How many records of a stopped agent's folder no server has acknowledged, refused ones among them.
+
+    It needs no identity. Raises `StateError`.
+    """
+    found = await asyncio.to_thread(_find, folder)
+    acked = await State.peek_acked(folder.database)
+    return sum(chunk.unacknowledged(merge(acked.get(chunk.epoch, ()))) for chunk in found.chunks)
+
+
 def _find(folder: Folder) -> Found:
     if not folder.journal.is_dir():
         return Found()
