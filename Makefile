@@ -123,6 +123,9 @@ requirements: $(VENV)/ready ## pin again what pyproject.toml files ask for; ARGS
 	@$(call compile,tryton,--group tryton --constraint requirements/dev.txt)
 	@$(call compile,test,--group test --constraint requirements/dev.txt)
 	@$(call compile,agent,agent/pyproject.toml --constraint requirements/dev.txt)
+	@$(call compile,bundle,agent/pyproject.toml --extra fast --constraint requirements/dev.txt)
+	@$(call compile,package,agent/pyproject.toml --extra fast --group package --constraint requirements/dev.txt)
+	@$(call compile,ansible,--group ansible)
 	@$(call compile,server,server/pyproject.toml --constraint requirements/dev.txt)
 
 # Names, versions and hashes only: no address of an index, no path, and the workspace's own packages left out.
@@ -130,9 +133,39 @@ compile = $(UV) pip compile $(2) --output-file requirements/$(1).txt --universal
 	--generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
 	$(PACKAGES:%=--no-emit-package tillstream-%) $(ARGS) > /dev/null
 
+# The agent's packages, in an environment that holds what ships and what builds it.
+PACKAGED := .venv-package
+DIST ?= dist
+.PHONY: package
+package: $(PACKAGED)/ready ## build the agent's .deb, .rpm and offline bundle into dist/; ARGS="--only deb"
+	@PYTHONPATH=deploy $(PACKAGED)/bin/python -m packager --out $(DIST) --pip $(BIN)/python $(ARGS)
+
+# BOUND: seconds within which the checks of what is deployed have to end, once their environments are there.
+.PHONY: check-deploy
+BOUND ?= 600
+check-deploy: $(PACKAGED)/ready $(VENV)/ansible ## build what is deployed and try it; needs tests/support/packaging.sh once
+	$(call say,What is deployed)
+	@rm -f build/check-deploy.jsonl
+	@TILLSTREAM_CHECK_DEPLOY=1 timeout --kill-after=10 $(BOUND) $(call pytest,$(VENV),tests/deploy)
+	@cat build/check-deploy.jsonl
+
+$(VENV)/ansible: requirements/ansible.txt | $(VENV)/ready
+	@$(PYTHON) -m venv --without-pip .venv-ansible
+	@$(INSTALL) --python .venv-ansible -r requirements/ansible.txt
+	@touch $@
+
+$(PACKAGED)/ready: $(VENV)/ready requirements/package.txt $(AGENT_SOURCES)
+	$(call say,Setting up $(PACKAGED) from the agent's wheels)
+	@[[ -x $(PACKAGED)/bin/python ]] || $(BIN)/python -m venv --without-pip $(PACKAGED)
+	@rm -rf build/wheels
+	@for part in protocol agent; do $(UV) build --wheel --no-build-isolation --out-dir build/wheels $$part; done
+	@$(UV) pip sync --require-hashes --python $(PACKAGED) requirements/package.txt
+	@$(UV) pip install --python $(PACKAGED) --no-deps build/wheels/*.whl
+	@touch $@
+
 .PHONY: clean
 clean: ## remove the environments, caches and builds
-	rm -rf $(VENV) $(ALONE) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache uv.lock
+	rm -rf $(VENV) $(ALONE) $(PACKAGED) .venv-ansible build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache uv.lock
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp in each environment says that it holds what the requirement files ask for.

@@ -41,11 +41,8 @@ def test_each_line_is_a_name_a_version_and_hashes_and_nothing_else(path: Path) -
 
 
 def test_there_is_a_file_for_each_environment() -> None:
-    names_of_files = [
-        "agent", "bench", "bootstrap", "build", "deploy-server", "dev", "fuzz", "grafana", "mutate", "server", "test",
-        "tryton",
-    ]  # fmt: skip
-    assert [path.stem for path in FILES] == names_of_files
+    tools = {"ansible", "bench", "build", "bundle", "deploy-server", "fuzz", "grafana", "mutate", "package", "tryton"}
+    assert {path.stem for path in FILES} == tools | {"agent", "bootstrap", "dev", "server", "test"}
 
 
 @pytest.mark.parametrize("part", ["agent", "server"])
@@ -53,9 +50,14 @@ def test_a_side_gets_what_it_and_the_protocol_ask_for(part: str) -> None:
     assert asked_for(part) | asked_for("protocol") <= names(ROOT / "requirements" / f"{part}.txt")
 
 
-@pytest.mark.parametrize("name", ["agent", "server", "test"])
+@pytest.mark.parametrize("name", ["agent", "bundle", "server", "test"])
 def test_what_ships_is_what_was_tested(name: str) -> None:
     assert pins(ROOT / "requirements" / f"{name}.txt") <= pins(ROOT / "requirements" / "dev.txt")
+
+
+def test_packages_and_bundle_hold_the_same_versions() -> None:
+    assert pins(ROOT / "requirements" / "bundle.txt") <= pins(ROOT / "requirements" / "package.txt")
+    assert names(ROOT / "requirements" / "bundle.txt") - names(ROOT / "requirements" / "agent.txt") == {"uvloop"}
 
 
 def test_the_agent_asks_for_nothing_that_only_the_server_needs() -> None:

@@ -42,7 +42,7 @@ from .housekeeping import Housekeeping, keep_running
 from .journal import Journal, JournalIdentity
 from .letters import Letters
 from .metrics import AgentMetrics, LatencyWindow
-from .notify import NotTold, Supervisor
+from .notify import NOBODY, NotTold, Supervisor
 from .offers.edge import Edge
 from .queue import QueueDesk
 from .state import State
@@ -67,7 +67,7 @@ class World:
     log: TextIO
     boot: Callable[[], str | None] = boot_id
     """Which boot of the machine this is, where the platform can tell."""
-    supervisor: Supervisor = Supervisor()
+    supervisor: Supervisor = NOBODY
     """Who started the agent, if it wants to be told how it is."""
 
 

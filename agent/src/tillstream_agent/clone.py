@@ -1,8 +1,8 @@
 """Makes a state folder forget which till it was, so that an image of the machine can be rolled out.
 
 What goes is whatever would make two machines one till: identity, keys, hook token, pairings, state and journal. The
-identity goes first, so that nothing starts on what is left when this is cut short; then the journal, then the rest, among
-it the state that says what was acknowledged. So the same call can be made again and counts the same records.
+identity goes first, so that nothing starts on what is left when this is cut short; then the journal; then the rest,
+among it the state that says what was acknowledged. So the same call can be made again, and counts by the same state.
 
 The journal is the one thing that cannot be had again. Records that no server has, and files that were kept because they
 were damaged, are thrown away only by whoever names their number.

@@ -1,8 +1,8 @@
 """Settings: a TOML file, then the environment, then flags; the later wins.
 
 Each setting has one name (`hook.port`), which is its place in the TOML file, and gives its environment variable
-(`TILLSTREAM_HOOK_PORT`) and flag (`--hook-port`). `TILLSTREAM_CONFIG` names the file where no flag does. Doors of which there may be several stand in the file alone: see
-`config_doors.py`.
+(`TILLSTREAM_HOOK_PORT`) and flag (`--hook-port`). `TILLSTREAM_CONFIG` names the file where no flag does. Doors of which
+there may be several stand in the file alone: see `config_doors.py`.
 """
 
 from __future__ import annotations

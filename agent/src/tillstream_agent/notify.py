@@ -71,3 +71,7 @@ class Supervisor:
                 sender.send("\n".join(lines).encode())
         except OSError as error:
             raise NotTold(f"the service manager could not be told: {error.strerror or error}") from error
+
+
+NOBODY: Final = Supervisor()
+"""Who wants to be told nothing."""

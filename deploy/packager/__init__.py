@@ -1,0 +1,1 @@
+"""Builds the agent's packages: .deb, .rpm, and a bundle that installs without a network."""
