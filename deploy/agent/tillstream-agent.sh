@@ -9,8 +9,16 @@ if [ -z "${TILLSTREAM_STATE:-}" ]; then
     export TILLSTREAM_CONFIG="${TILLSTREAM_CONFIG:-$root/etc/tillstream-agent/agent.toml}"
     if [ "$(id -u)" = 0 ]; then
         export HOME="$TILLSTREAM_STATE"
-        exec setpriv --reuid=tillstream-agent --regid=tillstream-agent --init-groups \
-            "$root/usr/lib/tillstream-agent/tillstream-agent" "$@"
+        if [ -z "$root" ]; then
+            set -- --reuid=tillstream-agent --regid=tillstream-agent --init-groups \
+                /usr/lib/tillstream-agent/tillstream-agent "$@"
+        else # this system need not know the user of an image that is being made
+            user=$(sed -n 's/^tillstream-agent:[^:]*:\([0-9]*\):.*/\1/p' "$root/etc/passwd")
+            group=$(sed -n 's/^tillstream-agent:[^:]*:[0-9]*:\([0-9]*\):.*/\1/p' "$root/etc/passwd")
+            set -- --reuid="$user" --regid="$group" --clear-groups \
+                "$root/usr/lib/tillstream-agent/tillstream-agent" "$@"
+        fi
+        exec setpriv "$@"
     fi
 fi
 exec "$root/usr/lib/tillstream-agent/tillstream-agent" "$@"

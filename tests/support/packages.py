@@ -64,13 +64,20 @@ def output(*command: str | Path, **options: object) -> str:
     return str(done.stdout)
 
 
-def packages_of(out: Path) -> dict[str, Path]:
-    """The packages that TILLSTREAM_PACKAGES names the folder of, or else those that are built now; each by its kind."""
+def packages_of(out: Path, *kinds: str) -> dict[str, Path]:
+    """The packages that TILLSTREAM_PACKAGES names the folder of, or else those that were built by this run; each by its
+    kind. What is not built yet is built into `out`."""
     given = os.environ.get("TILLSTREAM_PACKAGES")
-    if not given:
-        return build(out, ("deb", "rpm", "bundle"))
-    patterns = {"deb": "*.deb", "rpm": "*.rpm", "bundle": "*-bundle-*.tar.gz"}
-    return {kind: next(Path(given).resolve().glob(pattern)) for kind, pattern in patterns.items()}
+    if given:
+        patterns = {"deb": "*.deb", "rpm": "*.rpm", "bundle": "*-bundle-*.tar.gz"}
+        return {kind: next(Path(given).resolve().glob(patterns[kind])) for kind in kinds}
+    missing = tuple(kind for kind in kinds if kind not in _built)
+    if missing:
+        _built.update(build(out, missing))
+    return {kind: _built[kind] for kind in kinds}
+
+
+_built: dict[str, Path] = {}
 
 
 def build(out: Path, kinds: tuple[str, ...]) -> dict[str, Path]:
@@ -186,3 +193,13 @@ async def arrived(server: Server, count: int) -> None:
     async with asyncio.timeout(WAIT_S):
         while (await server.get("/api/v1/ledger/summary", headers)).json()["transactions"] < count:
             await asyncio.sleep(0.05)
+
+
+def everybodys_python() -> str:
+    """A Python of this one's version that the agent's user may run too."""
+    name = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    for path in (f"/usr/bin/{name}", f"/usr/local/bin/{name}", f"{sys.base_prefix}/bin/{name}"):
+        asked = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", path, "-c", ""]
+        if Path(path).exists() and subprocess.run(asked, capture_output=True).returncode == 0:
+            return path
+    pytest.skip(f"there is no {name} here that users other than root may run")

@@ -39,6 +39,7 @@ pip=$(echo "$here"/wheels/pip-*.whl)
 # The environment is moved once, so its programs are told where they will be.
 sed -i "1s|^#!.*|#!$library/bin/python|" "$library.new/bin/tillstream-agent"
 ln -s bin/tillstream-agent "$library.new/tillstream-agent"
+cp "$here/SHA256SUMS" "$library.new/SHA256SUMS"
 rm -rf "$library.old"
 if [ -e "$library" ]; then mv "$library" "$library.old"; fi
 mv "$library.new" "$library"

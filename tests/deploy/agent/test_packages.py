@@ -22,6 +22,7 @@ from support.packages import (
     arrived,
     as_root,
     asked_for,
+    everybodys_python,
     needs,
     output,
     packages_of,
@@ -39,7 +40,7 @@ DPKG = ("dpkg", "--force-script-chrootless", "--force-depends", "--force-not-roo
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """All of them, built in a folder that was empty."""
-    return packages_of(tmp_path_factory.mktemp("dist"))
+    return packages_of(tmp_path_factory.mktemp("dist"), "deb", "rpm", "bundle")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -137,7 +138,7 @@ async def test_the_bundle_installs_without_a_network_and_keeps_the_settings(
         settings.parent.mkdir(parents=True)
         settings.write_text("[log]\nlevel = 'debug'\n")
         start = time.monotonic()
-        said = output(*offline, folder / "install.sh", "--root", root, "--python", _everybodys_python())
+        said = output(*offline, folder / "install.sh", "--root", root, "--python", everybodys_python())
         report(installed="bundle", seconds=round(time.monotonic() - start, 1), network="none")
         assert "next, as root: tillstream-agent enroll" in said
         till = Installed(root)
@@ -169,13 +170,3 @@ def test_a_bundle_that_was_altered_installs_nothing(packages: dict[str, Path], t
 def test_lintian_finds_no_error_and_no_warning(lintian: subprocess.Popen[str]) -> None:
     said, _ = lintian.communicate(timeout=240)
     assert (lintian.returncode, said) == (0, "")
-
-
-def _everybodys_python() -> str:
-    """A Python of this one's version that the agent's user may run too."""
-    name = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    for path in (f"/usr/bin/{name}", f"/usr/local/bin/{name}", f"{sys.base_prefix}/bin/{name}"):
-        asked = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", path, "-c", ""]
-        if Path(path).exists() and subprocess.run(asked, capture_output=True).returncode == 0:
-            return path
-    pytest.skip(f"there is no {name} here that users other than root may run")
