@@ -99,6 +99,7 @@ lint: $(VENV)/ready ## formatting and lint
 types: $(VENV)/ready ## mypy, strict
 	$(call say,Types)
 	@$(BIN)/mypy $(CODE)
+	@$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 agent/src
 
 .PHONY: imports
 imports: $(VENV)/ready ## who may import whom

@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import gc
 import os
-import signal
 import sys
 import time
 import webbrowser
@@ -37,6 +36,7 @@ from .folder import AlreadyRunning, Folder, NotEnrolled, StateError, default_fol
 from .inspection import NoAnswer, ask, forget_pairings, list_queue, look, pair, retry, to_export
 from .logs import KeptLog, follow, kept_lines
 from .notify import Supervisor
+from .platforms import stop_on_signals
 from .queue import Page, Wanted
 from .status import Status
 from .sync.enrol import Enrolment
@@ -214,8 +214,7 @@ def _run(given: argparse.Namespace) -> int:
 
     async def be_agent() -> None:
         stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        stop_on_signals(stop)
         await _when_free(lambda: run(folder, config, world, stop=stop, started=_settle_down))
 
     return _drive(be_agent(), config)

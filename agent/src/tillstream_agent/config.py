@@ -254,9 +254,10 @@ def read(
                 except ConfigError as error:
                     wrong.append(error)
     known = ", ".join(setting.name for setting in _SETTINGS)
-    for name in given:
-        error = ConfigError(f"there is no setting {name!r} (in {file})", field=name, hint=f"there are {known}")
-        wrong.append(error)
+    wrong.extend(
+        ConfigError(f"there is no setting {name!r} (in {file})", field=name, hint=f"there are {known}")
+        for name in given
+    )
     return Reading(Config(**chosen), origins, file, tuple(wrong))  # type: ignore[arg-type]
 
 

@@ -9,6 +9,7 @@ What is wrong with one raises `InvalidInput` whose `field` is its place in the f
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -24,6 +25,7 @@ from tillstream_protocol.adapters.registry import ADAPTERS
 from tillstream_protocol.codec import invalid
 from tillstream_protocol.errors import InvalidInput, shown
 
+WATCHES_FOLDERS: Final = sys.platform != "win32"
 MAX_OPTIONS: Final = 1024 * 1024
 _MOST_DOORS: Final = 32
 T = TypeVar("T", bound=Struct)
@@ -152,6 +154,8 @@ def take_doors(given: dict[str, object], base: Path) -> Doors:
     names = [name for name in given if name.partition(".")[0] == "adapters"]
     adapters = {name.partition(".")[2]: _adapter(name, given.pop(name), base) for name in names}
     drops = _tables("drop", given.pop("drop", []), DropTable)
+    if drops and not WATCHES_FOLDERS:
+        raise InvalidInput("folders are not watched on Windows yet", field="drop[0].folder")
     printers = _tables("printer", given.pop("printer", []), PrinterTable)
     doors = Doors(
         adapters,

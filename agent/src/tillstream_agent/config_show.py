@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from typing import Any, Final
 
 from msgspec import Struct
 
-from .config import ConfigError, Reading, settings_of
-from .config_doors import MACHINE, Doors
+from .config import Button, ConfigError, Reading, settings_of
+from .config_doors import MACHINE, Doors, DropSetting, PrinterSetting
 
 HIDDEN: Final = "(hidden)"
 REDACTED: Final = ("hook.origins", "sync.ca_file")
@@ -97,10 +97,11 @@ def _door_keys(doors: Doors) -> list[tuple[str, Any]]:
     for name, reading in doors.adapters.items():
         setting = reading.setting
         zone = "" if setting.zone is MACHINE else str(setting.zone)
-        given = {"adapter": reading.adapter, "currency": setting.currency or "", "zone": zone}
+        given: dict[str, Any] = {"adapter": reading.adapter, "currency": setting.currency or "", "zone": zone}
         given |= {"options": _plain(setting.options), "sure": reading.sure}
         rows += [(f"adapters.{name}.{key}", value) for key, value in given.items()]
-    for kind, ones in (("drop", doors.drops), ("printer", doors.printers)):
+    several: dict[str, Sequence[DropSetting | PrinterSetting]] = {"drop": doors.drops, "printer": doors.printers}
+    for kind, ones in several.items():
         for number, one in enumerate(ones):
             rows += [(f"{kind}[{number}].{part.name}", _plain(getattr(one, part.name))) for part in fields(one)]
     return rows
@@ -114,7 +115,7 @@ def _plain(value: object) -> Any:
         return [_plain(part) for part in value]
     if isinstance(value, str | int | float) or value is None:
         return value
-    if is_dataclass(value) and hasattr(value, "kind"):
+    if isinstance(value, Button):
         return {part.name: _plain(getattr(value, part.name)) for part in fields(value)}
     return str(value)
 

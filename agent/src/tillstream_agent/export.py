@@ -23,6 +23,7 @@ from tillstream_protocol.messages import Batch
 
 from .folder import StateError
 from .letters import Key
+from .platforms import NEW_FILE
 
 MAGIC: Final = b"TSEXPRT1"
 _LENGTH: Final = 4
@@ -47,7 +48,7 @@ def export(journal: Path, wanted: Callable[[Key], bool], to: Path) -> Exported:
         raise InvalidInput(f"{to} exists", field="file", hint="give the name of a file that does not")
     part = to.with_name(f".{to.name}.{secrets.token_hex(4)}")
     try:
-        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        handle = os.open(part, NEW_FILE, 0o600)
         with os.fdopen(handle, "wb") as stream:
             done = _write(journal, wanted, stream)
             stream.flush()

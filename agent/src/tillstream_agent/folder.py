@@ -20,10 +20,10 @@ the machine away from keys, token and socket.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import secrets
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -35,6 +35,8 @@ import msgspec
 from tillstream_protocol.errors import TillstreamError
 from tillstream_protocol.messages import SignedCertificate
 from tillstream_protocol.signing import SignKey, from_text, to_text
+
+from .platforms import LOCK_FILE, NEW_FILE, hold, protect, sync_folder, unprotect
 
 SEED_SIZE: Final = 32
 _FORMER_SUFFIX: Final = ".key"
@@ -223,7 +225,7 @@ class Folder:
             seed = self._secret(self.next_device_key_file)
             if seed is None:
                 seed = randomness(SEED_SIZE)
-                write_private(self.next_device_key_file, seed)
+                write_private(self.next_device_key_file, protect(seed))
         return seed
 
     def drop_next_seed(self) -> None:
@@ -241,7 +243,7 @@ class Folder:
         with self._translated():
             self._keep_former(identity)
             if self._secret(self.tag_key_file) is None:
-                write_private(self.tag_key_file, randomness(SEED_SIZE))
+                write_private(self.tag_key_file, protect(randomness(SEED_SIZE)))
             if not self.token_file.exists():
                 write_private(self.token_file, to_text(randomness(SEED_SIZE)).encode() + b"\n")
             write_private(self.identity_file, identity.encode())
@@ -283,10 +285,10 @@ class Folder:
     def locked(self) -> Iterator[None]:
         """Hold the folder. Raises `AlreadyRunning`."""
         with self._translated():
-            handle = os.open(self.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            handle = os.open(self.lock_file, LOCK_FILE, 0o600)
         try:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                hold(handle)
             except OSError as error:
                 raise AlreadyRunning(
                     f"an agent already runs on {self.path}", hint="stop it first, or give another --state"
@@ -312,15 +314,15 @@ class Folder:
         if seed is None or (key_id := SignKey(seed).key_id) == identity.device_key_id:
             return
         self.former.mkdir(mode=0o700, exist_ok=True)
-        write_private(self._former_file(key_id), seed)
-        _sync_folder(self.path)
+        write_private(self._former_file(key_id), protect(seed))
+        sync_folder(self.path)
 
     def _former_file(self, key_id: bytes) -> Path:
         return self.former / f"{key_id.hex()}{_FORMER_SUFFIX}"
 
     def _secret(self, file: Path) -> bytes | None:
         with suppress(OSError):
-            data = file.read_bytes()
+            data = unprotect(file.read_bytes())
             return data if len(data) == SEED_SIZE else None
         return None
 
@@ -343,6 +345,9 @@ def default_folder(environment: dict[str, str] | os._Environ[str] = os.environ) 
     given = environment.get("TILLSTREAM_STATE")
     if given:
         return Path(given)
+    if sys.platform == "win32":
+        return Path(environment.get("PROGRAMDATA", "C:\\ProgramData")) / "Tillstream" / "agent"
+    # for mypy, which reads the one half or the other
     base = environment.get("XDG_STATE_HOME")
     return (Path(base) if base else Path.home() / ".local" / "state") / "tillstream-agent"
 
@@ -350,7 +355,7 @@ def default_folder(environment: dict[str, str] | os._Environ[str] = os.environ) 
 def write_private(file: Path, content: bytes) -> None:
     """Write a file of mode 0600 so that it is there whole or as it was: temporary file, fsync, rename, fsync."""
     temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    handle = os.open(temporary, NEW_FILE, 0o600)
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
@@ -360,12 +365,4 @@ def write_private(file: Path, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(file.parent)
-
-
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(file.parent)

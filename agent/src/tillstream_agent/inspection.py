@@ -26,6 +26,7 @@ from .journal.observer import JournalObserver
 from .journal.recovery import Found, recover
 from .journal.seqs import without
 from .letters import Changes, Key, Letter, by_epoch
+from .platforms import connect
 from .queue import Line, Page, Retried, Wanted, line_of
 from .state import State
 from .status import QueueStatus, Status, damaged_files, disk_free
@@ -91,7 +92,7 @@ async def _ask(call: dict[str, object], kind: type[_Answer], folder: Folder, pat
 
 
 async def _call(call: bytes, kind: type[_Answer], folder: Folder) -> _Answer:
-    reader, writer = await asyncio.open_unix_connection(folder.socket)
+    reader, writer = await connect(folder.socket)
     try:
         writer.write(call)
         borders = Borders(_MAX_REPLY)

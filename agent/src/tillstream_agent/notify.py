@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -61,14 +62,18 @@ class Supervisor:
         await asyncio.Event().wait()
 
     def _tell(self, *lines: str) -> None:
-        if not self.address:
-            return
-        name = f"\0{self.address[1:]}" if self.address.startswith("@") else self.address
+        if self.address:
+            _send(self.address, "\n".join(lines).encode())
+
+
+def _send(address: str, data: bytes) -> None:
+    if sys.platform != "win32":
+        name = f"\0{address[1:]}" if address.startswith("@") else address
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
                 sender.setblocking(False)
                 sender.connect(name)
-                sender.send("\n".join(lines).encode())
+                sender.send(data)
         except OSError as error:
             raise NotTold(f"the service manager could not be told: {error.strerror or error}") from error
 

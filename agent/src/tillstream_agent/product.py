@@ -1,4 +1,4 @@
-"""The commands of whoever installs agents: `config show`, `config check`, `clone-reset`."""
+"""The commands of whoever installs agents: `config show | check`, `clone-reset`, `service`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from . import config_show
 from .clone import Forgotten, reset
 from .config import read
 from .folder import Folder, default_folder
+from .service import ACTIONS, act, run_service
 
 Commands = argparse._SubParsersAction  # the type of what add_subparsers returns has no public name
 
@@ -43,6 +44,9 @@ def add_commands(commands: Commands[argparse.ArgumentParser], add: AddCommand) -
     resetting.add_argument(
         "--discard", type=int, metavar="N", help="throw away the N records and damaged files that no server has"
     )
+    text = "the agent as a service of Windows; elsewhere the system's own tools do this"
+    serving = add(commands, "service", _service, text)
+    serving.add_argument("action", choices=(*ACTIONS, "run"), metavar="ACTION", help=", ".join(ACTIONS))
     for command in (showing, checking, resetting):
         command.add_argument("--json", action="store_true", help="print JSON")
 
@@ -77,6 +81,15 @@ def _clone_reset(given: argparse.Namespace) -> int:
     _print_json(done) if given.json else print(_reset_in_words(folder, done))
     if done.discarded:
         print(f"tillstream-agent: {done.discarded} records or damaged files were thrown away", file=sys.stderr)
+    return 0
+
+
+def _service(given: argparse.Namespace) -> int:
+    state = given.state if given.state is not None else default_folder()
+    if given.action == "run":
+        run_service(Folder(state), read(given.config))
+    else:
+        print(act(given.action, state, given.config))
     return 0
 
 

@@ -27,6 +27,8 @@ import msgspec
 from tillstream_protocol.adapters.base import MAX_PAYLOAD
 from tillstream_protocol.errors import ErrorBody, TooLarge
 
+from ..platforms import NEW_FILE
+
 LEAVING: Final = ".tillstream"
 DONE: Final = "done"
 ERROR: Final = "error"
@@ -37,6 +39,11 @@ UNFINISHED: Final = (".tmp", ".part", ".partial", ".filepart", ".crdownload", "~
 _LONGEST: Final = 180
 """Bytes of a name that are kept where something is added to it; file systems allow 255."""
 OTHERS: Final = 0o007
+# Windows has none of these, and no watched folders yet: `config_doors.py` refuses them there.
+_READ: Final = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
+_NOFOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
+_NONBLOCK: Final = getattr(os, "O_NONBLOCK", 0)
+_DIRECTORY: Final = getattr(os, "O_DIRECTORY", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +130,7 @@ class DropFolder:
         """A file's bytes; None if it is no longer what was seen. Raises `TooLarge`."""
         try:
             with self._opened(file.inner) as folder:
-                handle = os.open(file.entry, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+                handle = os.open(file.entry, _READ | _NONBLOCK | _NOFOLLOW, dir_fd=folder)
         except FileNotFoundError:
             return None
         with open(handle, "rb") as opened:  # noqa: PTH123 (a handle)
@@ -196,7 +203,7 @@ class DropFolder:
         place = self.path / inner
         if make:
             place.mkdir(mode=0o700, exist_ok=True)
-        handle = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (os.O_NOFOLLOW if inner else 0))
+        handle = os.open(place, _READ | _DIRECTORY | (_NOFOLLOW if inner else 0))
         try:
             yield handle
         finally:
@@ -207,7 +214,7 @@ def _write(folder: int, name: str, content: bytes) -> None:
     """Write a file of mode 0600 anew. What a killed agent left of one goes."""
     with suppress(FileNotFoundError):
         os.unlink(name, dir_fd=folder)
-    handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
+    handle = os.open(name, NEW_FILE, 0o600, dir_fd=folder)
     with open(handle, "wb") as opened:  # noqa: PTH123
         opened.write(content)
         opened.flush()

@@ -7,7 +7,8 @@
     reply   {"status": 201, "body": {…}}  or  {"status": 400, "error": {…}}
 
 Who may connect is a matter of the file: mode 0600 in a folder of mode 0700, so the agent's own user. No token is
-asked for. Messages carry no length; msgpack's own parser finds their borders, within the limit of a hook's body.
+asked for. Messages carry no length; msgpack's own parser finds their borders, within the limit of a hook's body. On
+Windows a named pipe stands for the file: see `platforms.py`.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from ..clock import Clock
 from ..events import Events
 from ..folder import StateError
 from ..journal import JournalError
+from ..platforms import Listening, listen
 from ..queue import Page, Retried
 from ..status import Status
 from .counter import BasketReply, Taken
@@ -132,7 +134,7 @@ class SocketDoor:
         self.decode = msgpack_decoder(cast("type[Call]", Call), limit=self.limit)
         self.connections: set[Connection] = set()
         self.closing = False
-        self._server: asyncio.Server | None = None
+        self._server: Listening | None = None
         self._file: Path | None = None
 
     async def open(self, file: Path) -> None:
@@ -145,8 +147,7 @@ class SocketDoor:
             )
         try:
             file.unlink(missing_ok=True)
-            self._server = await asyncio.get_running_loop().create_unix_server(lambda: Connection(self), file)
-            file.chmod(0o600)
+            self._server = await listen(lambda: Connection(self), file)
         except OSError as error:
             raise StateError(f"the socket {file} cannot be opened: {error.strerror}") from error
         self._file = file
