@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from support.serving import Server, SetClock, campaign_document, sale, serving
 from tillstream_protocol.errors import TillstreamError
-from tillstream_server import admin, app, office
+from tillstream_server import admin, app, office, office_fleet
 from tillstream_server.config import Config
 from tillstream_server.events import Events, json_logger
 from tillstream_server.folder import Folder, FolderBusy, FolderError
@@ -202,7 +202,7 @@ async def test_dead_letters_are_listed_with_their_reason(server: Server) -> None
 
 async def test_a_till_that_is_not_there_cannot_be_revoked(server: Server) -> None:
     with pytest.raises(TillstreamError, match="no till 'x'") as caught:
-        await server.order(office.TillRevoke("acme", "north", "x"))
+        await server.order(office_fleet.TillRevoke("acme", "north", "x"))
     assert caught.value.code == "unknown_till"
 
 

@@ -132,12 +132,39 @@ def test_people_read_moments_and_programs_milliseconds(data: Path, run: Run) -> 
         conn.execute(
             "INSERT INTO alarm VALUES (1, ?, 'missing', ?, ?, 0, 9, 1767225600000, NULL, NULL)", (till, epoch, epoch)
         )
-    row = dict(part.split("=", 1) for part in run("till", "list", "--data", data).stdout.strip().split("  "))
+    place = ("--retailer", "acme", "--store", "north", "--till", "1")
+    shown = run("till", "show", "--data", data, *place).stdout
+    row = dict(line.split(": ", 1) for line in shown.splitlines() if ": " in line)
     assert (row["created"], row["seen"]) == ("2025-12-31T23:59:59Z", "1970-01-01T00:00:00Z")
     assert (row["oldest_queued_ms"], row["clock_ms"]) == ("5000", str(2**62))
     assert "first_seen=2026-01-01T00:00:00Z" in run("till", "alarms", "--data", data).stdout
     (alarm,) = result(run, "till", "alarms", "--data", data)["alarms"]
     assert alarm["first_seen_ms"] == 1767225600000
+
+
+def test_people_read_tables_and_programs_json(data: Path, run: Run) -> None:
+    assert run("till", "list", "--data", data).stderr.splitlines()[-1] == "no tills"
+    with closing(sqlite3.connect(data / "ledger.db")) as conn, conn:
+        for number in range(3):
+            row = (bytes([number]) * 16, f"till-{number}")
+            conn.execute("INSERT INTO till VALUES (?, 'acme', 'north', ?, 0, NULL, 0)", row)
+    done = run("till", "list", "--data", data, "--limit", "2")
+    heading, first, _ = done.stdout.splitlines()
+    assert heading.split()[:4] == ["store", "till", "state", "seen"]
+    assert first.split() == ["north", "till-0", "new", "never", "acme"]
+    assert done.stderr.splitlines()[-1] == f"there are more: add --after {'01' * 16}"
+    page = result(run, "till", "list", "--data", data, "--state", "new", "--after", "01" * 16)
+    assert [(till["till"], till["state"]) for till in page["tills"]] == [("till-2", "new")]
+    assert run("till", "list", "--data", data, "--state", "odd").returncode == 2
+
+
+def test_tokens_are_listed_by_where_they_lead(data: Path, run: Run) -> None:
+    assert run("token", "list", "--data", data).stderr.splitlines()[-1] == "no token lets anybody in"
+    result(run, "token", "create", "--data", data, "--retailer", "acme", "--store", "north", "--uses", "3")
+    assert run("token", "list", "--data", data).stdout.splitlines()[1].split()[:4] == ["acme", "north", "any", "3"]
+    (token,) = result(run, "token", "list", "--data", data)["tokens"]
+    assert (token["uses_left"], token["till"]) == (3, None)
+    assert token.keys() == {"retailer", "store", "till", "uses_left", "created_ms", "expires_ms"}
 
 
 def test_an_alarm_that_was_settled_keeps_its_note(data: Path, run: Run) -> None:

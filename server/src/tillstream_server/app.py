@@ -11,11 +11,11 @@ import asyncio
 import errno
 import gc
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web as aioweb
 from msgspec.structs import replace
@@ -38,6 +38,7 @@ from .folder import FORMAT, Folder, Settings
 from .gateway.batches import Intake
 from .gateway.deliveries import Deliveries
 from .gateway.enrol import Enrolment
+from .gateway.failures import Failures
 from .gateway.flow import Flow
 from .gateway.hub import Hub
 from .gateway.notes import Notes
@@ -48,6 +49,7 @@ from .hooks.intake import HookIntake
 from .keys import ServerKeys
 from .ledger.database import Database, migrate
 from .office import Office
+from .office_fleet import FleetOffice
 from .pipeline.process import Pipeline
 from .pipeline.rebuild import rebuild
 from .watch import Watch
@@ -81,6 +83,7 @@ class Parts:
     hub: Hub
     notes: Notes
     deliveries: Deliveries
+    failures: Failures
     office: Office
     enrolment: Enrolment
     returns: Returns
@@ -88,6 +91,10 @@ class Parts:
     channel: PushChannel
     hook_door: HookDoor
     watch: Watch
+
+    def runs(self, over: asyncio.Event) -> list[Coroutine[Any, Any, None]]:
+        """What goes on beside requests, until `over` is set and notes are closed."""
+        return [self.notes.run(), self.deliveries.run(over), self.failures.run(over)]
 
     def routes(self, events: Events) -> list[aioweb.RouteDef]:
         """Every door of the server."""
@@ -196,7 +203,7 @@ async def _serve_once(
         app.on_shutdown.append(say_goodbye)
         runner = web.QuietRunner(app, events, handle_signals=False, shutdown_timeout=SHUTDOWN_SECONDS)
         await runner.setup()
-        background = [asyncio.create_task(parts.notes.run()), asyncio.create_task(parts.deliveries.run(over))]
+        background = [asyncio.create_task(run) for run in parts.runs(over)]
         try:
             address = await _listen(runner, config)
             events.certificate(_certificate_end(config))
@@ -236,7 +243,10 @@ async def _connect(
     deliveries = Deliveries(database, packs, hub, clock, events, refresh_seconds=config.pack_refresh_seconds)
     flow = Flow(max_bytes=config.batch_bytes, max_waiting=config.batches_waiting, clock=clock, metrics=events.metrics)
     intake = Intake(database, devices, pipeline, hub, flow, clock, events)
-    enrolment = Enrolment(database, devices, packs, deliveries, server, settings.currency, clock, random, events)
+    failures = Failures(database, clock, events)
+    enrolment = Enrolment(
+        database, devices, packs, deliveries, failures, server, settings.currency, clock, random, events
+    )
     returns = Returns(database, devices, server.sign, clock, events)
     channel = PushChannel(
         database, devices, hub, notes, deliveries, clock, random, events, ping_seconds=config.ping_seconds
@@ -250,7 +260,7 @@ async def _connect(
         deliveries,
         intake,
         hooks,
-        hub,
+        FleetOffice(database, devices, intake, hub, clock, events),
         lambda: rebuild(database),
         Originals(vault, server.identifier_key),
         server,
@@ -263,7 +273,7 @@ async def _connect(
     events.metrics.know_currency(settings.currency)
     watch = Watch(database, clock, events.metrics.gauges, opening_hours(config), config.silent_seconds)
     gate = (enrolment, returns, intake, channel, hook_door, watch)
-    return Parts(database, vault, server, devices, hub, notes, deliveries, office, *gate)
+    return Parts(database, vault, server, devices, hub, notes, deliveries, failures, office, *gate)
 
 
 async def _listen(runner: aioweb.AppRunner, config: Config) -> str:

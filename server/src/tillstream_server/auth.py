@@ -87,11 +87,16 @@ async def create_token(
 
 async def find_token(conn: AsyncConnection, secret: bytes) -> Grant:
     """Where a token leads, spent or not. Raises `TokenRefused` for one that is unknown."""
-    rows = await conn.exec_driver_sql("SELECT retailer, store, till FROM token WHERE token_hash = ?", (_hash(secret),))
-    grant = next((Grant(*tuple(row)) for row in rows.all()), None)
+    grant = await grant_of(conn, secret)
     if grant is None:
         raise TokenRefused("unknown", "this token was not made here", hint="ask head office for a new one")
     return grant
+
+
+async def grant_of(conn: AsyncConnection, secret: bytes) -> Grant | None:
+    """Where a token leads, spent or not; None for one that was not made here."""
+    rows = await conn.exec_driver_sql("SELECT retailer, store, till FROM token WHERE token_hash = ?", (_hash(secret),))
+    return next((Grant(*tuple(row)) for row in rows.all()), None)
 
 
 async def use_token(conn: AsyncConnection, secret: bytes, now_ms: int) -> None:

@@ -28,7 +28,7 @@ from tillstream_protocol.codec import invalid
 from tillstream_protocol.errors import TillstreamError
 from tillstream_protocol.limits import MAX_SHORT, MAX_TEXT, MIB
 
-from . import admin, app, backup, carried, config, keys, office
+from . import admin, app, backup, carried, cli_fleet, config, keys, office
 from .app import CannotListen, Surroundings
 from .auth import PERMISSIONS
 from .clock import SystemClock
@@ -39,6 +39,7 @@ from .hooks.signatures import KINDS
 from .ledger import export
 from .metrics import Metrics
 from .office import Office
+from .office_fleet import MAX_TILLS
 from .reading import reading
 
 OK: Final = 0
@@ -71,7 +72,6 @@ _NOTHING: Final = {
     "orders": "no order is known by name alone",
     "quarantine": "nothing in quarantine",
     "sources": "no sources",
-    "tills": "no tills",
 }
 """What to say of a list that is empty."""
 _UNIT_MS: Final = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -240,6 +240,19 @@ class _Original(msgspec.Struct, frozen=True):
     data: bytes
 
 
+async def _ask(given: argparse.Namespace, of: type[office.Command]) -> dict[str, Any]:
+    """Have a command carried out whose fields are the arguments of the same names; its result."""
+    folder = Folder(given.data)
+    folder.settings()
+    values = {name: value for name in of.__struct_fields__ if (value := getattr(given, name, None)) is not None}
+    try:
+        command: office.Command = msgspec.convert(values, of)
+    except msgspec.ValidationError as error:
+        raise invalid(error) from error
+    result: dict[str, Any] = msgspec.json.decode(await admin.order(folder, command, _office_opener(given)))
+    return result
+
+
 def _order(of: type[office.Command], *show: str) -> Action:
     """An action that has a command carried out and prints its result; `show` names its lists, if it has any.
 
@@ -247,14 +260,7 @@ def _order(of: type[office.Command], *show: str) -> Action:
     """
 
     async def action(given: argparse.Namespace) -> int:
-        folder = Folder(given.data)
-        folder.settings()
-        values = {name: value for name in of.__struct_fields__ if (value := getattr(given, name, None)) is not None}
-        try:
-            command: office.Command = msgspec.convert(values, of)
-        except msgspec.ValidationError as error:
-            raise invalid(error) from error
-        result: dict[str, object] = msgspec.json.decode(await admin.order(folder, command, _office_opener(given)))
+        result = await _ask(given, of)
         if given.json or not show:
             _print(result, given.json)
         else:
@@ -360,6 +366,7 @@ def _add_access(commands: Commands) -> None:
     one.add_argument("--till", type=_word, help="only this till, or its replacement (default: the store's next tills)")
     one.add_argument("--uses", type=_whole(1, office.MAX_USES), help="how many agents it lets in (default 1)")
     one.add_argument("--ttl", dest="ttl_ms", type=_duration, metavar="TIME", help="30m, 24h, 7d … (default 24h)")
+    cli_fleet.add_tokens(token, _TOOLS)
     key = _group(commands, "key", "let head office in; look after the server's keys")
     one = _leaf(key, "create", "make a key for the API", _order(office.KeyCreate))
     one.add_argument("--role", required=True, choices=sorted(PERMISSIONS))
@@ -384,18 +391,13 @@ def _add_campaigns(commands: Commands) -> None:
 
 def _add_fleet(commands: Commands) -> None:
     till = _group(commands, "till", "look after tills")
-    one = _leaf(till, "list", "list tills", _order(office.TillList, "tills"))
-    one.add_argument("--retailer", type=_word)
-    one.add_argument("--after", metavar="ID", help="the `next` of the page before")
-    one.add_argument("--limit", type=_whole(1, office.MAX_TILLS), help=f"at most {office.MAX_TILLS}")
-    _till(_leaf(till, "revoke", "turn a till away", _order(office.TillRevoke)))
-    _till(_leaf(till, "allow-again", "let a revoked till in again", _order(office.TillAllowAgain)))
+    cli_fleet.add_tills(till, _TOOLS)
     _till(_leaf(till, "gaps", "what of a till's records is not here, or lost", _order(office.TillGaps, "gaps", "lost")))
     one = _leaf(till, "alarms", "what does not fit together in tills' histories", _order(office.TillAlarms, "alarms"))
     one.add_argument("--retailer", type=_word)
     one.add_argument("--settled", action="store_true", default=None, help="those that were put right, too")
     one.add_argument("--after", type=_whole(0, 2**63 - 1), metavar="ID", help="the `next` of the page before")
-    one.add_argument("--limit", type=_whole(1, office.MAX_TILLS), help=f"at most {office.MAX_TILLS}")
+    one.add_argument("--limit", type=_whole(1, MAX_TILLS), help=f"at most {MAX_TILLS}")
     one = _leaf(till, "settle", "put an alarm right, once its cause is known", _order(office.TillSettle))
     _till(one)
     one.add_argument("--alarm", required=True, type=_whole(1, 2**63 - 1), metavar="ID", help="as `till alarms` has it")
@@ -572,3 +574,16 @@ def _opened(name: str) -> BinaryIO:
         return sys.stdin.buffer if name == "-" else Path(name).open("rb")
     except OSError as error:
         raise argparse.ArgumentTypeError(f"cannot read {name}: {error}") from error
+
+
+_TOOLS: Final = cli_fleet.Tools(
+    leaf=_leaf,
+    till=_till,
+    order=_order,
+    ask=_ask,
+    print=_print,
+    say=_say,
+    word=_word,
+    whole=_whole,
+    now_ms=SystemClock().now_ms,
+)

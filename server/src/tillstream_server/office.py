@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from typing import Annotated, Final
 
 from msgspec import Meta, Struct, to_builtins
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tillstream_protocol.errors import ErrorBody, InvalidInput, TillstreamError
 from tillstream_protocol.limits import MAX_SHORT, MAX_TEXT
-from tillstream_protocol.messages import Name, Revoked, decode_batch
+from tillstream_protocol.messages import Name, decode_batch
 from tillstream_protocol.signing import fingerprint
 
 from . import auth, keys, tills
@@ -30,7 +29,6 @@ from .folder import Folder
 from .gateway import quarantine
 from .gateway.batches import Intake
 from .gateway.deliveries import Deliveries
-from .gateway.hub import Hub
 from .hooks import book as hook_book
 from .hooks import sources
 from .hooks.intake import HookIntake
@@ -38,16 +36,13 @@ from .hooks.replacing import MAX_OPTIONS, replace
 from .hooks.replacing import SourceReplace as SourceReplace
 from .hooks.signatures import Kind
 from .keys import ServerKeys
-from .ledger import alarms, gaps, outbox
+from .ledger import alarms, gaps
 from .ledger.database import Database, LedgerFault
-
-HOUR_MS: Final = 3_600_000
-DAY_MS: Final = 24 * HOUR_MS
+from .office_fleet import DAY_MS, MAX_TILLS, FleetCommand, FleetOffice
 
 MAX_USES: Final = 100_000
 MIN_TTL_MS: Final = 1000
 MAX_TTL_MS: Final = 366 * DAY_MS
-MAX_TILLS: Final = 1000
 MAX_LETTERS: Final = 10_000
 MAX_BATCHES: Final = 10_000
 
@@ -100,30 +95,6 @@ class CampaignList(Struct, frozen=True, forbid_unknown_fields=True, tag="campaig
     """Every version of every campaign."""
 
     retailer: Name | None = None
-
-
-class TillList(Struct, frozen=True, forbid_unknown_fields=True, tag="till_list"):
-    """Tills by id, a page at a time."""
-
-    retailer: Name | None = None
-    after: Annotated[str, Meta(pattern="^([0-9a-f]{32})?$")] = ""
-    limit: Annotated[int, Meta(ge=1, le=MAX_TILLS)] = MAX_TILLS
-
-
-class TillRevoke(Struct, frozen=True, forbid_unknown_fields=True, tag="till_revoke"):
-    """Turn a till away; what it sends is quarantined."""
-
-    retailer: Name
-    store: Name
-    till: Name
-
-
-class TillAllowAgain(Struct, frozen=True, forbid_unknown_fields=True, tag="till_allow_again"):
-    """Let a revoked till in again."""
-
-    retailer: Name
-    store: Name
-    till: Name
 
 
 class TillGaps(Struct, frozen=True, forbid_unknown_fields=True, tag="till_gaps"):
@@ -253,9 +224,7 @@ Command = (
     | CampaignPut
     | CampaignEnd
     | CampaignList
-    | TillList
-    | TillRevoke
-    | TillAllowAgain
+    | FleetCommand
     | TillGaps
     | TillAlarms
     | TillSettle
@@ -286,7 +255,7 @@ class Office:
     deliveries: Deliveries
     intake: Intake
     hooks: HookIntake
-    hub: Hub
+    fleet: FleetOffice
     rebuild: Callable[[], Awaitable[Mapping[str, object]]]
     originals: Originals
     keys: ServerKeys
@@ -321,12 +290,6 @@ class Office:
                 return await self._end_campaign(command)
             case CampaignList():
                 return await self._list_campaigns(command)
-            case TillList():
-                return await self._list_tills(command)
-            case TillRevoke():
-                return await self._revoke(command)
-            case TillAllowAgain():
-                return await self._allow_again(command)
             case TillGaps():
                 return await self._gaps(command)
             case TillAlarms():
@@ -350,6 +313,8 @@ class Office:
                 return await self._do_with_sources(command)
             case Rebuild():
                 return dict(await self.rebuild())
+            case _:
+                return await self.fleet.do(command)
 
     async def _create_token(self, command: TokenCreate) -> Result:
         if command.till is not None and command.uses != 1:
@@ -424,42 +389,6 @@ class Office:
                 for entry in entries
             ]
         }
-
-    async def _list_tills(self, command: TillList) -> Result:
-        after = bytes.fromhex(command.after)
-        async with self.database.read() as conn:
-            rows = await tills.listing(conn, retailer=command.retailer, after=after, limit=command.limit)
-        return {"tills": rows, "next": rows[-1]["till_id"] if len(rows) == command.limit else None}
-
-    async def _revoke(self, command: TillRevoke) -> Result:
-        now_ms = self.clock.now_ms()
-        async with self.database.write() as conn:
-            place = await tills.require(conn, command.retailer, command.store, command.till)
-            await tills.revoke(conn, place, now_ms)
-            word = Revoked("this till was revoked by head office")
-            pushes = await outbox.enqueue(conn, place.till_id, [(word, now_ms + DAY_MS)], now_ms)
-        self.devices.forget()
-        for push in pushes:
-            self.hub.send(place.till_id, push)
-        self.hub.end(place.till_id, "revoked")
-        self.events.till_changed(place.retailer, place.store, place.till, "revoked")
-        return {"till_id": place.till_id.hex(), "revoked": True}
-
-    async def _allow_again(self, command: TillAllowAgain) -> Result:
-        async with self.database.write() as conn:
-            place = await tills.require(conn, command.retailer, command.store, command.till)
-            await tills.allow_again(conn, place)
-            await self._unsay_revocation(conn, place.till_id)
-        self.devices.forget()
-        self.events.till_changed(place.retailer, place.store, place.till, "allowed_again")
-        return {"till_id": place.till_id.hex(), "revoked": False}
-
-    async def _unsay_revocation(self, conn: AsyncConnection, till_id: bytes) -> None:
-        """Take back the word of a revocation that the till has not heard yet."""
-        waiting = await outbox.after(conn, till_id, 0, self.clock.now_ms())
-        unsaid = [(till_id, push.seq) for push in waiting if isinstance(push.body, Revoked)]
-        if unsaid:
-            await conn.exec_driver_sql("DELETE FROM push_outbox WHERE till_id = ? AND seq = ?", unsaid)
 
     async def _read_original(self, command: RecordOriginal) -> Result:
         async with self.database.read() as conn:

@@ -185,19 +185,6 @@ async def allow_again(conn: AsyncConnection, place: Place) -> None:
     await conn.exec_driver_sql("UPDATE till SET revoked_ms = NULL WHERE till_id = ?", (place.till_id,))
 
 
-async def listing(
-    conn: AsyncConnection, *, retailer: str | None = None, after: bytes = b"", limit: int = 1000
-) -> list[dict[str, object]]:
-    """Tills in the order of their ids, at most `limit` after the id `after`, each with its last heartbeat."""
-    rows = await conn.exec_driver_sql(
-        f"SELECT t.till_id, t.retailer, t.store, t.till, t.created_ms, t.revoked_ms, {_STATUS_COLUMNS}"  # noqa: S608
-        " FROM till t LEFT JOIN till_status s ON s.till_id = t.till_id"
-        " WHERE t.till_id > ? AND (? IS NULL OR t.retailer = ?) ORDER BY t.till_id LIMIT ?",
-        (after, retailer, retailer, limit),
-    )
-    return [{name: _plain(value) for name, value in row._mapping.items()} for row in rows]
-
-
 async def record_vitals(conn: AsyncConnection, beats: Iterable[tuple[Vitals, int]]) -> None:
     """Keep each till's last heartbeat, received at the given millisecond."""
     rows = [
@@ -237,7 +224,3 @@ async def _next_name(conn: AsyncConnection, retailer: str, store: str) -> str:
     rows = await conn.exec_driver_sql("SELECT till FROM till WHERE retailer = ? AND store = ?", (retailer, store))
     numbers = [int(match[1]) for (name,) in rows if (match := _NUMBERED.fullmatch(name))]
     return f"till-{max(numbers, default=0) + 1}"
-
-
-def _plain(value: object) -> object:
-    return value.hex() if isinstance(value, bytes) else value

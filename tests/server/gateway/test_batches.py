@@ -11,7 +11,7 @@ from tillstream_protocol.events import RecordsLost
 from tillstream_protocol.limits import DEFAULT
 from tillstream_protocol.messages import Range
 from tillstream_protocol.signing import SignKey
-from tillstream_server import office
+from tillstream_server import office, office_fleet
 
 
 async def test_a_batch_is_acknowledged_by_ranges(server: Server) -> None:
@@ -122,7 +122,7 @@ async def test_a_body_over_the_limit_is_refused_with_the_limit(server: Server) -
 async def test_a_revoked_tills_batch_is_quarantined_once_and_can_be_released(server: Server) -> None:
     till = await server.till("till-1")
     batch = till.batch(sale(1))
-    await server.order(office.TillRevoke("acme", "north", "till-1"))
+    await server.order(office_fleet.TillRevoke("acme", "north", "till-1"))
     for _ in range(2):
         reply = await till.uploads(batch)
         assert (reply.status, reply.error["code"]) == (403, "revoked")
@@ -140,15 +140,15 @@ async def test_a_revoked_tills_batch_is_quarantined_once_and_can_be_released(ser
 async def test_a_till_that_is_allowed_again_goes_on_where_it_was(server: Server) -> None:
     till = await server.till("till-1")
     batch = till.batch(sale(1))
-    await server.order(office.TillRevoke("acme", "north", "till-1"))
+    await server.order(office_fleet.TillRevoke("acme", "north", "till-1"))
     await till.uploads(batch)
-    await server.order(office.TillAllowAgain("acme", "north", "till-1"))
+    await server.order(office_fleet.TillAllowAgain("acme", "north", "till-1"))
     assert (await till.uploads(batch)).status == 200
 
 
 async def test_a_released_batch_that_cannot_be_taken_stays(server: Server) -> None:
     till, other = await server.till("till-1"), await server.till("till-2")
-    await server.order(office.TillRevoke("acme", "north", "till-1"))
+    await server.order(office_fleet.TillRevoke("acme", "north", "till-1"))
     await till.uploads(other.batch(sale(1)))
     assert await server.order(office.QuarantineRelease("acme", "north", "till-1")) == {"released": 0}
     assert len((await server.order(office.QuarantineList()))["quarantine"]) == 1

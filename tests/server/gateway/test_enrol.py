@@ -12,7 +12,7 @@ from tillstream_protocol import messages, versions
 from tillstream_protocol.messages import Token
 from tillstream_protocol.pack import open_pack
 from tillstream_protocol.signing import BadSignature, SignKey, verify
-from tillstream_server import office
+from tillstream_server import office_fleet
 
 
 async def test_an_agent_joins_the_till_that_its_token_names(server: Server) -> None:
@@ -55,7 +55,7 @@ async def test_a_new_device_takes_over_a_till_and_the_old_one_is_out(server: Ser
     assert new.reply.till_id == old.reply.till_id
     assert (await old.uploads(old.batch(sale()))).error["code"] == "revoked"
     assert (await new.uploads(new.batch(sale()))).status == 200
-    assert [one["till"] for one in (await server.order(office.TillList()))["tills"]] == ["till-9"]
+    assert [one["till"] for one in (await server.order(office_fleet.TillList()))["tills"]] == ["till-9"]
 
 
 @pytest.mark.parametrize(("uses", "wait", "code"), [(1, 0, "token_used"), (5, 3 * 86_400, "token_expired")])
@@ -85,11 +85,11 @@ async def test_no_token_appears_in_the_log(server: Server) -> None:
 
 async def test_a_revoked_till_is_not_joined_until_it_is_allowed_again(server: Server) -> None:
     await server.till("till-1")
-    await server.order(office.TillRevoke("acme", "north", "till-1"))
+    await server.order(office_fleet.TillRevoke("acme", "north", "till-1"))
     token = Token.parse(await server.token("till-1"))
     reply = await Till(server).asks_in(token.secret)
     assert (reply.status, reply.error["code"]) == (403, "token_till_revoked")
-    await server.order(office.TillAllowAgain("acme", "north", "till-1"))
+    await server.order(office_fleet.TillAllowAgain("acme", "north", "till-1"))
     assert (await Till(server).asks_in(token.secret)).status == 200
 
 

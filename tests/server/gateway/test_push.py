@@ -13,7 +13,7 @@ from tillstream_protocol import messages
 from tillstream_protocol.messages import EpochRanges, OfferPush, PackPush, Range, Receipt, Revoked
 from tillstream_protocol.pack import open_pack
 from tillstream_protocol.signing import SignKey
-from tillstream_server import office
+from tillstream_server import office, office_fleet
 from tillstream_server.ledger import outbox
 from tillstream_server.reading import reading
 
@@ -100,7 +100,7 @@ async def test_a_heartbeat_is_kept(server: Server) -> None:
     async with till.on_push() as pushes:
         await pushes.says(till.heartbeat(7, queued=2))
         await until(server, "SELECT COUNT(*) = 1 FROM till_status")
-    (row,) = (await server.order(office.TillList()))["tills"]
+    (row,) = (await server.order(office_fleet.TillList()))["tills"]
     assert (row["position"], row["queued"], row["hook_p99"]) == (7, 2, 200)
     assert row["seen_ms"] == server.clock.now_ms()
 
@@ -169,7 +169,7 @@ async def test_a_till_that_is_revoked_is_told_and_hung_up_on(server: Server) -> 
     till = await server.till("till-1")
     async with till.on_push() as pushes:
         await until_count(server, "push_sessions", 1)
-        await server.order(office.TillRevoke("acme", "north", "till-1"))
+        await server.order(office_fleet.TillRevoke("acme", "north", "till-1"))
         await pushes.next(Revoked)
         assert await pushes.is_closed() == (4403, "revoked")
     async with till.on_push() as pushes:
@@ -178,8 +178,8 @@ async def test_a_till_that_is_revoked_is_told_and_hung_up_on(server: Server) -> 
 
 async def test_a_till_that_is_allowed_again_is_not_told_of_its_revocation(server: Server) -> None:
     till = await server.till("till-1")
-    await server.order(office.TillRevoke("acme", "north", "till-1"))
-    await server.order(office.TillAllowAgain("acme", "north", "till-1"))
+    await server.order(office_fleet.TillRevoke("acme", "north", "till-1"))
+    await server.order(office_fleet.TillAllowAgain("acme", "north", "till-1"))
     async with reading(server.folder.ledger) as conn:
         assert await outbox.after(conn, till.reply.till_id, 0, server.clock.now_ms()) == []
 

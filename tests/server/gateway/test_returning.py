@@ -15,7 +15,7 @@ from support.serving import Server, Till, sale, serving
 from tillstream_protocol import messages
 from tillstream_protocol.pack import open_pack
 from tillstream_protocol.signing import SignKey
-from tillstream_server import office
+from tillstream_server import office_fleet
 
 
 async def forgets(server: Server, *tills: Till, device_only: bool = False) -> None:
@@ -40,7 +40,7 @@ async def restored(root: Path, *tills: Till, device_only: bool = False) -> Async
 
 
 async def names(server: Server) -> list[str]:
-    return sorted(str(one["till"]) for one in (await server.order(office.TillList()))["tills"])
+    return sorted(str(one["till"]) for one in (await server.order(office_fleet.TillList()))["tills"])
 
 
 async def returns(till: Till) -> str:
@@ -62,7 +62,7 @@ async def test_a_forgotten_till_is_known_again_under_its_name_and_id(tmp_path: P
     async with restored(tmp_path / "data", till) as server:
         assert (await till.uploads(till.batch(sale(2)))).error["code"] == "unknown_device"
         assert await returns(till) == "till-1"
-        (one,) = (await server.order(office.TillList()))["tills"]
+        (one,) = (await server.order(office_fleet.TillList()))["tills"]
         assert (one["till_id"], one["retailer"], one["store"]) == (till.reply.till_id.hex(), "acme", "north")
         assert (await till.uploads(till.batch(sale(3)))).status == 200
         assert server.count("returns_total", outcome="taken_back") == 1
@@ -84,14 +84,14 @@ async def test_of_a_device_that_is_known_nothing_changes(server: Server) -> None
 
 async def test_a_revoked_till_stays_revoked(server: Server) -> None:
     till = await server.till("till-1")
-    await server.order(office.TillRevoke("acme", "north", "till-1"))
+    await server.order(office_fleet.TillRevoke("acme", "north", "till-1"))
     await returns(till)
     assert (await till.uploads(till.batch(sale(1)))).error["code"] == "revoked"
 
 
 async def test_a_forgotten_device_of_a_revoked_till_stays_out_too(tmp_path: Path, till: Till) -> None:
     async with serving(tmp_path / "data") as server:
-        await server.order(office.TillRevoke("acme", "north", "till-1"))
+        await server.order(office_fleet.TillRevoke("acme", "north", "till-1"))
     async with restored(tmp_path / "data", till, device_only=True):
         await returns(till)
         assert (await till.uploads(till.batch(sale(1)))).error["code"] == "revoked"

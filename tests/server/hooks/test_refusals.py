@@ -13,7 +13,7 @@ import pytest
 from support.hooks import JSON, PAYMENT_UPDATED, SECRET, SHOPIFY, WOOCOMMERCE, Cloud, altered, b64, canonical, iso, mac
 from support.serving import Server
 from tillstream_protocol.limits import DEFAULT
-from tillstream_server import office
+from tillstream_server import office, office_fleet
 from tillstream_server.hooks.intake import MOST_WAITING
 from tillstream_server.hooks.signatures import KINDS, SIGNATURE
 
@@ -302,7 +302,7 @@ async def test_a_revoked_source_is_unknown_and_its_name_free_again(cloud: Cloud)
 
 async def test_so_is_one_whose_till_was_revoked(cloud: Cloud) -> None:
     await cloud.source("woocommerce")
-    await cloud.server.order(office.TillRevoke("acme", "north", "woocommerce"))
+    await cloud.server.order(office_fleet.TillRevoke("acme", "north", "woocommerce"))
     assert (await cloud.woocommerce()).status == 404
 
 

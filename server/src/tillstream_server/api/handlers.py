@@ -13,13 +13,14 @@ from tillstream_protocol.codec import invalid
 from tillstream_protocol.errors import InvalidInput
 from tillstream_protocol.messages import Name
 
-from .. import auth, office, tills
+from .. import auth, office, office_fleet, tills
 from ..auth import Permission
 from ..campaigns.book import UnknownCampaign, parse
 from ..gateway.requests import UnsupportedMedia
 from ..ledger import alarms, gaps, queries
 from ..ledger.database import Database
 from ..office import Office
+from ..office_fleet import MAX_TILLS
 from .openapi import document
 
 T = TypeVar("T")
@@ -48,7 +49,7 @@ class _Alarms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     retailer: Name | None = None
     settled: bool = False
     after: Annotated[int, msgspec.Meta(ge=0)] = 0
-    limit: Annotated[int, msgspec.Meta(ge=1, le=office.MAX_TILLS)] = office.MAX_TILLS
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_TILLS)] = MAX_TILLS
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,9 @@ class Api:
             web.get("/api/v1/ledger/summary", self._guard("summaries", self.ledger_summary)),
             web.get("/api/v1/offers/summary", self._guard("summaries", self.offers_summary)),
             web.get("/api/v1/tills", self._guard("fleet", self.list_tills)),
+            web.get("/api/v1/tills/counts", self._guard("fleet", self.count_tills)),
+            web.get("/api/v1/tills/failed-enrolments", self._guard("fleet", self.failed_enrolments)),
+            web.get("/api/v1/tills/one", self._guard("fleet", self.show_till)),
             web.get("/api/v1/tills/gaps", self._guard("fleet", self.till_gaps)),
             web.get("/api/v1/tills/alarms", self._guard("fleet", self.till_alarms)),
             web.get("/api/v1/campaigns/{retailer}", self._guard("read_campaigns", self.list_campaigns)),
@@ -88,7 +92,19 @@ class Api:
 
     async def list_tills(self, request: web.Request) -> web.Response:
         """The fleet, a page at a time."""
-        return _json(await self.office.run(_query(request, office.TillList)))
+        return _json(await self.office.run(_query(request, office_fleet.TillList)))
+
+    async def count_tills(self, request: web.Request) -> web.Response:
+        """How many tills are in which state, and run which version."""
+        return _json(await self.office.run(_query(request, office_fleet.TillCounts)))
+
+    async def failed_enrolments(self, request: web.Request) -> web.Response:
+        """Who was not let in, the newest first."""
+        return _json(await self.office.run(_query(request, office_fleet.FailedEnrolments)))
+
+    async def show_till(self, request: web.Request) -> web.Response:
+        """Everything that is known of one till."""
+        return _json(await self.office.run(_query(request, office_fleet.TillShow)))
 
     async def till_gaps(self, request: web.Request) -> web.Response:
         """What of one till's records is not here, and what the till says it lost."""

@@ -42,7 +42,7 @@ def _paths() -> dict[str, object]:
         "/api/v1/offers/summary": {
             "get": _operation("offersSummary", "What campaigns decided", "summaries", _OBJECT, window)
         },
-        "/api/v1/tills": {"get": _operation("listTills", "The fleet", "fleet", _OBJECT, page)},
+        **_fleet_paths(page, till),
         "/api/v1/tills/gaps": {
             "get": _operation("tillGaps", "What of a till's records is not here", "fleet", _OBJECT, till)
         },
@@ -73,6 +73,27 @@ def _paths() -> dict[str, object]:
                 "security": [],
                 "responses": {"200": _content("The description.", _OBJECT)},
             }
+        },
+    }
+
+
+def _fleet_paths(page: list[dict[str, object]], till: list[dict[str, object]]) -> dict[str, object]:
+    place = [_query("retailer", "Only this retailer."), _query("store", "Only this store.")]
+    sort = [
+        _query("state", "Only tills in this state: revoked, source, new, silent, ill or ok."),
+        _query("version", "Only tills that run this version of the agent."),
+    ]
+    failed = [*place, _query("limit", "At most 1000.")]
+    return {
+        "/api/v1/tills": {"get": _operation("listTills", "The fleet", "fleet", _OBJECT, [*page, place[1], *sort])},
+        "/api/v1/tills/counts": {
+            "get": _operation("countTills", "How many tills are how", "fleet", _OBJECT, place),
+        },
+        "/api/v1/tills/failed-enrolments": {
+            "get": _operation("failedEnrolments", "Who was not let in", "fleet", _OBJECT, failed),
+        },
+        "/api/v1/tills/one": {
+            "get": _operation("showTill", "Everything that is known of a till", "fleet", _OBJECT, till),
         },
     }
 

@@ -24,9 +24,11 @@ from ..campaigns.packs import Packs
 from ..clock import Clock
 from ..devices import Device, Devices
 from ..events import Events
+from ..fleet import Failure
 from ..keys import ServerKeys
 from ..ledger.database import Database
 from .deliveries import Deliveries
+from .failures import Failures
 from .requests import Revoked, body_of
 
 
@@ -38,6 +40,7 @@ class Enrolment:
     devices: Devices
     packs: Packs
     deliveries: Deliveries
+    failures: Failures
     keys: ServerKeys
     currency: str
     clock: Clock
@@ -56,14 +59,26 @@ class Enrolment:
 
     async def enrol(self, request: web.Request) -> web.Response:
         """Let an agent in that holds a good token and its own device key."""
+        asked: messages.EnrolRequest | None = None
         try:
-            reply, repeated = await self.join(messages.decode_enrol_request(await body_of(request)))
+            asked = messages.decode_enrol_request(await body_of(request))
+            reply, repeated = await self.join(asked)
         except TillstreamError as error:
             known = error.code.startswith("token_") or error.code == "version_mismatch"
             self.events.enrolment_refused(error.code if known else "invalid", error.message)
+            self.failures.note(await self._failure(error.code, request.remote or "", asked))
             raise
         self.events.enrolled(reply.retailer, reply.store, reply.till, repeated=repeated)
         return web.Response(body=encode(reply), content_type=messages.CONTENT_TYPE)
+
+    async def _failure(self, code: str, address: str, asked: messages.EnrolRequest | None) -> Failure:
+        """What may be remembered of somebody who was not let in."""
+        if asked is None:
+            return Failure(code, address)
+        async with self.database.read() as conn:
+            grant = await auth.grant_of(conn, asked.secret)
+        led = (grant.retailer, grant.store, grant.till or "") if grant is not None else ("", "", "")
+        return Failure(code, address, *led, asked.agent_version, asked.platform)
 
     async def join(self, request: messages.EnrolRequest) -> tuple[messages.EnrolReply, bool]:
         """The answer, and whether it had been given before. All or nothing: one transaction."""

@@ -79,6 +79,10 @@ class Hub:
         if line is not None:
             line.put(push)
 
+    def has(self, till_id: bytes) -> bool:
+        """Whether a till is on the channel now."""
+        return till_id in self._lines
+
     def end(self, till_id: bytes, ending: Ending) -> None:
         """End a till's line, if it has one."""
         line = self._lines.get(till_id)

@@ -17,6 +17,7 @@ from typing import Final
 from sqlalchemy import (
     Column,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
@@ -566,6 +567,64 @@ push_outbox = Table(
     _int("created_ms"),
     _int("received_ms", null=True),
     PrimaryKeyConstraint("till_id", "seq"),
+)
+
+# The fleet
+
+failed_enrolment = Table(
+    "failed_enrolment",
+    metadata,
+    _int("id"),
+    _text("code"),
+    _text("address"),
+    _text("retailer"),
+    _text("store"),
+    _text("till"),
+    _text("agent_version"),
+    _text("platform"),
+    _int("tries"),
+    _int("first_ms"),
+    _int("last_ms"),
+    PrimaryKeyConstraint("id"),
+    UniqueConstraint("code", "address", "retailer", "store", "till", "agent_version", "platform"),
+    Index(None, "last_ms"),
+)
+
+till_settings = _keyed(
+    "till_settings",
+    _text("retailer"),
+    _int("version"),
+    _text("settings"),
+    _text("note"),
+    _int("made_ms"),
+    PrimaryKeyConstraint("retailer", "version"),
+)
+
+rollout = _keyed(
+    "rollout",
+    _text("retailer"),
+    _int("version"),
+    _text("stores"),
+    _int("percent"),
+    _int("halt_after"),
+    _int("began_ms"),
+    _int("changed_ms"),
+    _int("halted_ms", null=True),
+    _text("halted_why"),
+    PrimaryKeyConstraint("retailer", "version"),
+    ForeignKeyConstraint(["retailer", "version"], ["till_settings.retailer", "till_settings.version"]),
+)
+
+till_config = _keyed(
+    "till_config",
+    _blob("till_id", ForeignKey("till.till_id")),
+    _int("running"),
+    _int("newest"),
+    _text("state"),
+    _text("reason"),
+    _int("told_ms"),
+    PrimaryKeyConstraint("till_id"),
+    Index(None, "newest"),
 )
 
 PROJECTIONS: Final = (

@@ -1,0 +1,152 @@
+"""The commands of `tillstream-server` that look after tills; people get tables, scripts `--json`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from . import fleet, office, office_fleet
+from .office_fleet import MAX_TILLS
+from .tables import Column, age, moment, size, table, text
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+Action = Callable[[argparse.Namespace], Coroutine[Any, Any, int]]
+Ask = Callable[[argparse.Namespace, type[office.Command]], Coroutine[Any, Any, dict[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """How commands are made, asked for and answered: the same for all of `tillstream-server`."""
+
+    leaf: Callable[[Commands, str, str, Action], argparse.ArgumentParser]
+    till: Callable[[argparse.ArgumentParser], None]
+    order: Callable[..., Action]
+    ask: Ask
+    print: Callable[[dict[str, Any], bool], None]
+    say: Callable[[str], None]
+    word: Callable[[str], str]
+    whole: Callable[[int, int], Callable[[str], int]]
+    now_ms: Callable[[], int]
+
+
+def add_tills(till: Commands, tools: Tools) -> None:
+    """`till list | counts | show | revoke | allow-again | failed-enrolments`."""
+    one = tools.leaf(till, "list", "list tills", _tabled(tools, office_fleet.TillList, "tills", _tills, "no tills"))
+    _place(one, tools)
+    one.add_argument("--state", choices=fleet.STATES, help="only those that are so")
+    one.add_argument("--version", help="only those whose agent is of this version")
+    one.add_argument("--after", metavar="ID", help="the `next` of the page before")
+    one.add_argument("--limit", type=tools.whole(1, MAX_TILLS), help=f"at most {MAX_TILLS}")
+    one = tools.leaf(
+        till, "counts", "how many are in which state, and run which version", tools.order(office_fleet.TillCounts)
+    )
+    _place(one, tools)
+    tools.till(tools.leaf(till, "show", "everything that is known of one", _show(tools)))
+    tools.till(tools.leaf(till, "revoke", "turn a till away", tools.order(office_fleet.TillRevoke)))
+    one = tools.leaf(till, "allow-again", "let a revoked till in again", tools.order(office_fleet.TillAllowAgain))
+    tools.till(one)
+    one.add_argument("--hold", action="store_true", default=None, help="leave in quarantine what it sent meanwhile")
+    what = _tabled(tools, office_fleet.FailedEnrolments, "failed_enrolments", _failures, "no failed enrolments")
+    one = tools.leaf(till, "failed-enrolments", "who was not let in, and why", what)
+    _place(one, tools)
+    one.add_argument("--limit", type=tools.whole(1, fleet.MAX_FAILURES), help="how many (default 100)")
+
+
+def add_tokens(token: Commands, tools: Tools) -> None:
+    """`token list`."""
+    what = _tabled(tools, office_fleet.TokenList, "tokens", _tokens, "no token lets anybody in")
+    one = tools.leaf(token, "list", "where tokens still let somebody in; the tokens themselves are not kept", what)
+    one.add_argument("--retailer", type=tools.word)
+
+
+def _place(parser: argparse.ArgumentParser, tools: Tools) -> None:
+    parser.add_argument("--retailer", type=tools.word)
+    parser.add_argument("--store", type=tools.word)
+
+
+def _tabled(
+    tools: Tools, of: type[office.Command], name: str, columns: Callable[[int], Sequence[Column]], nothing: str
+) -> Action:
+    """An action that asks for a list and shows it as a table, or says that there is nothing."""
+
+    async def action(given: argparse.Namespace) -> int:
+        result = await tools.ask(given, of)
+        if given.json:
+            tools.print(result, True)
+        elif rows := result[name]:
+            print(table(rows, columns(tools.now_ms())))
+        else:
+            tools.say(nothing)
+        if not given.json and result.get("next"):
+            tools.say(f"there are more: add --after {result['next']}")
+        return 0
+
+    return action
+
+
+def _show(tools: Tools) -> Action:
+    async def action(given: argparse.Namespace) -> int:
+        found = await tools.ask(given, office_fleet.TillShow)
+        if given.json:
+            tools.print(found, True)
+            return 0
+        devices = found.pop("devices")
+        tools.print({name: value for name, value in found.items() if value is not None}, False)
+        print("\n" + table(devices, _devices()))
+        return 0
+
+    return action
+
+
+def _tills(now_ms: int) -> tuple[Column, ...]:
+    return (
+        Column("store", text("store")),
+        Column("till", text("till")),
+        Column("state", text("state")),
+        Column("seen", lambda row: age(row["seen_ms"], now_ms)),
+        Column("queued", text("queued"), right=True),
+        Column("oldest", lambda row: age(now_ms - row["oldest_queued_ms"], now_ms) if row["queued"] else ""),
+        Column("version", text("agent_version")),
+        Column("disk free", lambda row: size(row["disk_free"]), right=True),
+        Column("last error", text("last_error")),
+        Column("retailer", text("retailer")),
+    )
+
+
+def _failures(now_ms: int) -> tuple[Column, ...]:
+    return (
+        Column("last", lambda row: age(row["last_ms"], now_ms)),
+        Column("tries", text("tries"), right=True),
+        Column("why", text("code")),
+        Column("from", text("address")),
+        Column("store", text("store")),
+        Column("till", text("till")),
+        Column("agent", text("agent_version")),
+        Column("platform", text("platform")),
+        Column("retailer", text("retailer")),
+    )
+
+
+def _tokens(_: int) -> tuple[Column, ...]:
+    return (
+        Column("retailer", text("retailer")),
+        Column("store", text("store")),
+        Column("till", lambda row: row["till"] or "any"),
+        Column("uses left", text("uses_left"), right=True),
+        Column("until", lambda row: moment(row["expires_ms"])),
+    )
+
+
+def _devices() -> tuple[Column, ...]:
+    return (
+        Column("device key", text("key_id")),
+        Column("since", lambda row: moment(row["created_ms"])),
+        Column("until", lambda row: moment(row["until_ms"])),
+        Column("speaks", lambda row: "yes" if row["speaks"] else "no"),
+        Column("agent", text("agent_version")),
+        Column("platform", text("platform")),
+    )
