@@ -11,6 +11,7 @@ import json
 import zlib
 from pathlib import Path
 
+from msgspec.structs import replace
 from nacl.public import PrivateKey
 
 from tillstream_protocol.codec import encode
@@ -53,17 +54,23 @@ from tillstream_protocol.messages import (
     ReturnReply,
     ReturnRequest,
     Revoked,
+    Rotate,
+    RotateReply,
+    RotateRequest,
+    SettingsPush,
     Token,
     Vitals,
     challenge_bytes,
     introduction_bytes,
     proof_bytes,
     return_bytes,
+    rotate_bytes,
     sign_certificate,
     sign_heartbeat,
 )
 from tillstream_protocol.pack import Lease, Pack, sign_pack
 from tillstream_protocol.sealing import RecordSeal, key_id, seal_key
+from tillstream_protocol.settings import Settings, SettingsReport, sign_settings
 from tillstream_protocol.signing import SignKey, fingerprint, sign_request
 from tillstream_protocol.transaction import (
     Customer,
@@ -86,6 +93,7 @@ def fixed(name: str, size: int) -> bytes:
 
 
 DEVICE = SignKey(fixed("device", 32))
+NEXT_DEVICE = SignKey(fixed("next device", 32))
 SERVER = SignKey(fixed("server", 32))
 BOX_PRIVATE = fixed("box", 32)
 ESCROW_PRIVATE = fixed("escrow", 32)
@@ -262,6 +270,7 @@ def messages() -> dict[str, object]:
     held = (EpochRanges(EPOCH, (Range(0, 41), Range(100, 103))),)
     vitals = Vitals(TILL, EPOCH, 104, 4, 250, HookLatency(120, 800, 1500, 40), 10**10, WHEN, "0.1.0", "", 1, 0)
     offer = OfferPush(DECISION, EPOCH, 100, "b-1")
+    settings = sign_settings(Settings(9, TILL, WHEN, {"display.language": "de", "sync.heartbeat_s": "30"}), SERVER)
     made: dict[str, object] = {
         "Hello": Hello(nonce, 1),
         "Introduction": Introduction(*keys, 1, 1, SERVER.sign(introduction_bytes(nonce, *keys, 1, 1))),
@@ -281,6 +290,15 @@ def messages() -> dict[str, object]:
         "Push/offer": Push(13, WHEN + 60_000, offer),
         "Push/pack": Push(14, WHEN + 60_000, PackPush(pack)),
         "Push/revoked": Push(15, WHEN + 60_000, Revoked("stolen")),
+        "Push/settings": Push(16, WHEN + 60_000, SettingsPush(settings)),
+        "Push/rotate": Push(17, WHEN + 60_000, Rotate("by head office")),
+        "RotateRequest": RotateRequest(
+            NEXT_DEVICE.public, NEXT_DEVICE.sign(rotate_bytes(TILL, DEVICE.public, NEXT_DEVICE.public))
+        ),
+        "RotateReply": RotateReply(
+            sign_certificate(Certificate(TILL, "r1", "s1", "t1", NEXT_DEVICE.public, WHEN + 1000), SERVER)
+        ),
+        "Vitals/settings": replace(vitals, settings=SettingsReport(8, 9, "rolled_back", "capture: journal_full")),
         "Receipt": Receipt(15),
         "Vitals": vitals,
         "Heartbeat": sign_heartbeat(vitals, DEVICE),

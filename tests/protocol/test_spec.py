@@ -17,17 +17,18 @@ from tillstream_protocol import (
     pack,
     rules,
     sealing,
+    settings,
     signing,
     transaction,
 )
 from tillstream_protocol.limits import DEFAULT
-from tillstream_protocol.versions import PROTOCOL, VersionMismatch
+from tillstream_protocol.versions import PROTOCOL, REVISION, VersionMismatch
 
 SPEC = (Path(__file__).parents[2] / "protocol" / "SPEC.md").read_text(encoding="utf-8")
 STRUCTS = sorted(
     {
         value
-        for module in (decisions, effects, errors, events, messages, pack, transaction)
+        for module in (decisions, effects, errors, events, messages, pack, settings, transaction)
         for value in vars(module).values()
         if isinstance(value, type) and issubclass(value, msgspec.Struct) and value is not msgspec.Struct
     },
@@ -53,13 +54,28 @@ def test_every_operator_and_variable_is_named() -> None:
 
 
 def test_every_error_code_is_named() -> None:
-    found = [errors.InvalidInput, errors.TooLarge, errors.Damaged, VersionMismatch, pack.ForeignPack]
+    found = [
+        errors.InvalidInput,
+        errors.TooLarge,
+        errors.Damaged,
+        VersionMismatch,
+        pack.ForeignPack,
+        settings.ForeignSettings,
+    ]
     for error in (*found, framing.DamagedChunk, sealing.CannotOpen, signing.BadSignature, signing.Unsigned):
         assert f"`{error.code}`" in SPEC
 
 
 def test_the_limits_are_those_of_the_code() -> None:
-    for size in (DEFAULT.record, framing.MAX_FRAME, DEFAULT.batch_body, DEFAULT.push_message, pack.MAX_PACK):
+    for size in (
+        DEFAULT.record,
+        framing.MAX_FRAME,
+        DEFAULT.batch_body,
+        DEFAULT.push_message,
+        pack.MAX_PACK,
+        settings.MAX_SETTINGS,
+    ):
         assert f"| {size:,} |" in SPEC
     assert f"version {PROTOCOL}" in SPEC.splitlines()[0]
+    assert f"this text has revision {REVISION}" in SPEC
     assert f"at least {framing.MIN_FRAME} + 20 n" in SPEC

@@ -16,6 +16,7 @@ from .errors import InvalidInput
 from .framing import HEADER_SIZE
 from .limits import DEFAULT, MAX_LONG_TEXT, MAX_SHORT, MAX_TEXT
 from .pack import MAX_PACK, SignedPack
+from .settings import SettingsReport, SignedSettings
 from .signing import SignKey, from_text, to_text, verify
 from .transaction import Count, InstantMs
 
@@ -115,6 +116,19 @@ class ReturnReply(Struct, frozen=True, forbid_unknown_fields=True):
     till: Name
 
 
+class RotateRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """A till takes another device key; the former one signs the request. `proof` is the new device's signature."""
+
+    device_public_key: Key
+    proof: SignatureBytes
+
+
+class RotateReply(Struct, frozen=True, forbid_unknown_fields=True):
+    """The server's word that the new device speaks for the till."""
+
+    certificate: SignedCertificate
+
+
 class EnrolReply(Struct, frozen=True, forbid_unknown_fields=True):
     """Who the agent now is."""
 
@@ -138,6 +152,11 @@ def introduction_bytes(
 def proof_bytes(secret: bytes, device_public_key: bytes) -> bytes:
     """What a new device signs to show that it holds its key."""
     return b"tillstream-enrol-1" + secret + device_public_key
+
+
+def rotate_bytes(till_id: bytes, former_public_key: bytes, device_public_key: bytes) -> bytes:
+    """What a till's next device signs to take the former one's place."""
+    return b"tillstream-rotate-1" + till_id + former_public_key + device_public_key
 
 
 # Batches
@@ -244,7 +263,24 @@ class Revoked(Struct, frozen=True, forbid_unknown_fields=True, tag="revoked"):
     reason: Short
 
 
-PushBody = OfferPush | PackPush | Revoked
+class SettingsPush(Struct, frozen=True, forbid_unknown_fields=True, tag="settings"):
+    """Newer settings from head office. Since revision 1."""
+
+    settings: SignedSettings
+
+
+class Rotate(Struct, frozen=True, forbid_unknown_fields=True, tag="rotate"):
+    """The till is to take another device key now. Since revision 1."""
+
+    reason: Short
+
+
+PushBody = OfferPush | PackPush | Revoked | SettingsPush | Rotate
+
+
+def since(body: PushBody) -> int:
+    """The revision that a receiver has to know to take this."""
+    return 1 if isinstance(body, SettingsPush | Rotate) else 0
 
 
 class Push(Struct, frozen=True, forbid_unknown_fields=True, tag="push"):
@@ -270,8 +306,11 @@ class HookLatency(Struct, frozen=True, forbid_unknown_fields=True):
     count: Count
 
 
-class Vitals(Struct, frozen=True, forbid_unknown_fields=True, tag="vitals"):
-    """How a till is. `position` is the next seq of `epoch`: a signed high-water mark."""
+class Vitals(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag="vitals"):
+    """How a till is. `position` is the next seq of `epoch`: a signed high-water mark.
+
+    `settings` is said since revision 1, and to a server that knows it.
+    """
 
     till_id: Id16
     epoch: Id16
@@ -287,6 +326,7 @@ class Vitals(Struct, frozen=True, forbid_unknown_fields=True, tag="vitals"):
     dead_letters: Count
     """Records that the server has refused and the till keeps."""
     damaged_files: Count
+    settings: SettingsReport | None = None
 
 
 class Heartbeat(Struct, frozen=True, forbid_unknown_fields=True, tag="heartbeat"):
@@ -305,6 +345,8 @@ decode_enrol_request = message_decoder(EnrolRequest, limit=4096)
 decode_enrol_reply = message_decoder(EnrolReply, limit=MAX_PACK)
 decode_return_request = message_decoder(ReturnRequest, limit=4096)
 decode_return_reply = message_decoder(ReturnReply, limit=4096)
+decode_rotate_request = message_decoder(RotateRequest, limit=4096)
+decode_rotate_reply = message_decoder(RotateReply, limit=4096)
 decode_batch = message_decoder(Batch, limit=DEFAULT.batch_body)
 decode_batch_reply = message_decoder(BatchReply, limit=DEFAULT.batch_body)
 decode_to_till: Callable[[bytes], ToTill] = message_decoder(cast("Any", ToTill), limit=MAX_PACK)

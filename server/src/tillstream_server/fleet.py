@@ -29,7 +29,7 @@ STATES: Final[tuple[State, ...]] = ("revoked", "source", "new", "silent", "ill",
 _STATE: Final = (
     "CASE WHEN t.revoked_ms IS NOT NULL THEN 'revoked'"
     " WHEN t.till_id IN (SELECT till_id FROM source) THEN 'source' WHEN s.seen_ms IS NULL THEN 'new'"
-    f" WHEN s.seen_ms < :now - {SILENT_MS} THEN 'silent'"
+    " WHEN s.seen_ms < :heard THEN 'silent'"
     " WHEN s.last_error <> '' OR s.dead_letters > 0 OR s.damaged_files > 0 THEN 'ill' ELSE 'ok' END"
 )
 _FROM: Final = "FROM till t LEFT JOIN till_status s ON s.till_id = t.till_id"
@@ -73,7 +73,7 @@ class Filter:
             "store": self.store,
             "state": self.state,
             "version": self.version,
-            "now": now_ms,
+            "heard": now_ms - SILENT_MS,
         }
 
 
@@ -135,7 +135,7 @@ async def one(conn: AsyncConnection, till_id: bytes, now_ms: int) -> dict[str, o
     """A till with its state, its last heartbeat, its devices, and what of it is in quarantine."""
     rows = await conn.exec_driver_sql(
         f"SELECT {_COLUMNS}, {_STATE} AS state {_FROM} WHERE t.till_id = :till",
-        {"till": till_id, "now": now_ms},
+        {"till": till_id, "heard": now_ms - SILENT_MS},
     )
     found = {name: _plain(value) for row in rows for name, value in row._mapping.items()}
     return {**found, "devices": await _devices(conn, till_id, now_ms), "quarantine": await _held(conn, till_id)}
