@@ -22,6 +22,7 @@ from tillstream_protocol.framing import NO_EPOCH, NO_TAG, ChunkHeader, ClearHead
 from tillstream_protocol.limits import DEFAULT
 from tillstream_protocol.messages import Token
 from tillstream_protocol.sealing import RecordSeal, key_id, seal_key
+from tillstream_protocol.settings import SettingsReport
 from tillstream_protocol.signing import SignKey, fingerprint, sign_request, verify
 from tillstream_protocol.transaction import Customer, Identifier, Line, Moment, Source, Transaction
 from tillstream_server import admin, app, office
@@ -227,12 +228,31 @@ class Till:
         proof = (proven_by or self.device).sign(messages.return_bytes(certificate.payload))
         return await self.posts("/till/v1/return", messages.ReturnRequest(certificate, proof))
 
-    def heartbeat(self, position: int, *, queued: int = 0, epoch: bytes | None = None) -> messages.Heartbeat:
+    def heartbeat(
+        self,
+        position: int,
+        *,
+        queued: int = 0,
+        epoch: bytes | None = None,
+        settings: SettingsReport | None = None,
+    ) -> messages.Heartbeat:
         """A signed heartbeat at a position."""
         latency = messages.HookLatency(100, 200, 300, 4)
         now_ms = self.server.clock.now_ms()
         vitals = messages.Vitals(
-            self.reply.till_id, epoch or self.epoch, position, queued, 50, latency, 10**9, now_ms, "0.1.0", "", 0, 0
+            self.reply.till_id,
+            epoch or self.epoch,
+            position,
+            queued,
+            50,
+            latency,
+            10**9,
+            now_ms,
+            "0.1.0",
+            "",
+            0,
+            0,
+            settings,
         )
         return messages.sign_heartbeat(vitals, self.device)
 
@@ -243,9 +263,12 @@ class Till:
         last_push: int = 0,
         pack_version: int | None = None,
         acked: tuple[messages.EpochRanges, ...] = (),
+        subprotocols: Sequence[str] = (),
     ) -> AsyncIterator[Pushes]:
-        """Be on the push channel for a while. Without a version, the enrolment's pack is the one it has."""
-        async with self.server.http.ws_connect(self.server.address + "/till/v1/push") as socket:
+        """Be on the push channel for a while. Without a version, the enrolment's pack is the one it has; without
+        subprotocols, it speaks as an agent from before there were any."""
+        address = self.server.address + "/till/v1/push"
+        async with self.server.http.ws_connect(address, protocols=subprotocols) as socket:
             pushes = Pushes(socket)
             await pushes.presents(self, last_push=last_push, pack_version=pack_version, acked=acked)
             yield pushes

@@ -44,12 +44,14 @@ from .gateway.hub import Hub
 from .gateway.notes import Notes
 from .gateway.push import PushChannel
 from .gateway.returning import Returns
+from .gateway.settings import SettingsDesk
 from .hooks.door import HookDoor
 from .hooks.intake import HookIntake
 from .keys import ServerKeys
 from .ledger.database import Database, migrate
 from .office import Office
 from .office_fleet import FleetOffice
+from .office_settings import SettingsOffice
 from .pipeline.process import Pipeline
 from .pipeline.rebuild import rebuild
 from .watch import Watch
@@ -83,6 +85,7 @@ class Parts:
     hub: Hub
     notes: Notes
     deliveries: Deliveries
+    settings: SettingsDesk
     failures: Failures
     office: Office
     enrolment: Enrolment
@@ -94,7 +97,7 @@ class Parts:
 
     def runs(self, over: asyncio.Event) -> list[Coroutine[Any, Any, None]]:
         """What goes on beside requests, until `over` is set and notes are closed."""
-        return [self.notes.run(), self.deliveries.run(over), self.failures.run(over)]
+        return [self.notes.run(), self.settings.run(), self.deliveries.run(over), self.failures.run(over)]
 
     def routes(self, events: Events) -> list[aioweb.RouteDef]:
         """Every door of the server."""
@@ -215,6 +218,7 @@ async def _serve_once(
             await runner.cleanup()
             over.set()
             parts.notes.close()
+            parts.settings.close()
             await asyncio.gather(*background)
     return address
 
@@ -247,12 +251,16 @@ async def _connect(
     enrolment = Enrolment(
         database, devices, packs, deliveries, failures, server, settings.currency, clock, random, events
     )
+    desk = SettingsDesk(database, hub, server.sign, clock, events)
+    async with database.read() as conn:
+        await desk.refresh(conn)
     returns = Returns(database, devices, server.sign, clock, events)
     channel = PushChannel(
-        database, devices, hub, notes, deliveries, clock, random, events, ping_seconds=config.ping_seconds
+        database, devices, hub, notes, deliveries, desk, clock, random, events, ping_seconds=config.ping_seconds
     )
     hooks = HookIntake(database, devices, intake, server, clock, random, report=events.unexpected)
     hook_door = HookDoor(database, server, hooks, clock, events)
+    settings_office = SettingsOffice(database, desk, server.sign, clock, events)
     office = Office(
         database,
         devices,
@@ -260,7 +268,7 @@ async def _connect(
         deliveries,
         intake,
         hooks,
-        FleetOffice(database, devices, intake, hub, clock, events),
+        FleetOffice(database, devices, intake, hub, settings_office, clock, events),
         lambda: rebuild(database),
         Originals(vault, server.identifier_key),
         server,
@@ -273,7 +281,7 @@ async def _connect(
     events.metrics.know_currency(settings.currency)
     watch = Watch(database, clock, events.metrics.gauges, opening_hours(config), config.silent_seconds)
     gate = (enrolment, returns, intake, channel, hook_door, watch)
-    return Parts(database, vault, server, devices, hub, notes, deliveries, failures, office, *gate)
+    return Parts(database, vault, server, devices, hub, notes, deliveries, desk, failures, office, *gate)
 
 
 async def _listen(runner: aioweb.AppRunner, config: Config) -> str:

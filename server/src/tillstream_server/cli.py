@@ -402,6 +402,7 @@ def _add_fleet(commands: Commands) -> None:
     _till(one)
     one.add_argument("--alarm", required=True, type=_whole(1, 2**63 - 1), metavar="ID", help="as `till alarms` has it")
     one.add_argument("--note", required=True, type=_up_to(MAX_TEXT), help="what it was, for whoever asks later")
+    cli_fleet.add_settings(_group(commands, "config", "what tills are configured with from here"), _TOOLS)
     held = _group(commands, "quarantine", "what revoked tills sent")
     _leaf(held, "list", "list it by till", _order(office.QuarantineList, "quarantine"))
     _till(_leaf(held, "release", "take a till's batches after all", _order(office.QuarantineRelease)))

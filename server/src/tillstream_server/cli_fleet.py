@@ -7,9 +7,9 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from . import fleet, office, office_fleet
+from . import fleet, office, office_fleet, office_settings
 from .office_fleet import MAX_TILLS
-from .tables import Column, age, moment, size, table, text
+from .tables import Column, Row, age, moment, size, table, text
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -61,6 +61,103 @@ def add_tokens(token: Commands, tools: Tools) -> None:
     what = _tabled(tools, office_fleet.TokenList, "tokens", _tokens, "no token lets anybody in")
     one = tools.leaf(token, "list", "where tokens still let somebody in; the tokens themselves are not kept", what)
     one.add_argument("--retailer", type=tools.word)
+
+
+def add_settings(config: Commands, tools: Tools) -> None:
+    """`config set | stage | halt | show | history | roll-back`."""
+    one = _settings(
+        config, tools, "set", "make a version of the tills' settings", tools.order(office_settings.ConfigSet)
+    )
+    one.add_argument("settings", nargs="*", action=_Settings, metavar="NAME=VALUE", help="all that is set from here")
+    one.add_argument("--note", help="what it is for")
+    one = _settings(config, tools, "stage", "roll a version out, or further", tools.order(office_settings.ConfigStage))
+    one.add_argument("--version", required=True, type=tools.whole(1, 2**53))
+    one.add_argument("--percent", type=tools.whole(1, 100), help="of the tills that are meant (default 100)")
+    one.add_argument("--store", dest="stores", action="append", type=tools.word, help="only there; may be repeated")
+    one.add_argument("--halt-after", type=tools.whole(1, 100_000), help="so many tills that cannot take it (default 1)")
+    one = _settings(config, tools, "halt", "let it reach nobody new", tools.order(office_settings.ConfigHalt))
+    one.add_argument("--version", required=True, type=tools.whole(1, 2**53))
+    one.add_argument("--why", help="for whoever asks later")
+    one = _settings(config, tools, "show", "a version, and how tills took it", _show_settings(tools))
+    one.add_argument("--version", type=tools.whole(1, 2**53), help="(default: the newest)")
+    what = _tabled(tools, office_settings.ConfigHistory, "versions", _versions, "nothing is set from here")
+    _settings(config, tools, "history", "every version, the newest first", what)
+    text_ = "give every till the settings of an earlier version again"
+    one = _settings(config, tools, "roll-back", text_, tools.order(office_settings.ConfigRollBack))
+    one.add_argument("--to", required=True, type=tools.whole(0, 2**53), metavar="VERSION", help="0 sets nothing")
+
+
+class _Settings(argparse.Action):
+    """Collects NAME=VALUE into a mapping."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,  # noqa: ARG002 - argparse's own signature
+    ) -> None:
+        """Raises argparse's usage error where there is no `=`, or a name stands twice."""
+        found: dict[str, str] = {}
+        for item in values or ():
+            name, equals, value = str(item).partition("=")
+            if not equals or not name or name in found:
+                parser.error(f"{item!r} is not allowed; give NAME=VALUE, each name once")
+            found[name] = value
+        setattr(namespace, self.dest, found)
+
+
+def _settings(config: Commands, tools: Tools, name: str, what: str, action: Action) -> argparse.ArgumentParser:
+    leaf = tools.leaf(config, name, what, action)
+    leaf.add_argument("--retailer", required=True, type=tools.word)
+    return leaf
+
+
+def _show_settings(tools: Tools) -> Action:
+    async def action(given: argparse.Namespace) -> int:
+        found = await tools.ask(given, office_settings.ConfigShow)
+        if given.json:
+            tools.print(found, True)
+            return 0
+        failed = found.pop("failed")
+        rollout = found.pop("rollout") or {"rollout": "not staged"}
+        settings = found.pop("settings")
+        tools.print({**found, **rollout, **settings}, False)
+        if failed:
+            print("\n" + table(failed, _failed(tools.now_ms())))
+        return 0
+
+    return action
+
+
+def _versions(now_ms: int) -> tuple[Column, ...]:
+    return (
+        Column("version", text("version"), right=True),
+        Column("made", lambda row: age(row["made_ms"], now_ms)),
+        Column("rollout", _rollout),
+        Column("settings", lambda row: " ".join(f"{name}={value}" for name, value in row["settings"].items())),
+        Column("note", text("note")),
+    )
+
+
+def _rollout(row: Row) -> str:
+    rollout = row["rollout"]
+    if rollout is None:
+        return "not staged"
+    where = ", ".join(rollout["stores"]) or "everywhere"
+    halted = f", halted: {rollout['halted_why']}" if "halted_ms" in rollout else ""
+    return f"{rollout['percent']} % {where}{halted}"
+
+
+def _failed(now_ms: int) -> tuple[Column, ...]:
+    return (
+        Column("store", text("store")),
+        Column("till", text("till")),
+        Column("what", text("state")),
+        Column("said", lambda row: age(row["told_ms"], now_ms)),
+        Column("why", text("reason")),
+        Column("runs with", text("running"), right=True),
+    )
 
 
 def _place(parser: argparse.ArgumentParser, tools: Tools) -> None:

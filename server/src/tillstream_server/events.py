@@ -223,6 +223,19 @@ class Events:
         """Head office put or ended a campaign."""
         self._log.info("campaign", retailer=retailer, campaign=campaign, change=change)
 
+    def settings_changed(self, retailer: str, version: int, change: str) -> None:
+        """Head office made, staged, halted or rolled back a version of its tills' settings."""
+        self._log.warning("settings", retailer=retailer, version=version, change=change)
+
+    def settings_reported(self, outcome: str) -> None:
+        """A till said what became of its settings."""
+        self.metrics.settings.labels(outcome).inc()
+
+    def rollout_halted(self, retailer: str, version: int, why: str) -> None:
+        """Tills could not take a version, so that it reaches nobody new."""
+        self.metrics.rollouts_halted.inc()
+        self._log.error("rollout_halted", retailer=retailer, version=version, why=why)
+
     def till_changed(self, retailer: str, store: str, till: str, change: str) -> None:
         """A till was revoked or let in again."""
         self._log.warning("till", retailer=retailer, store=store, till=till, change=change)

@@ -61,6 +61,7 @@ BODIES: Final = tuple(str(body.__struct_config__.tag) for body in KIND_NUMBERS)
 DIRECTIONS: Final = ("sold", "returned")
 MAX_CURRENCIES: Final = 16
 """Currencies with a series of their own; what comes in further ones is counted without its amount."""
+SETTINGS_OUTCOMES: Final = ("none", "trial", "kept", "refused", "rolled_back")
 PUSH_ENDS: Final = ("closed", "replaced", "revoked", "refused", "broken", "failed", "shutdown")
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -85,6 +86,12 @@ class Metrics:
         self.alarms = _labelled(registry, "alarms", "Things in tills' histories that do not fit.", "kind", ALARM_KINDS)
         self.losses = _labelled(
             registry, "losses_stated", "Losses that tills have stated, by reason.", "reason", LOSS_REASONS
+        )
+        self.settings = _counted(
+            registry, "settings_reported", "What became of settings at tills, as they say.", SETTINGS_OUTCOMES
+        )
+        self.rollouts_halted = Counter(
+            "tillstream_server_rollouts_halted", "Rollouts of settings that tills' reports halted.", registry=registry
         )
         self.push_ends = _counted(registry, "push_sessions_ended", "Push sessions ended, by reason.", PUSH_ENDS)
         self.hooks = Counter(

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from tillstream_protocol.limits import MAX_TEXT
 from tillstream_protocol.messages import Name, Revoked
 
-from . import fleet, tills
+from . import fleet, remote, tills
 from .clock import Clock
 from .devices import Devices
 from .events import Events
@@ -20,6 +20,16 @@ from .gateway.batches import Intake
 from .gateway.hub import Hub
 from .ledger import outbox
 from .ledger.database import Database
+from .office_settings import (
+    ConfigCommand,
+    ConfigHalt,
+    ConfigHistory,
+    ConfigRollBack,
+    ConfigSet,
+    ConfigShow,
+    ConfigStage,
+    SettingsOffice,
+)
 from .tills import Place
 
 DAY_MS: Final = 86_400_000
@@ -85,7 +95,9 @@ class TokenList(Struct, frozen=True, forbid_unknown_fields=True, tag="token_list
     retailer: Name | None = None
 
 
-FleetCommand = TillList | TillCounts | TillShow | TillRevoke | TillAllowAgain | FailedEnrolments | TokenList
+FleetCommand = (
+    ConfigCommand | TillList | TillCounts | TillShow | TillRevoke | TillAllowAgain | FailedEnrolments | TokenList
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +108,7 @@ class FleetOffice:
     devices: Devices
     intake: Intake
     hub: Hub
+    settings: SettingsOffice
     clock: Clock
     events: Events
 
@@ -118,6 +131,8 @@ class FleetOffice:
                         conn, retailer=command.retailer, store=command.store, limit=command.limit
                     )
                 return {"failed_enrolments": found}
+            case ConfigSet() | ConfigStage() | ConfigHalt() | ConfigShow() | ConfigHistory() | ConfigRollBack():
+                return await self.settings.do(command)
             case TokenList():
                 async with self.database.read() as conn:
                     now_ms = self.clock.now_ms()
@@ -140,7 +155,8 @@ class FleetOffice:
         async with self.database.read() as conn:
             place = await tills.require(conn, command.retailer, command.store, command.till)
             found = await fleet.one(conn, place.till_id, self.clock.now_ms())
-        return {**found, "connected": self.hub.has(place.till_id)}
+            settings = await remote.of_till(conn, place.till_id)
+        return {**found, "connected": self.hub.has(place.till_id), "settings": settings}
 
     async def _revoke(self, command: TillRevoke) -> Result:
         now_ms = self.clock.now_ms()

@@ -15,6 +15,7 @@ from aiohttp.http import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
+from tillstream_protocol import versions
 from tillstream_protocol.errors import Damaged, ErrorBody, InvalidInput, TillstreamError, TooLarge
 from tillstream_protocol.limits import DEFAULT
 from tillstream_protocol.signing import BadSignature, Unsigned
@@ -284,9 +285,14 @@ def _refuse_encodings(request: web.Request) -> None:
 
 
 def _refuse_subprotocols(request: web.Request) -> None:
-    """None is spoken here, and aiohttp would log the names that it was offered."""
-    if "Sec-WebSocket-Protocol" in request.headers:
-        raise InvalidInput("no sub-protocol is spoken here", field="Sec-WebSocket-Protocol", limit="none")
+    """Where none of those offered is spoken here, aiohttp would log their names."""
+    offered = request.headers.get("Sec-WebSocket-Protocol")
+    if offered is None:
+        return
+    spoken = versions.subprotocols()
+    if not {name.strip() for name in offered.split(",")} & set(spoken):
+        limit = ", ".join(spoken)
+        raise InvalidInput("no such sub-protocol is spoken here", field="Sec-WebSocket-Protocol", limit=limit)
 
 
 def _is_gone(request: web.Request) -> bool:

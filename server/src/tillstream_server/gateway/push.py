@@ -12,7 +12,7 @@ from typing import Final
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from tillstream_protocol import ranges
+from tillstream_protocol import ranges, versions
 from tillstream_protocol.errors import InvalidInput, TillstreamError
 from tillstream_protocol.limits import DEFAULT
 from tillstream_protocol.messages import PackPush, Present, Push, Receipt
@@ -28,6 +28,7 @@ from .hub import Ending, Hub, Line
 from .notes import Notes
 from .requests import Revoked, UnknownDevice
 from .session import PushSession
+from .settings import SettingsDesk
 
 PRESENT_SECONDS: Final = 10.0
 CLOSE_SECONDS: Final = 2.0
@@ -57,6 +58,7 @@ class PushChannel:
     hub: Hub
     notes: Notes
     deliveries: Deliveries
+    settings: SettingsDesk
     clock: Clock
     random: Randomness
     events: Events
@@ -65,10 +67,15 @@ class PushChannel:
     async def connect(self, request: web.Request) -> web.WebSocketResponse:
         """Serve one till until either side ends it."""
         socket = web.WebSocketResponse(
-            heartbeat=self.ping_seconds, max_msg_size=DEFAULT.push_message, compress=False, timeout=CLOSE_SECONDS
+            heartbeat=self.ping_seconds,
+            max_msg_size=DEFAULT.push_message,
+            compress=False,
+            timeout=CLOSE_SECONDS,
+            protocols=versions.subprotocols(),
         )
         await socket.prepare(request)
-        session = PushSession(self.random(16), self.clock.now_ms())
+        revision = versions.revision_of(socket.ws_protocol)
+        session = PushSession(self.random(16), self.clock.now_ms(), revision)
         try:
             device, present = await self._let_in(socket, session)
         except (TillstreamError, TimeoutError) as error:
@@ -130,6 +137,8 @@ class PushChannel:
                     self.notes.receipt(line.device.till_id, message.seq)
                 else:
                     self.notes.vitals(message)
+                    if message.settings is not None:
+                        self.settings.hear(line.device, message.settings)
             ending = "closed"
         except TillstreamError as error:
             self.events.push_misspoken(line.device.till_id, error.code)

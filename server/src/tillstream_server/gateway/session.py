@@ -37,7 +37,9 @@ class OutOfTurn(InvalidInput):
 class PushSession:
     """The server's side. `last_sent` is the highest push seq the till has, or has been sent."""
 
-    def __init__(self, nonce: bytes, server_ms: int) -> None:
+    def __init__(self, nonce: bytes, server_ms: int, revision: int = versions.REVISION) -> None:
+        """`revision` is what both sides agreed on; what came later is neither sent nor taken."""
+        self.revision = revision
         self.state: State = "challenged"
         self.last_sent = 0
         self.greeting = encode(messages.Challenge(nonce, server_ms))
@@ -93,6 +95,8 @@ class PushSession:
         vitals = messages.open_heartbeat(message, device.public_key)
         if vitals.till_id != device.till_id:
             raise OutOfTurn("a heartbeat of another till", field="till_id")
+        if vitals.settings is not None and self.revision < 1:
+            raise OutOfTurn("this channel does not speak of settings", field="settings")
         return vitals
 
     def follows(self, pushes: Sequence[messages.Push]) -> bool:
@@ -105,12 +109,13 @@ class PushSession:
         return True
 
     def send(self, push: messages.Push, now_ms: int) -> bytes | None:
-        """The push as bytes, or None when it was sent before or is of no more use."""
+        """The push as bytes, or None when it was sent before, is of no more use, or the till does not know its kind."""
         if self.state != "open" or push.seq <= self.last_sent:
             return None
         self.last_sent = push.seq
         self._pushed = True
-        return encode(push) if push.expires_ms > now_ms else None
+        known = messages.since(push.body) <= self.revision
+        return encode(push) if known and push.expires_ms > now_ms else None
 
 
 def _portions(lacking: Sequence[EpochRanges]) -> Iterator[tuple[EpochRanges, ...]]:

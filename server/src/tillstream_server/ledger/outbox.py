@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tillstream_protocol.codec import encode, message_decoder
 from tillstream_protocol.errors import TillstreamError
-from tillstream_protocol.messages import OfferPush, PackPush, Push, PushBody
+from tillstream_protocol.messages import OfferPush, PackPush, Push, PushBody, SettingsPush
 from tillstream_protocol.pack import MAX_PACK
 
 from . import schema
@@ -35,12 +35,13 @@ async def enqueue(
 ) -> list[Push]:
     """Number and keep what is for a till, each body with the time after which it is of no use.
 
-    A pack takes the place of every older one that still waits. Raises `UnknownTill`.
+    A pack takes the place of every older one that still waits, and so do settings. Raises `UnknownTill`.
     """
     if not bodies:
         return []
-    if any(isinstance(body, PackPush) for body, _ in bodies):
-        await _drop_packs(conn, till_id)
+    for kind in (PackPush, SettingsPush):
+        if any(isinstance(body, kind) for body, _ in bodies):
+            await _drop(conn, till_id, kind)
     rows = await conn.exec_driver_sql(
         "UPDATE till SET push_seq = push_seq + ? WHERE till_id = ? RETURNING push_seq", (len(bodies), till_id)
     )
@@ -89,11 +90,11 @@ async def receive(conn: AsyncConnection, till_id: bytes, seq: int, now_ms: int) 
         )
 
 
-async def _drop_packs(conn: AsyncConnection, till_id: bytes) -> None:
+async def _drop(conn: AsyncConnection, till_id: bytes, kind: type[PackPush | SettingsPush]) -> None:
     outbox = schema.push_outbox.c
     rows = await conn.execute(
         select(outbox.seq, outbox.body).where(outbox.till_id == till_id, outbox.received_ms.is_(None))
     )
-    older = [(till_id, seq) for seq, body in rows.all() if isinstance(_decode(body), PackPush)]
+    older = [(till_id, seq) for seq, body in rows.all() if isinstance(_decode(body), kind)]
     if older:
         await conn.exec_driver_sql("DELETE FROM push_outbox WHERE till_id = ? AND seq = ?", older)

@@ -1,0 +1,255 @@
+"""Settings that head office makes, stages and halts, and tills that take them or cannot."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from support.serving import Pushes, Server, Till
+from tillstream_protocol import versions
+from tillstream_protocol.errors import TillstreamError
+from tillstream_protocol.messages import SettingsPush
+from tillstream_protocol.settings import Outcome, Settings, SettingsReport, open_settings
+from tillstream_server import office, remote
+from tillstream_server.office_fleet import TillShow
+from tillstream_server.office_settings import (
+    ConfigHalt,
+    ConfigHistory,
+    ConfigRollBack,
+    ConfigSet,
+    ConfigShow,
+    ConfigStage,
+)
+from tillstream_server.remote import Rollout, meant_for, share
+
+GERMAN = {"display.language": "de"}
+ENGLISH = {"display.language": "en"}
+
+
+async def made(server: Server, values: dict[str, str], **staged: Any) -> int:
+    """A version, rolled out if so asked."""
+    version = int((await server.order(ConfigSet("acme", values)))["version"])
+    if staged:
+        await server.order(ConfigStage("acme", version, **staged))
+    return version
+
+
+@asynccontextmanager
+async def speaking(till: Till, running: int = 0, newest: int = 0, outcome: Outcome = "none") -> AsyncIterator[Pushes]:
+    """A till on the channel that says what settings it has."""
+    async with till.on_push(subprotocols=versions.subprotocols()) as pushes:
+        await pushes.says(till.heartbeat(0, settings=SettingsReport(running, newest, outcome)))
+        yield pushes
+
+
+def opened(till: Till, body: SettingsPush) -> Settings:
+    return open_settings(body.settings, till.introduction.server_public_key, till.reply.till_id)
+
+
+async def told(server: Server, **what: Any) -> dict[str, Any]:
+    """What head office sees of the newest version, once it says this of the tills."""
+    async with asyncio.timeout(10):
+        while True:
+            shown = await server.order(ConfigShow("acme"))
+            if {name: shown["tills"][name] for name in what} == what:
+                return shown
+            await asyncio.sleep(0.02)
+
+
+async def test_a_till_that_comes_gets_what_was_staged_and_says_how_it_went(server: Server) -> None:
+    till = await server.till("till-1")
+    version = await made(server, GERMAN, percent=100)
+    async with speaking(till) as pushes:
+        _, body = await pushes.next(SettingsPush)
+        got = opened(till, body)
+        assert (got.version, got.settings) == (version, GERMAN)
+        await pushes.says(till.heartbeat(0, settings=SettingsReport(version, version, "kept")))
+        await told(server, kept=1)
+    shown = await server.order(TillShow("acme", "north", "till-1"))
+    assert (shown["settings"]["running"], shown["settings"]["state"]) == (version, "kept")
+    assert server.count("settings_reported_total", outcome="kept") == 1
+
+
+async def test_a_connected_till_gets_what_is_staged_now(server: Server) -> None:
+    till = await server.till()
+    async with speaking(till) as pushes:
+        async with asyncio.timeout(10):
+            while not server.count("settings_reported_total", outcome="none"):
+                await asyncio.sleep(0.02)
+        version = await made(server, GERMAN, percent=100)
+        _, body = await pushes.next(SettingsPush)
+        assert opened(till, body).version == version
+
+
+async def test_nothing_is_sent_before_it_is_staged_or_to_a_till_that_has_it(server: Server) -> None:
+    first = await made(server, GERMAN, percent=100)
+    await made(server, ENGLISH)
+    till = await server.till()
+    async with speaking(till, first, first, "kept") as pushes:
+        await told(server, kept=0)
+        await server.order(ConfigRollBack("acme", first))
+        _, body = await pushes.next(SettingsPush)
+    assert opened(till, body).version == first + 2
+
+
+async def test_an_agent_from_before_there_were_settings_is_never_sent_any_and_goes_on(server: Server) -> None:
+    till = await server.till()
+    await made(server, GERMAN, percent=100)
+    async with till.on_push() as pushes:
+        await pushes.says(till.heartbeat(0))
+        key = await server.key("operator")
+        async with asyncio.timeout(10):
+            while (await server.get("/api/v1/tills", key)).json()["tills"][0]["seen_ms"] is None:
+                await asyncio.sleep(0.02)
+        await server.order(ConfigRollBack("acme", 0))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(pushes.next(SettingsPush), 0.3)
+
+
+async def test_settings_on_a_channel_that_did_not_agree_to_them_end_it(server: Server) -> None:
+    till = await server.till()
+    async with till.on_push() as pushes:
+        await pushes.says(till.heartbeat(0, settings=SettingsReport(0, 0, "none")))
+        assert (await pushes.is_closed())[1] == "broken"
+
+
+async def test_a_roll_back_at_a_till_halts_the_rollout_and_reaches_nobody_new(server: Server) -> None:
+    good = await made(server, GERMAN, percent=100)
+    bad = await made(server, {"journal.reserve_bytes": "1125899906842624"}, percent=100)
+    one, other, third = [await server.till() for _ in range(3)]
+    async with speaking(one, good, good, "kept") as pushes:
+        await pushes.next(SettingsPush)
+        went = SettingsReport(good, bad, "rolled_back", "nothing can be captured")
+        await pushes.says(one.heartbeat(0, settings=went))
+        shown = await told(server, rolled_back=1)
+        assert shown["rollout"]["halted_why"] == "1 tills could not take it"
+        assert [(till["till"], till["reason"]) for till in shown["failed"]] == [("till-1", "nothing can be captured")]
+    async with speaking(other) as pushes:
+        _, body = await pushes.next(SettingsPush)
+        assert opened(other, body).version == good
+    async with speaking(third, bad, bad, "kept"):
+        await told(server, kept=1)
+    assert server.count("rollouts_halted_total") == 1
+    assert server.logged("rollout_halted")[0]["version"] == bad
+    with pytest.raises(TillstreamError, match="no such version"):
+        await server.order(ConfigShow("acme", 99))
+
+
+async def test_a_rollout_takes_as_many_failures_as_it_was_told_and_goes_on_when_staged_again(server: Server) -> None:
+    version = await made(server, GERMAN, percent=100, halt_after=2)
+    tills = [await server.till() for _ in range(2)]
+    for number, till in enumerate(tills, start=1):
+        async with speaking(till) as pushes:
+            await pushes.next(SettingsPush)
+            await pushes.says(till.heartbeat(0, settings=SettingsReport(0, version, "refused", "no such setting")))
+            shown = await told(server, refused=number)
+        assert ("halted_ms" in shown["rollout"]) is (number == 2)
+    again = await server.order(ConfigStage("acme", version, halt_after=5))
+    assert "halted_ms" not in again
+
+
+async def test_going_back_gives_the_earlier_settings_a_new_number(server: Server) -> None:
+    first = await made(server, GERMAN, percent=100)
+    await made(server, ENGLISH, percent=100)
+    back = await server.order(ConfigRollBack("acme", first))
+    assert (await server.order(ConfigShow("acme")))["settings"] == GERMAN
+    none = await server.order(ConfigRollBack("acme", 0))
+    assert (await server.order(ConfigShow("acme")))["settings"] == {}
+    history = (await server.order(ConfigHistory("acme")))["versions"]
+    assert [one["version"] for one in history] == [none["version"], back["version"], first + 1, first]
+    assert (await server.order(ConfigHistory("other")))["versions"] == []
+
+
+@pytest.mark.parametrize(
+    ("command", "field"),
+    [
+        (ConfigSet("acme", {"sync.ca_file": "/x"}), "sync.ca_file"),
+        (ConfigSet("acme", {f"hook.port{n}": "1" for n in range(3)}), "hook.port0"),
+        (ConfigStage("acme", 9), "version"),
+        (ConfigStage("acme", 1), "version"),
+        (ConfigStage("acme", 2, percent=49, stores=("north",)), "percent"),
+        (ConfigStage("acme", 2, percent=50, stores=("south",)), "stores"),
+        (ConfigHalt("acme", 3), "version"),
+        (ConfigRollBack("acme", 9), "version"),
+    ],
+)
+async def test_what_cannot_be_meant_is_refused_by_name(server: Server, command: Any, field: str) -> None:
+    await made(server, GERMAN, percent=100)
+    await made(server, ENGLISH, percent=50, stores=("north",))
+    await made(server, GERMAN)
+    with pytest.raises(TillstreamError) as refused:
+        await server.order(command)
+    assert refused.value.field == field
+
+
+async def test_a_rollout_grows_and_survives_a_restart(server: Server) -> None:
+    version = await made(server, GERMAN, percent=10, stores=("north",))
+    await server.order(ConfigStage("acme", version, percent=50, stores=("north", "south")))
+    grown = await server.order(ConfigStage("acme", version, percent=50))
+    assert (grown["stores"], grown["percent"], grown["began_ms"]) == ([], 50, server.clock.now_ms())
+    halted = await server.order(ConfigHalt("acme", version, "a doubt"))
+    assert await server.order(ConfigHalt("acme", version, "another")) == halted
+    shown = await server.order(ConfigShow("acme"))
+    assert (shown["rollout"]["percent"], shown["rollout"]["halted_why"]) == (50, "a doubt")
+
+
+async def test_after_a_restart_a_till_gets_what_it_lacks(server: Server) -> None:
+    till = await server.till()
+    version = await made(server, GERMAN, percent=100)
+    await server.order(office.KeyRotateBox())  # after which the server reads everything anew
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                async with speaking(till) as pushes:
+                    _, body = await pushes.next(SettingsPush)
+                    break
+            except OSError:
+                await asyncio.sleep(0.05)
+    assert opened(till, body).version == version
+
+
+def rollout(version: int, percent: int = 100, stores: tuple[str, ...] = (), halted: bool = False) -> Rollout:
+    return Rollout("acme", version, stores, percent, 1, 0, 0, 1 if halted else None)
+
+
+def test_a_share_grows_without_anybody_dropping_out_and_is_about_that_many() -> None:
+    tills = [number.to_bytes(16, "big") for number in range(2000)]
+    reached = [{till for till in tills if rollout(7, percent).reaches(till, "north")} for percent in (1, 10, 50, 100)]
+    assert all(less <= more for less, more in pairwise(reached))
+    assert len(reached[-1]) == 2000
+    assert 140 <= len(reached[1]) <= 260
+    assert {share(tills[0], version) for version in range(50)} != {share(tills[0], 0)}, "each version draws anew"
+
+
+@pytest.mark.parametrize(
+    ("rollouts", "running", "meant"),
+    [
+        ((), 0, 0),
+        ((rollout(2), rollout(1)), 0, 2),
+        ((rollout(2, stores=("south",)), rollout(1)), 0, 1),
+        ((rollout(2, halted=True), rollout(1)), 1, 1),
+        ((rollout(2, halted=True), rollout(1)), 2, 2),
+        ((rollout(2, halted=True),), 0, 0),
+    ],
+)
+def test_the_newest_rollout_that_reaches_a_till_counts(rollouts: tuple[Rollout, ...], running: int, meant: int) -> None:
+    assert meant_for(rollouts, b"t" * 16, "north", running) == meant
+
+
+async def test_after_a_restore_a_version_is_above_what_tills_know_but_not_above_what_one_makes_up(
+    server: Server,
+) -> None:
+    till, liar = await server.till(), await server.till()
+    await made(server, GERMAN)
+    async with speaking(till, 7, 7, "kept"), speaking(liar, 2**53, 2**53, "kept"):
+        async with asyncio.timeout(10):
+            while server.count("settings_reported_total", outcome="kept") < 2:
+                await asyncio.sleep(0.02)
+        await told(server, kept=0)
+        assert await made(server, ENGLISH) == 8
+    assert remote.AHEAD < 2**20
