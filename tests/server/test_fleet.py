@@ -34,10 +34,10 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
             revoked = NOW if name == "revoked" else None
             conn.execute("INSERT INTO till VALUES (?, 'acme', ?, ?, 0, ?, 0)", (id_, store, name, revoked))
             if seen is not None:
-                said = "disk full" if name == "ill" else ""
+                waited = fleet.BACKLOG_MS + (name == "ill")
                 conn.execute(
-                    "INSERT INTO till_status VALUES (?, x'00', 0, 0, 0, 1, 2, 3, 9, 0, ?, ?, ?, 0, 0)",
-                    (id_, "1.1" if name == "ok" else "1.0", said, seen),
+                    "INSERT INTO till_status VALUES (?, x'00', 0, 1, ?, 1, 2, 3, 9, 0, ?, 'unreachable', ?, 0, 0)",
+                    (id_, waited, "1.1" if name == "ok" else "1.0", seen),
                 )
         conn.execute(
             "INSERT INTO source VALUES"

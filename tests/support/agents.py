@@ -38,15 +38,18 @@ from tillstream_agent.sync import enrol
 from tillstream_agent.sync.link import Link
 from tillstream_agent.sync.transport import Transport
 from tillstream_agent.sync.upload import UploadFlow
+from tillstream_agent.trial import TrialTimes
 from tillstream_protocol.decisions import Campaign, Decision
 from tillstream_protocol.effects import CustomerMessage
 from tillstream_protocol.events import MemberIdentified
 from tillstream_protocol.limits import DEFAULT
 from tillstream_protocol.messages import OfferPush, Token
 from tillstream_protocol.pack import Lease, Pack, sign_pack
+from tillstream_protocol.settings import SettingsReport
 from tillstream_protocol.signing import SignKey
 from tillstream_protocol.transaction import Identifier, Line, Moment, Source, Transaction
 
+QUICK = TrialTimes(watch_s=1.5, ill_s=0.2, every_s=0.05)
 NOW_MS = 1_700_000_000_000
 HOUR_MS = 3_600_000
 SERVER = SignKey(bytes(32))
@@ -177,7 +180,19 @@ async def counter(
     who = Identity("http://127.0.0.1:1", till_id, "acme", "north", "1", "USD", bytes(8), key, key, key, NOW_MS)
     letters = Letters(till.clock)
     reporter = Reporter(
-        who, "1.0", folder, journal, edge, link, telling.events, telling.latency, till.clock, 8710, letters, 0
+        who,
+        "1.0",
+        folder,
+        journal,
+        edge,
+        link,
+        telling.events,
+        telling.latency,
+        till.clock,
+        8710,
+        letters,
+        0,
+        lambda: SettingsReport(0, 0, "none"),
     )
     baskets = BasketCounter(capture, Baskets(till.clock, os.urandom), board, telling.events, till.clock)
     desk = Desk(capture, baskets, board, telling.events, till_id=till_id, reports=reporter)
@@ -221,15 +236,24 @@ async def enrolled(folder: Path, server: Gateway, *, replace: bool = False) -> F
 
 @asynccontextmanager
 async def running_agent(
-    folder: Folder, config: Config | None = None, clock: Clock | None = None, boot: str | None = "this boot"
+    folder: Folder,
+    config: Config | None = None,
+    clock: Clock | None = None,
+    boot: str | None = "this boot",
+    trial: TrialTimes = QUICK,
 ) -> AsyncIterator[tuple[int, io.StringIO]]:
     """A whole agent on a free port: the port, and what it logs. It waits little between tries."""
     log = io.StringIO()
-    world = World(clock or SystemClock(), os.urandom, lambda: 0.02, log, lambda: boot)
+    world = World(clock or SystemClock(), os.urandom, lambda: 0.02, log, lambda: boot, trial)
     stop = asyncio.Event()
     ready: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     settings = config or Config(hook_port=0)
-    task = asyncio.create_task(run(folder, settings, world, stop=stop, started=ready.set_result))
+
+    def opened(port: int) -> None:
+        if not ready.done():
+            ready.set_result(port)
+
+    task = asyncio.create_task(run(folder, settings, world, stop=stop, started=opened))
     try:
         await asyncio.wait((task, asyncio.shield(ready)), return_when=asyncio.FIRST_COMPLETED)
         if task.done():

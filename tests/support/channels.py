@@ -13,10 +13,12 @@ from pathlib import Path
 from support.agents import NOW_MS, Telling
 from support.gateways import TILL_ID, Gateway, gateway
 from support.tills import TurnedClock
+from tillstream_agent.config import Config, overlaid
 from tillstream_agent.display.board import Board
 from tillstream_agent.folder import Folder, Identity
 from tillstream_agent.journal import Journal, JournalIdentity
 from tillstream_agent.offers.edge import Edge
+from tillstream_agent.remote import Remote
 from tillstream_agent.state import State
 from tillstream_agent.sync.keys import SealingKeys
 from tillstream_agent.sync.link import Link
@@ -57,6 +59,9 @@ class Till:
     link: Link
     telling: Telling
     clock: TurnedClock
+    remote: Remote
+    rotations: list[str]
+    """What asked for another device key."""
     start: Callable[[], None]
 
     async def hears(self, event: str) -> None:
@@ -105,6 +110,7 @@ async def channel(place: Path) -> AsyncIterator[Till]:
         )
         changes: list[str] = []
         returns: list[bool] = []
+        rotations: list[str] = []
 
         async def returning() -> bool:
             if not returns:
@@ -112,6 +118,7 @@ async def channel(place: Path) -> AsyncIterator[Till]:
             server.device = DEVICE.public
             return returns.pop(0)
 
+        remote = Remote.open(folder, who, lambda values: overlaid(Config(), values))
         channel = PushChannel(
             address=server.address,
             tls=None,
@@ -120,7 +127,14 @@ async def channel(place: Path) -> AsyncIterator[Till]:
             agent_version="1.0",
             state=state,
             mailbox=Mailbox(
-                state, board, edge, SealingKeys(folder, who, journal, telling.events), link, telling.events
+                state,
+                board,
+                edge,
+                SealingKeys(folder, who, journal, telling.events),
+                link,
+                telling.events,
+                remote,
+                lambda: rotations.append("asked"),
             ),
             rewind=Rewind(journal, telling.events, lambda: changes.append("acked")),
             edge=edge,
@@ -137,7 +151,23 @@ async def channel(place: Path) -> AsyncIterator[Till]:
         def start() -> None:
             tasks.append(asyncio.create_task(channel.run()))
 
-        yield Till(server, folder, journal, changes, returns, channel, state, board, edge, link, telling, clock, start)
+        yield Till(
+            server,
+            folder,
+            journal,
+            changes,
+            returns,
+            channel,
+            state,
+            board,
+            edge,
+            link,
+            telling,
+            clock,
+            remote,
+            rotations,
+            start,
+        )
         for task in tasks:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import msgspec
 from aiohttp import WSMsgType, web
 
-from tillstream_protocol import messages
+from tillstream_protocol import messages, versions
 from tillstream_protocol.codec import encode
 from tillstream_protocol.decisions import Campaign
 from tillstream_protocol.errors import ErrorBody
@@ -36,6 +36,7 @@ from tillstream_protocol.messages import (
     PushBody,
     Receipt,
     ReturnReply,
+    RotateReply,
     SignedCertificate,
     Token,
     Vitals,
@@ -68,6 +69,8 @@ class Gateway:
     refuses: set[int] = field(default_factory=set)
     """Seqs of records that are refused as they are, with the batch they come in."""
     clock_ms: int = field(default_factory=lambda: int(time.time() * 1000))
+    revisions: bool = True
+    """Whether it knows that there are revisions; one from before them refuses a subprotocol."""
     till_id: bytes = TILL_ID
     device: bytes | None = None
     former: dict[bytes, bytes] = field(default_factory=dict)
@@ -104,7 +107,9 @@ class Gateway:
 
     def certificate(self, device: bytes) -> SignedCertificate:
         """That a device speaks for the till."""
-        return messages.sign_certificate(Certificate(self.till_id, "acme", "north", "1", device, 0), self.key)
+        return messages.sign_certificate(
+            Certificate(self.till_id, "acme", "north", "1", device, self.clock_ms), self.key
+        )
 
     def forgets_till(self) -> None:
         """Be as restored from a backup older than the enrolment."""
@@ -195,6 +200,7 @@ class Gateway:
         app.router.add_post("/till/v1/hello", self._hello)
         app.router.add_post("/till/v1/enrol", self._enrol)
         app.router.add_post("/till/v1/return", self._return)
+        app.router.add_post("/till/v1/rotate", self._rotate)
         app.router.add_post("/till/v1/batches", self._batches)
         app.router.add_get("/till/v1/push", self._push)
         app.on_shutdown.append(lambda _app: self.hangs_up())
@@ -236,6 +242,20 @@ class Gateway:
         self.returns.append(certificate.till_id)
         self._changed.set()
         return web.Response(body=encode(ReturnReply(certificate.till)))
+
+    async def _rotate(self, request: web.Request) -> web.Response:
+        signed, body = _signature(request), await request.read()
+        sender = self._public(signed.key_id)
+        assert sender is not None
+        signed.verify(sender, request.method, request.path, body)
+        asked = messages.decode_rotate_request(body)
+        verify(
+            asked.device_public_key, messages.rotate_bytes(self.till_id, sender, asked.device_public_key), asked.proof
+        )
+        if asked.device_public_key != self.device:
+            self._admit(asked.device_public_key)
+        self._changed.set()
+        return web.Response(body=encode(RotateReply(self.certificate(asked.device_public_key))))
 
     def _admit(self, device: bytes) -> None:
         if self.device is not None:
@@ -286,8 +306,10 @@ class Gateway:
         pace = Pace(self.max_bytes, pause)
         return BatchReply(header.epoch, collect(seqs), repeated, dead, pace, self.clock_ms)
 
-    async def _push(self, request: web.Request) -> web.WebSocketResponse:
-        socket = web.WebSocketResponse()
+    async def _push(self, request: web.Request) -> web.StreamResponse:
+        if not self.revisions and "Sec-WebSocket-Protocol" in request.headers:
+            return _error(400, "invalid_input")
+        socket = web.WebSocketResponse(protocols=versions.subprotocols())
         await socket.prepare(request)
         nonce = os.urandom(16)
         await socket.send_bytes(encode(Challenge(nonce, self.clock_ms)))

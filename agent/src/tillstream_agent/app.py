@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TextIO
 
@@ -23,12 +23,13 @@ from .baskets import Baskets
 from .boot import boot_id
 from .capture import Capture, Enrolment
 from .clock import Clock, CorrectedClock
-from .config import Config
+from .config import Config, overlaid
 from .display.board import Board
 from .display.cards import Card
 from .display.stream import Display
 from .events import Events, JournalEvents, json_logger
 from .folder import Folder, Identity, write_private
+from .following import Following, begin_trial
 from .hooks.counter import Counter
 from .hooks.crowd import Caps
 from .hooks.drop import DropDoor
@@ -45,6 +46,7 @@ from .metrics import AgentMetrics, LatencyWindow
 from .notify import NOBODY, NotTold, Supervisor
 from .offers.edge import Edge
 from .queue import QueueDesk
+from .remote import Apply, Remote, recover, rolled_back
 from .state import State
 from .status import Reporter
 from .sync.enrol import Return
@@ -52,8 +54,10 @@ from .sync.keys import SealingKeys, with_keys_of, write_down
 from .sync.link import Link
 from .sync.push import Mailbox, PushChannel
 from .sync.rewind import Rewind
+from .sync.rotate import Rotation
 from .sync.transport import Transport, server_address, tls_context
 from .sync.upload import Uploader, UploadFlow
+from .trial import TrialTimes
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,31 +73,96 @@ class World:
     """Which boot of the machine this is, where the platform can tell."""
     supervisor: Supervisor = NOBODY
     """Who started the agent, if it wants to be told how it is."""
+    trial: TrialTimes = field(default_factory=TrialTimes)
 
 
 async def run(
-    folder: Folder, config: Config, world: World, *, stop: asyncio.Event, started: Callable[[int], None] | None = None
+    folder: Folder,
+    config: Config,
+    world: World,
+    *,
+    stop: asyncio.Event,
+    started: Callable[[int], None] | None = None,
+    settings: Apply | None = None,
 ) -> None:
-    """Be an agent until `stop` is set. `started` is told the hook's port once the doors are open.
+    """Be an agent until `stop` is set. `started` is told the hook's port whenever the doors are opened.
 
-    Raises `NotEnrolled`, `AlreadyRunning`, `PortInUse`, `StateError`, `JournalError` or `InvalidInput`.
+    `settings` gives the configuration with what head office sets from afar; without it, that comes before `config`.
+    When that changes, or the device key does, all parts are closed in order and built anew, in the same process and on
+    the same port; the till goes back by itself where it is not well then. Raises `NotEnrolled`, `AlreadyRunning`,
+    `PortInUse`, `StateError`, `JournalError`, `ConfigError` or `InvalidInput`.
     """
     identity = folder.identity()
     with folder.locked():
-        async with AsyncExitStack() as stack:
-            core = await _core(stack, folder, identity, config, world)
-            sync = await _sync(stack, core)
-            payloads = Payloads(core.desk, config.doors, currency=identity.currency)
+        remote = Remote.open(folder, identity, settings or partial(overlaid, config))
+        await recover(remote, _events(world))
+        port = 0
+        while True:
+            turn = _Turn(remote, stop, port, started or (lambda _: None))
+            await _live(folder, world, turn)
+            if stop.is_set():
+                return
+            port = turn.port
+
+
+@dataclass(slots=True)
+class _Turn:
+    """One life of all parts, between two changes of what they are built from."""
+
+    remote: Remote
+    stop: asyncio.Event
+    port: int
+    """Where the hook was before; 0 for nowhere."""
+    started: Callable[[int], None]
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the parts are to be built anew, or the agent is to stop."""
+
+    def config(self) -> Config:
+        """The settings of this life. Any free port is the one it was before."""
+        config = self.remote.config()
+        return replace(config, hook_port=self.port) if config.hook_port == 0 else config
+
+    async def wait(self) -> None:
+        """Return when it is over."""
+        ends = [asyncio.create_task(event.wait()) for event in (self.over, self.stop)]
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in ends:
+                task.cancel()
+
+
+async def _live(folder: Folder, world: World, turn: _Turn) -> None:
+    """Build all parts and let them work until the turn is over. Settings on trial that they cannot be built with are
+    gone back from."""
+    remote, before = turn.remote, _events(world)
+    await begin_trial(remote, before)
+    async with AsyncExitStack() as stack:
+        try:
+            core = await _core(stack, folder, folder.identity(), turn.config(), world, remote)
+            sync = await _sync(stack, core, turn.over.set)
+            payloads = Payloads(core.desk, core.config.doors, currency=core.identity.currency)
             stack.callback(payloads.close)
-            port = await _doors(stack, core, payloads, sync.queue)
-            core.events.started(version=__version__, port=port, queued=core.journal.queue().records)
-            if started is not None:
-                started(port)
-            _tell(core, lambda: world.supervisor.ready(f"till {identity.till} of store {identity.store}, port {port}"))
-            async with _background(core, sync, _drops(core, payloads)):
-                await stop.wait()
+            turn.port = await _doors(stack, core, payloads, sync.queue)
+        except TillstreamError as error:
+            if not remote.trying:
+                raise
+            await rolled_back(remote, f"{error.code}: {error.message}", before)
+            return
+        core.events.started(version=__version__, port=turn.port, queued=core.journal.queue().records)
+        turn.started(turn.port)
+        who = f"till {core.identity.till} of store {core.identity.store}, port {turn.port}"
+        _tell(core, lambda: world.supervisor.ready(who))
+        async with _background(core, sync, _drops(core, payloads), partial(core.following.run, turn.over)):
+            await turn.wait()
+        if turn.stop.is_set():
             _tell(core, world.supervisor.stopping)
-            core.events.stopping(queued=core.journal.queue().records)
+        core.events.stopping(queued=core.journal.queue().records)
+
+
+def _events(world: World) -> Events:
+    """For what is to be told before the parts are there."""
+    return Events(json_logger(world.log, "info"), AgentMetrics(CollectorRegistry()), LatencyWindow())
 
 
 def _tell(core: _Core, tell: Callable[[], None]) -> None:
@@ -119,6 +188,8 @@ class _Core:
     journal: Journal
     edge: Edge
     board: Board
+    remote: Remote
+    following: Following
     link: Link
     reporter: Reporter
     counter: Counter
@@ -135,9 +206,12 @@ class _Sync:
     channel: PushChannel
     housekeeping: Housekeeping
     queue: QueueDesk
+    rotation: Rotation
 
 
-async def _core(stack: AsyncExitStack, folder: Folder, identity: Identity, config: Config, world: World) -> _Core:
+async def _core(
+    stack: AsyncExitStack, folder: Folder, identity: Identity, config: Config, world: World, remote: Remote
+) -> _Core:
     log = json_logger(world.log, config.log_level)
     metrics = AgentMetrics(CollectorRegistry())
     latency = LatencyWindow()
@@ -174,8 +248,10 @@ async def _core(stack: AsyncExitStack, folder: Folder, identity: Identity, confi
         config.hook_port,
         letters,
         config.journal_reserve_bytes,
+        remote.report,
     )
-    counter = Counter(capture, Baskets(world.clock, world.randomness), board, events, world.clock)
+    baskets = Baskets(world.clock, world.randomness)
+    counter = Counter(capture, baskets, board, events, world.clock)
     desk = Desk(capture, counter, board, events, till_id=identity.till_id, reports=reporter)
     return _Core(
         folder,
@@ -189,6 +265,8 @@ async def _core(stack: AsyncExitStack, folder: Folder, identity: Identity, confi
         journal,
         edge,
         board,
+        remote,
+        Following(remote, reporter, baskets, link, events, world.clock, world.trial),
         link,
         reporter,
         counter,
@@ -288,7 +366,7 @@ def _line(core: _Core) -> _Line:
     return _Line(address, tls, transport, device, Return(transport, device, core.identity.certificate, core.events))
 
 
-async def _sync(stack: AsyncExitStack, core: _Core) -> _Sync:
+async def _sync(stack: AsyncExitStack, core: _Core, again: Callable[[], None]) -> _Sync:
     line = _line(core)
     stack.push_async_callback(line.transport.close)
     await line.transport.warm_up()
@@ -314,7 +392,8 @@ async def _sync(stack: AsyncExitStack, core: _Core) -> _Sync:
         uploader.acknowledged.set()
         uploader.wake()
 
-    channel = _channel(core, line, Rewind(core.journal, core.events, acknowledgements_changed))
+    rotation = _rotation(core, line, again)
+    channel = _channel(core, line, Rewind(core.journal, core.events, acknowledgements_changed), rotation)
     housekeeping = Housekeeping(
         core.journal,
         core.state,
@@ -327,10 +406,24 @@ async def _sync(stack: AsyncExitStack, core: _Core) -> _Sync:
     )
     stack.push_async_callback(housekeeping.finish)
     queue = QueueDesk(flow, core.journal, core.letters, core.events, acknowledgements_changed)
-    return _Sync(uploader, channel, housekeeping, queue)
+    return _Sync(uploader, channel, housekeeping, queue, rotation)
 
 
-def _channel(core: _Core, line: _Line, rewind: Rewind) -> PushChannel:
+def _rotation(core: _Core, line: _Line, again: Callable[[], None]) -> Rotation:
+    return Rotation(
+        folder=core.folder,
+        identity=core.identity,
+        device=line.device,
+        transport=line.transport,
+        link=core.link,
+        clock=core.time,
+        randomness=core.world.randomness,
+        events=core.events,
+        again=again,
+    )
+
+
+def _channel(core: _Core, line: _Line, rewind: Rewind, rotation: Rotation) -> PushChannel:
     keys = SealingKeys(core.folder, core.identity, core.journal, core.events)
     return PushChannel(
         address=line.address,
@@ -339,7 +432,7 @@ def _channel(core: _Core, line: _Line, rewind: Rewind) -> PushChannel:
         device=line.device,
         agent_version=__version__,
         state=core.state,
-        mailbox=Mailbox(core.state, core.board, core.edge, keys, core.link, core.events),
+        mailbox=Mailbox(core.state, core.board, core.edge, keys, core.link, core.events, core.remote, rotation.ask),
         rewind=rewind,
         edge=core.edge,
         link=core.link,
@@ -411,7 +504,9 @@ def _drops(core: _Core, payloads: Payloads) -> list[DropDoor]:
 
 
 @asynccontextmanager
-async def _background(core: _Core, sync: _Sync, drops: Sequence[DropDoor] = ()) -> AsyncIterator[None]:
+async def _background(
+    core: _Core, sync: _Sync, drops: Sequence[DropDoor], follow: Callable[[], Awaitable[None]]
+) -> AsyncIterator[None]:
     runs = {
         "upload": sync.uploader.run,
         "push": sync.channel.run,
@@ -419,6 +514,8 @@ async def _background(core: _Core, sync: _Sync, drops: Sequence[DropDoor] = ()) 
         "sweep": sync.housekeeping.sweep_for_ever,
         "aftermath": core.aftermath.run,
         "watchdog": core.world.supervisor.live,
+        "rotation": sync.rotation.run,
+        "settings": follow,
         **{f"drop {number}": drop.run for number, drop in enumerate(drops)},
     }
     tasks = [asyncio.create_task(keep_running(name, run, core.events), name=name) for name, run in runs.items()]

@@ -179,6 +179,11 @@ class Baskets:
             elif basket.has(offer_id):
                 basket.declined.add(offer_id)
 
+    def busy(self, seconds: float) -> bool:
+        """Whether there is one that is not over, and was touched within so long."""
+        since = self._clock.monotonic() - seconds
+        return any(not basket.ended and basket.changed_s > since for basket in self._known.values())
+
     def left_alone(self, seconds: float) -> list[Basket]:
         """The baskets that are not over, and were not touched for so long."""
         until = self._clock.monotonic() - seconds

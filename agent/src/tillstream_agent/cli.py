@@ -13,8 +13,9 @@ import os
 import sys
 import time
 import webbrowser
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from secrets import SystemRandom
 from typing import Any, Final, TextIO, cast
@@ -38,6 +39,7 @@ from .logs import KeptLog, follow, kept_lines
 from .notify import Supervisor
 from .platforms import stop_on_signals
 from .queue import Page, Wanted
+from .remote import peek
 from .status import Status
 from .sync.enrol import Enrolment
 from .sync.transport import Transport, Unreachable, server_address, tls_context
@@ -205,8 +207,9 @@ def _run(given: argparse.Namespace) -> int:
     flags = {"hook.port": given.hook_port, "log.level": given.log_level}
     if given.no_uvloop:
         flags["run.uvloop"] = False
-    config = load(given.config, flags=flags)
     folder = _folder(given)
+    settings = partial(_load, given.config, flags)
+    config = settings(peek(folder))
     folder.identity()
     log = KeptLog(sys.stderr, folder.path, config.log_kept_bytes)
     supervisor = Supervisor.of(os.environ, os.getpid())
@@ -215,13 +218,19 @@ def _run(given: argparse.Namespace) -> int:
     async def be_agent() -> None:
         stop = asyncio.Event()
         stop_on_signals(stop)
-        await _when_free(lambda: run(folder, config, world, stop=stop, started=_settle_down))
+        await _when_free(lambda: run(folder, config, world, stop=stop, started=_settle_down, settings=settings))
 
     return _drive(be_agent(), config)
 
 
+def _load(file: Path | None, flags: Mapping[str, object], remote: Mapping[str, str]) -> Config:
+    """The settings of a run, with what head office sets from afar."""
+    return load(file, flags=flags, remote=remote)
+
+
 def _settle_down(_port: int) -> None:
-    """What was built at the start stays: no collection, which stops captures, needs to look at it again."""
+    """What was built stays: no collection, which stops captures, needs to look at it again until it is built anew."""
+    gc.unfreeze()
     gc.collect()
     gc.freeze()
 
@@ -257,8 +266,8 @@ def _status(given: argparse.Namespace) -> int:
 def _bundle(given: argparse.Namespace) -> int:
     from . import bundle  # the formats of which it tells are many
 
-    config, complaint = settings_or_complaint(given.config)
     folder = _folder(given)
+    config, complaint = settings_or_complaint(given.config, peek(folder))
     clock = SystemClock()
 
     async def pack() -> int:
@@ -314,8 +323,8 @@ def _simulate(given: argparse.Namespace) -> int:
 
 
 def _doctor(given: argparse.Namespace) -> int:
-    config, complaint = settings_or_complaint(given.config)
     folder = _folder(given)
+    config, complaint = settings_or_complaint(given.config, peek(folder))
 
     async def examine() -> int:
         with as_owner(folder.path):

@@ -75,6 +75,7 @@ def _remove(folder: Folder) -> tuple[str, ...]:
         folder.tag_key_file,
         folder.token_file,
         folder.paired_file,
+        folder.settings_file,
         folder.path / MARK,
         folder.socket,
         folder.port_file,

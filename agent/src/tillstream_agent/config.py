@@ -1,4 +1,4 @@
-"""Settings: a TOML file, then the environment, then flags; the later wins.
+"""Settings: a TOML file, then what head office sets from afar, then the environment, then flags; the later wins.
 
 Each setting has one name (`hook.port`), which is its place in the TOML file, and gives its environment variable
 (`TILLSTREAM_HOOK_PORT`) and flag (`--hook-port`). `TILLSTREAM_CONFIG` names the file where no flag does. Doors of which
@@ -12,7 +12,7 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
@@ -27,6 +27,8 @@ LANGUAGES: Final = ("ar", "de", "en", "es", "fr", "hi")
 MAX_BUTTONS: Final = 8
 MAX_LABEL: Final = 40
 FILE_VARIABLE: Final = "TILLSTREAM_CONFIG"
+HEAD_OFFICE: Final = "head office"
+FROM_AFAR: Final = f"set by {HEAD_OFFICE}"
 _KIND: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
@@ -205,32 +207,39 @@ _SETTINGS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the three places say, taken together."""
+    """What all places say, taken together."""
 
     config: Config
     """Of what is right."""
     origins: Mapping[str, str]
-    """Where each setting that is not at its default comes from, by name: a file, a variable, `the command line`."""
+    """Where each setting that is not at its default comes from, by name: a file, `head office`, a variable or `the
+    command line`."""
     file: Path | None
     wrong: tuple[ConfigError, ...]
     """What is not right, one error a setting."""
 
 
 def load(
-    file: Path | None = None, environment: Mapping[str, str] | None = None, flags: Mapping[str, object] | None = None
+    file: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    flags: Mapping[str, object] | None = None,
+    remote: Mapping[str, str] | None = None,
 ) -> Config:
-    """The settings from all three places. `flags` go by setting name, None for those not given.
+    """The settings from all places. `remote` and `flags` go by setting name, None for flags not given.
 
     Raises `ConfigError` naming the setting, its value and where it came from.
     """
-    reading = read(file, environment, flags)
+    reading = read(file, environment, flags, remote)
     if reading.wrong:
         raise reading.wrong[0]
     return reading.config
 
 
 def read(
-    file: Path | None = None, environment: Mapping[str, str] | None = None, flags: Mapping[str, object] | None = None
+    file: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    flags: Mapping[str, object] | None = None,
+    remote: Mapping[str, str] | None = None,
 ) -> Reading:
     """The same, with everything that is wrong instead of the first of it."""
     variables = os.environ if environment is None else environment
@@ -243,6 +252,7 @@ def read(
     for setting in _SETTINGS:
         places = (
             (given.pop(setting.name, None), str(file), f"in {file}"),
+            ((remote or {}).get(setting.name), HEAD_OFFICE, FROM_AFAR),
             (variables.get(setting.variable), setting.variable, f"in {setting.variable}"),
             ((flags or {}).get(setting.name), "the command line", "on the command line"),
         )
@@ -253,6 +263,7 @@ def read(
                     origins[setting.name] = origin
                 except ConfigError as error:
                     wrong.append(error)
+    wrong.extend(_unknown(remote or {}))
     known = ", ".join(setting.name for setting in _SETTINGS)
     wrong.extend(
         ConfigError(f"there is no setting {name!r} (in {file})", field=name, hint=f"there are {known}")
@@ -279,6 +290,22 @@ def _file_values(file: Path, chosen: dict[str, object], wrong: list[ConfigError]
         wrong.append(error)
         return {name: value for name, value in given.items() if not _is_door(name)}
     return given
+
+
+def overlaid(config: Config, remote: Mapping[str, str]) -> Config:
+    """These settings with those from afar in their place. Raises `ConfigError`."""
+    for error in _unknown(remote):
+        raise error
+    chosen = {s.attribute: _parse(s, remote[s.name], FROM_AFAR) for s in _SETTINGS if s.name in remote}
+    return replace(config, **chosen)  # type: ignore[arg-type]
+
+
+def _unknown(remote: Mapping[str, str]) -> list[ConfigError]:
+    names = sorted(remote.keys() - {setting.name for setting in _SETTINGS})
+    return [
+        ConfigError(f"there is no setting {name!r} ({FROM_AFAR})", field=name, hint="upgrade the agent")
+        for name in names
+    ]
 
 
 def _parse(setting: _Setting, value: object, where: str) -> object:

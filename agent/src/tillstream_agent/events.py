@@ -302,6 +302,41 @@ class Events:
         self._metrics.push("revoked")
         self._log.error("revoked", reason=reason)
 
+    def settings_waiting(self, version: int) -> None:
+        """Head office set something else; it is tried in a quiet moment."""
+        self._metrics.push("settings")
+        self._log.info("settings_waiting", version=version)
+
+    def settings_refused(self, version: int, reason: str) -> None:
+        """Head office set what this agent cannot use."""
+        self._metrics.push("settings")
+        self._log.warning("settings_refused", version=version, reason=reason)
+
+    def settings_tried(self, version: int) -> None:
+        """The agent runs with other settings, on trial."""
+        self._log.info("settings_tried", version=version)
+
+    def settings_kept(self, version: int) -> None:
+        """The till is well with them."""
+        self._log.info("settings_kept", version=version)
+
+    def settings_rolled_back(self, version: int, reason: str) -> None:
+        """The till was not well with them, and runs with the last good ones again."""
+        self._log.error("settings_rolled_back", version=version, reason=reason)
+
+    def rotation_asked(self, reason: str) -> None:
+        """Head office wants this till to take another device key."""
+        self._metrics.push("rotate")
+        self._log.warning("rotation_asked", reason=reason)
+
+    def rotated(self, key_id: bytes) -> None:
+        """The server takes another device key for this till's."""
+        self._log.warning("device_key_rotated", device_key_id=key_id.hex())
+
+    def rotation_failed(self, error: TillstreamError) -> None:
+        """The server did not take another device key; the present one goes on."""
+        self._log.warning("rotation_failed", code=error.code, reason=error.message)
+
     def rewound(self, records: int) -> None:
         """The server no longer holds records that it had acknowledged: they are queued again."""
         self._metrics.rewound.inc(records)

@@ -3,6 +3,8 @@
     identity.json    whom it joined, as which till; written last and by rename, so it is there whole or not at all
     device.key       the device's private signing key (32 raw bytes)
     device.key.new   the one that an enrolment under way has told the server of
+    device.key.next  the one that is to follow, while the server is asked to take it
+    rotate           there while another device key is to be taken before it is time
     former/          device keys of earlier enrolments, ID.key, for as long as the journal holds chunks of theirs
     tag.key          the key of the idempotency tags in the journal (32 raw bytes); outlives every enrolment
     hook-token       what a POS sends as `Authorization: Bearer`
@@ -10,6 +12,7 @@
     hook.port        the port of the HTTP hook while an agent runs
     paired.json      who was paired with the hook, by keyed hashes
     machine          the machine that it was enrolled on, as a hash keyed by tag.key
+    settings.json    what head office sets from afar: the last good ones, and those on trial
     journal/         the queue
     state.db         small durable state (see state.py)
     agent.lock       held while an agent runs
@@ -149,6 +152,8 @@ class Folder:
         self.identity_file = path / "identity.json"
         self.device_key_file = path / "device.key"
         self.next_device_key_file = path / "device.key.new"
+        self.following_device_key_file = path / "device.key.next"
+        self.rotate_file = path / "rotate"
         self.former = path / "former"
         self.tag_key_file = path / "tag.key"
         self.token_file = path / "hook-token"
@@ -156,6 +161,7 @@ class Folder:
         self.port_file = path / "hook.port"
         self.paired_file = path / "paired.json"
         self.machine_file = path / "machine"
+        self.settings_file = path / "settings.json"
         self.journal = path / "journal"
         self.database = path / "state.db"
         self.lock_file = path / "agent.lock"
@@ -186,14 +192,14 @@ class Folder:
             ) from error
 
     def device_key(self, identity: Identity) -> SignKey:
-        """The key that the identity names. Finishes an enrolment that was cut short after its last decisive step."""
-        for file in (self.device_key_file, self.next_device_key_file):
+        """The key that the identity names. Finishes what was cut short after its last decisive step."""
+        for file in (self.device_key_file, self.next_device_key_file, self.following_device_key_file):
             seed = self._secret(file)
             if seed is None:
                 continue
             key = SignKey(seed)
             if key.key_id == identity.device_key_id:
-                if file == self.next_device_key_file:
+                if file != self.device_key_file:
                     with self._translated():
                         os.replace(file, self.device_key_file)  # noqa: PTH105
                 return key
@@ -221,12 +227,7 @@ class Folder:
 
     def next_seed(self, randomness: Callable[[int], bytes]) -> bytes:
         """The seed of the device key to enrol with: that of an attempt without an answer, or a new one, on the disk."""
-        with self._translated():
-            seed = self._secret(self.next_device_key_file)
-            if seed is None:
-                seed = randomness(SEED_SIZE)
-                write_private(self.next_device_key_file, protect(seed))
-        return seed
+        return self._seed_in(self.next_device_key_file, randomness)
 
     def drop_next_seed(self) -> None:
         """The server will not have this key: take another one next time."""
@@ -248,6 +249,33 @@ class Folder:
                 write_private(self.token_file, to_text(randomness(SEED_SIZE)).encode() + b"\n")
             write_private(self.identity_file, identity.encode())
             os.replace(self.next_device_key_file, self.device_key_file)  # noqa: PTH105
+
+    def next_rotation_seed(self, randomness: Callable[[int], bytes]) -> bytes:
+        """The seed of the device key to follow: the one that was asked for before, or a new one, on the disk."""
+        return self._seed_in(self.following_device_key_file, randomness)
+
+    def drop_rotation_seed(self) -> None:
+        """The server will not have this key to follow: take another one next time."""
+        with self._translated():
+            self.following_device_key_file.unlink(missing_ok=True)
+
+    def remember_rotation(self) -> None:
+        """Another device key is to be taken. Raises `StateError`."""
+        with self._translated():
+            self.rotate_file.touch(mode=0o600)
+
+    @property
+    def is_rotation_asked(self) -> bool:
+        """Whether one is to be taken before it is time."""
+        return self.rotate_file.exists()
+
+    def rotated(self, identity: Identity) -> None:
+        """Be the same till with the key of `next_rotation_seed`, by one decisive step. Raises `StateError`."""
+        with self._translated():
+            self._keep_former(identity)
+            write_private(self.identity_file, identity.encode())
+            os.replace(self.following_device_key_file, self.device_key_file)  # noqa: PTH105
+            self.rotate_file.unlink(missing_ok=True)
 
     def rewrite(self, identity: Identity) -> None:
         """Put down what changed of the identity without a new enrolment. Raises `StateError`."""
@@ -307,6 +335,15 @@ class Folder:
 
     def _mark(self, machine: str) -> str:
         return hashlib.blake2b(machine.encode(), key=self.tag_key(), digest_size=16).hexdigest()
+
+    def _seed_in(self, file: Path, randomness: Callable[[int], bytes]) -> bytes:
+        """A seed that is there, or a new one that is on the disk from now on."""
+        with self._translated():
+            seed = self._secret(file)
+            if seed is None:
+                seed = randomness(SEED_SIZE)
+                write_private(file, protect(seed))
+        return seed
 
     def _keep_former(self, identity: Identity) -> None:
         """The device key that is about to be replaced, on the disk under its own name."""

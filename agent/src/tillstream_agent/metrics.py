@@ -57,7 +57,7 @@ INCIDENTS: Final = ("damaged", "given_up", "lost", "set_aside", "sync_failed", "
 LOSSES: Final = ("damaged_frame", "damaged_header", "missing_chunk", "power_cut", "torn_tail")
 STATES: Final = ("set_aside", "unusable")
 RETURNS: Final = ("refused", "taken_back")
-PUSHES: Final = ("expired", "offer", "pack", "refused", "repeat", "revoked")
+PUSHES: Final = ("expired", "offer", "pack", "refused", "repeat", "revoked", "rotate", "settings")
 
 _BUCKETS: Final = (
     0.00005,

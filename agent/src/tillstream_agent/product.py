@@ -14,6 +14,7 @@ from . import config_show
 from .clone import Forgotten, reset
 from .config import read
 from .folder import Folder, default_folder
+from .remote import peek
 from .service import ACTIONS, act, run_service
 
 Commands = argparse._SubParsersAction  # the type of what add_subparsers returns has no public name
@@ -51,8 +52,12 @@ def add_commands(commands: Commands[argparse.ArgumentParser], add: AddCommand) -
         command.add_argument("--json", action="store_true", help="print JSON")
 
 
+def _folder(given: argparse.Namespace) -> Folder:
+    return Folder(given.state if given.state is not None else default_folder())
+
+
 def _show(given: argparse.Namespace) -> int:
-    reading = read(given.config)
+    reading = read(given.config, remote=peek(_folder(given)))
     if reading.wrong:
         raise reading.wrong[0]
     shown = config_show.lines(reading, redact=given.redact)
@@ -61,7 +66,7 @@ def _show(given: argparse.Namespace) -> int:
 
 
 def _check(given: argparse.Namespace) -> int:
-    reading = read(given.config)
+    reading = read(given.config, remote=peek(_folder(given)))
     wrong = config_show.wrongs(reading)
     where = reading.file if reading.file is not None else "no file"
     if given.json:
@@ -76,7 +81,7 @@ def _check(given: argparse.Namespace) -> int:
 
 
 def _clone_reset(given: argparse.Namespace) -> int:
-    folder = Folder(given.state if given.state is not None else default_folder())
+    folder = _folder(given)
     done = asyncio.run(reset(folder, discard=given.discard))
     _print_json(done) if given.json else print(_reset_in_words(folder, done))
     if done.discarded:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -10,6 +11,7 @@ from typing import Final, Literal
 from msgspec import Struct
 
 from tillstream_protocol.messages import HookLatency, Vitals
+from tillstream_protocol.settings import SettingsReport
 
 from .clock import Clock
 from .events import Events
@@ -74,6 +76,8 @@ class Status(Struct, frozen=True):
     """Records that the server has acknowledged without being able to take them."""
     damaged_files: int = 0
     """Files of the journal that are kept because they were damaged or torn."""
+    settings: SettingsReport | None = None
+    """What became of the settings that head office set from afar."""
 
 
 @dataclass(slots=True)
@@ -92,6 +96,7 @@ class Reporter:
     http_port: int
     letters: Letters
     reserve: int
+    settings: Callable[[], SettingsReport]
 
     def status(self) -> Status:
         """For store IT."""
@@ -123,6 +128,7 @@ class Reporter:
             reserve=self.reserve,
             dead_letters=self.letters.server_total,
             damaged_files=len(damaged_files(self.folder)),
+            settings=self.settings(),
         )
 
     def health(self) -> Health:
@@ -148,6 +154,7 @@ class Reporter:
             self.events.last_error,
             queue.aside,
             len(damaged_files(self.folder)),
+            self.settings(),
         )
 
     def gauges(self) -> Gauges:

@@ -7,7 +7,7 @@ fleet as at its beginning. The state of a till is one word, the first that fits:
     source    a cloud POS whose webhooks the server itself takes: there is no agent to be heard
     new       enrolled, and not heard yet
     silent    not heard for five minutes
-    ill       it tells of an error, of records that were refused, or of damaged files
+    ill       it keeps records that were refused or damaged files, or one has waited for five minutes
     ok        none of these
 """
 
@@ -20,6 +20,7 @@ from typing import Final, Literal
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 SILENT_MS: Final = 5 * 60_000
+BACKLOG_MS: Final = 5 * 60_000
 MAX_FAILURES: Final = 1_000
 """Failed enrolments that are remembered; the ones that were tried last stay."""
 
@@ -30,7 +31,8 @@ _STATE: Final = (
     "CASE WHEN t.revoked_ms IS NOT NULL THEN 'revoked'"
     " WHEN t.till_id IN (SELECT till_id FROM source) THEN 'source' WHEN s.seen_ms IS NULL THEN 'new'"
     " WHEN s.seen_ms < :heard THEN 'silent'"
-    " WHEN s.last_error <> '' OR s.dead_letters > 0 OR s.damaged_files > 0 THEN 'ill' ELSE 'ok' END"
+    " WHEN s.dead_letters > 0 OR s.damaged_files > 0 OR (s.queued > 0 AND s.oldest_queued_ms > :backlog) THEN 'ill'"
+    " ELSE 'ok' END"
 )
 _FROM: Final = "FROM till t LEFT JOIN till_status s ON s.till_id = t.till_id"
 _WHERE: Final = (
@@ -74,6 +76,7 @@ class Filter:
             "state": self.state,
             "version": self.version,
             "heard": now_ms - SILENT_MS,
+            "backlog": BACKLOG_MS,
         }
 
 
@@ -135,7 +138,7 @@ async def one(conn: AsyncConnection, till_id: bytes, now_ms: int) -> dict[str, o
     """A till with its state, its last heartbeat, its devices, and what of it is in quarantine."""
     rows = await conn.exec_driver_sql(
         f"SELECT {_COLUMNS}, {_STATE} AS state {_FROM} WHERE t.till_id = :till",
-        {"till": till_id, "heard": now_ms - SILENT_MS},
+        {"till": till_id, "heard": now_ms - SILENT_MS, "backlog": BACKLOG_MS},
     )
     found = {name: _plain(value) for row in rows for name, value in row._mapping.items()}
     return {**found, "devices": await _devices(conn, till_id, now_ms), "quarantine": await _held(conn, till_id)}

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..config import Config, ConfigError, load
 
 
-def settings_or_complaint(file: Path | None) -> tuple[Config, ConfigError | None]:
-    """The settings; or the built-in ones, and what is wrong with those that were asked for.
+def settings_or_complaint(
+    file: Path | None, remote: Mapping[str, str] | None = None
+) -> tuple[Config, ConfigError | None]:
+    """The settings, with what head office sets; or the built-in ones, and what is wrong with those asked for.
 
     Raises `ConfigError` for a file that is not there.
     """
     try:
-        return load(file), None
+        return load(file, remote=remote), None
     except ConfigError as error:
         if file is not None and not file.exists():
             raise

@@ -17,6 +17,8 @@ class Link:
         self._changed = changed
         self._heard = False
         self.push_connected = False
+        self.revision = 0
+        """What was agreed on with the server on the present push channel, or the last one."""
         self.upload_trouble = ""
         self.push_trouble = ""
         self.revoked = False

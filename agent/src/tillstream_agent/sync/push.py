@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import aiohttp
+from msgspec import structs
 
 from tillstream_protocol.backoff import full_jitter
 from tillstream_protocol.codec import encode
@@ -32,6 +33,8 @@ from tillstream_protocol.messages import (
     Present,
     Push,
     Receipt,
+    Rotate,
+    SettingsPush,
     Vitals,
     challenge_bytes,
     decode_to_till,
@@ -39,12 +42,14 @@ from tillstream_protocol.messages import (
 )
 from tillstream_protocol.pack import MAX_PACK
 from tillstream_protocol.signing import SignKey
-from tillstream_protocol.versions import PROTOCOL
+from tillstream_protocol.versions import PROTOCOL, REVISION, revision_of, subprotocols
 
 from ..clock import Clock
 from ..display.board import Board
 from ..events import Events
+from ..folder import StateError
 from ..offers.edge import Edge
+from ..remote import Remote
 from ..state import State, StateUnavailable
 from .keys import SealingKeys
 from .link import Link
@@ -57,6 +62,7 @@ DEAD_AFTER_S: Final = 40.0
 SLOW_S: Final = {"revoked": 900.0, "authentication": 60.0, "replaced": 60.0, "version_mismatch": 300.0}
 _CLOSE_CODES: Final = {4401: "authentication", 4403: "revoked", 4409: "replaced"}
 _STATUSES: Final = {401: "authentication", 403: "revoked"}
+_BAD_REQUEST: Final = 400
 _OPENED: Final = b"open"
 
 
@@ -120,8 +126,18 @@ class PushSession:
     """One connection's conversation, from the till's side."""
 
     def __init__(
-        self, *, till_id: bytes, device: SignKey, agent_version: str, last_push: int, pack_version: int, claim: Claim
+        self,
+        *,
+        till_id: bytes,
+        device: SignKey,
+        agent_version: str,
+        last_push: int,
+        pack_version: int,
+        claim: Claim,
+        revision: int = REVISION,
     ) -> None:
+        """`revision` is what both sides agreed on; what came later is not said."""
+        self._revision = revision
         self._till_id = till_id
         self._device = device
         self._version = agent_version
@@ -155,6 +171,8 @@ class PushSession:
 
     def heartbeat(self, vitals: Vitals) -> bytes:
         """How the till is, signed."""
+        if self._revision < 1:
+            vitals = structs.replace(vitals, settings=None)
         return encode(sign_heartbeat(vitals, self._device))
 
     def _present(self, challenge: Challenge) -> Present:
@@ -174,13 +192,26 @@ class PushSession:
 class Mailbox:
     """Where pushed messages go: the disk first, then to whom they are for."""
 
-    def __init__(self, state: State, board: Board, edge: Edge, keys: SealingKeys, link: Link, events: Events) -> None:
+    def __init__(
+        self,
+        state: State,
+        board: Board,
+        edge: Edge,
+        keys: SealingKeys,
+        link: Link,
+        events: Events,
+        remote: Remote,
+        rotate: Callable[[], None],
+    ) -> None:
+        """`rotate` has another device key taken soon."""
         self._state = state
         self._board = board
         self._edge = edge
         self._keys = keys
         self._link = link
         self._events = events
+        self._remote = remote
+        self._rotate = rotate
 
     async def keep(self, push: Push) -> None:
         """Take a push. What can never be taken is told of and let go. Raises `StateUnavailable`."""
@@ -191,6 +222,12 @@ class Mailbox:
             self._events.pushed("offer")
         elif isinstance(body, PackPush):
             await self._take_pack(push.seq, body)
+        elif isinstance(body, SettingsPush):
+            await self._take_settings(push.seq, body)
+        elif isinstance(body, Rotate):
+            await self._state.note_push(push.seq)
+            self._events.rotation_asked(body.reason)
+            self._rotate()
         else:
             await self._state.note_push(push.seq)
             self._link.revoked = True
@@ -200,6 +237,20 @@ class Mailbox:
         """Note a push that came too late. Raises `StateUnavailable`."""
         await self._state.note_push(push.seq)
         self._events.pushed("expired")
+
+    async def _take_settings(self, seq: int, body: SettingsPush) -> None:
+        remote = self._remote
+        try:
+            before = remote.newest
+            if await remote.take(body.settings):
+                self._events.settings_waiting(remote.newest)
+            elif remote.newest > before:
+                self._events.settings_refused(remote.newest, remote.reason)
+        except StateError as error:
+            raise StateUnavailable(error.message, hint=error.hint) from error
+        except TillstreamError as error:
+            self._events.push_refused(error)
+        await self._state.note_push(seq)
 
     async def _take_pack(self, seq: int, body: PackPush) -> None:
         try:
@@ -279,13 +330,7 @@ class PushChannel:
         """One connection from its opening to its end, and why it ended."""
         try:
             async with asyncio.timeout(CONNECT_S):
-                socket = await client.ws_connect(
-                    self.address.replace("http", "ws", 1) + PATH,
-                    ssl=self.tls if self.tls is not None else True,
-                    max_msg_size=MAX_PACK,
-                    heartbeat=DEAD_AFTER_S,
-                    autoping=False,
-                )
+                socket = await self._connect(client)
             async with socket:
                 return await self._converse(socket)
         except aiohttp.WSServerHandshakeError as error:
@@ -297,7 +342,27 @@ class PushChannel:
         except InvalidInput as error:
             return PushClosed("confused", f"the server said what has no place: {error.message}")
 
+    async def _connect(self, client: aiohttp.ClientSession) -> aiohttp.ClientWebSocketResponse:
+        """A channel, with the revisions that we know on offer; to a server that cannot be offered any, without."""
+        try:
+            return await self._dial(client, subprotocols())
+        except aiohttp.WSServerHandshakeError as error:
+            if error.status != _BAD_REQUEST:
+                raise
+        return await self._dial(client, ())
+
+    async def _dial(self, client: aiohttp.ClientSession, offered: tuple[str, ...]) -> aiohttp.ClientWebSocketResponse:
+        return await client.ws_connect(
+            self.address.replace("http", "ws", 1) + PATH,
+            ssl=self.tls if self.tls is not None else True,
+            max_msg_size=MAX_PACK,
+            heartbeat=DEAD_AFTER_S,
+            autoping=False,
+            protocols=offered,
+        )
+
     async def _converse(self, socket: aiohttp.ClientWebSocketResponse) -> PushClosed:
+        self.link.revision = revision_of(socket.protocol)
         session = PushSession(
             till_id=self.till_id,
             device=self.device,
@@ -305,6 +370,7 @@ class PushChannel:
             last_push=await self.state.last_push(),
             pack_version=self.edge.pack_version,
             claim=self.rewind.claim,
+            revision=self.link.revision,
         )
         beat: asyncio.Task[None] | None = None
         try:

@@ -1,0 +1,331 @@
+"""Settings from afar at the till: taken, tried, kept or gone back from, whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+
+from support.agents import enrolled, running_agent, sale
+from support.gateways import TILL_ID, Gateway, gateway
+from support.tills import TurnedClock
+from tillstream_agent.clock import SystemClock
+from tillstream_agent.config import Config, ConfigError, load, overlaid
+from tillstream_agent.folder import Folder, StateError
+from tillstream_agent.inspection import look
+from tillstream_agent.remote import Remote, peek
+from tillstream_agent.trial import Health, Trial, TrialTimes
+from tillstream_protocol.errors import Damaged
+from tillstream_protocol.messages import PackPush, SettingsPush
+from tillstream_protocol.settings import REMOTE, Settings, SettingsReport, SignedSettings, sign_settings
+from tillstream_protocol.signing import BadSignature, SignKey
+
+FULL = {"journal.reserve_bytes": str(2**50)}
+SLOW = {"sync.heartbeat_s": "0.5"}
+QUICK = {"sync.heartbeat_s": "1"}
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Gateway]:
+    async with gateway() as opened:
+        yield opened
+
+
+@pytest.fixture
+async def folder(server: Gateway, tmp_path: Path) -> Folder:
+    return await enrolled(tmp_path / "state", server)
+
+
+def signed(server: Gateway, version: int, values: Mapping[str, str], till: bytes = TILL_ID) -> SignedSettings:
+    return sign_settings(Settings(version, till, 0, dict(values)), server.key)
+
+
+def opened(folder: Folder) -> Remote:
+    return Remote.open(folder, folder.identity(), partial(overlaid, Config()))
+
+
+async def reported(server: Gateway, want: SettingsReport) -> None:
+    await server.until(lambda server: bool(server.vitals) and server.vitals[-1].settings == want)
+
+
+async def sells(folder: Folder, port: int, pos_id: str) -> int:
+    headers = {"Authorization": f"Bearer {folder.hook_token()}", "Content-Type": "application/json"}
+    async with (
+        aiohttp.ClientSession() as client,
+        client.post(
+            f"http://127.0.0.1:{port}/v1/transactions?ack=disk", data=msgspec.json.encode(sale(pos_id)), headers=headers
+        ) as reply,
+    ):
+        return reply.status
+
+
+def said(log: Any) -> list[str]:
+    return [msgspec.json.decode(line)["event"] for line in log.getvalue().splitlines()]
+
+
+# Applied by a whole agent
+
+
+async def test_settings_are_tried_kept_and_there_after_a_restart(server: Gateway, folder: Folder) -> None:
+    async with running_agent(folder) as (port, log):
+        assert await sells(folder, port, "before") == 201
+        await server.push(1, SettingsPush(signed(server, 3, QUICK)))
+        await reported(server, SettingsReport(3, 3, "trial"))
+        assert await sells(folder, port, "meanwhile") == 201, "on the same port"
+        await reported(server, SettingsReport(3, 3, "kept"))
+        assert (await look(folder, SystemClock())).settings == SettingsReport(3, 3, "kept")
+        await server.until(lambda server: len(server.records) == 2)
+    assert [event for event in said(log) if event.startswith("settings")] == [
+        "settings_waiting",
+        "settings_tried",
+        "settings_kept",
+    ]
+    assert said(log).count("started") == 2
+    assert peek(folder) == QUICK
+    async with running_agent(folder):
+        await reported(server, SettingsReport(3, 3, "kept"))
+
+
+async def test_a_till_that_can_capture_no_more_goes_back_by_itself(server: Gateway, folder: Folder) -> None:
+    async with running_agent(folder, trial=TrialTimes(watch_s=30, ill_s=0.2, every_s=0.05)) as (port, log):
+        await server.push(1, SettingsPush(signed(server, 1, FULL)))
+        await reported(server, SettingsReport(0, 1, "rolled_back", "journal_full"))
+        assert await sells(folder, port, "after") == 201
+        await server.push(2, SettingsPush(signed(server, 1, FULL)))
+        await server.until(lambda server: 2 in server.receipts)
+        assert said(log).count("settings_tried") == 1, "a version is tried once"
+
+
+async def test_a_hook_that_cannot_be_opened_is_gone_back_from_at_once(server: Gateway, folder: Folder) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        async with running_agent(folder, trial=TrialTimes(watch_s=30)) as (port, _):
+            values = {"hook.port": str(taken.getsockname()[1])}
+            await server.push(1, SettingsPush(signed(server, 1, values)))
+            await server.until(
+                lambda server: any(v.settings and v.settings.outcome == "rolled_back" for v in server.vitals)
+            )
+            report = server.vitals[-1].settings
+            assert report is not None
+            assert report.reason.startswith("port_in_use")
+            assert await sells(folder, port, "after") == 201
+
+
+async def test_a_line_that_does_not_come_back_is_gone_back_from(server: Gateway, folder: Folder) -> None:
+    async with running_agent(folder, trial=TrialTimes(watch_s=0.6, ill_s=0.2, every_s=0.05)) as (_, log):
+        await server.until(lambda server: bool(server.vitals))
+        server.answers(503, times=10_000)
+        await server.push(1, SettingsPush(signed(server, 1, QUICK)))
+        async with asyncio.timeout(10):
+            while "settings_rolled_back" not in said(log):
+                await asyncio.sleep(0.02)
+        server.heals()
+        await reported(server, SettingsReport(0, 1, "rolled_back", "server_not_reached"))
+
+
+async def test_newer_settings_end_the_trial_of_older_ones(server: Gateway, folder: Folder) -> None:
+    async with running_agent(folder, trial=TrialTimes(watch_s=2.0, every_s=0.05)):
+        await server.push(1, SettingsPush(signed(server, 1, QUICK)))
+        await reported(server, SettingsReport(1, 1, "trial"))
+        await server.push(2, SettingsPush(signed(server, 2, QUICK | {"log.level": "debug"})))
+        await reported(server, SettingsReport(2, 2, "kept"))
+
+
+async def test_a_server_from_before_there_were_settings_is_not_told_of_any(server: Gateway, folder: Folder) -> None:
+    server.revisions = False
+    async with running_agent(folder) as (port, _):
+        await server.until(lambda server: bool(server.vitals))
+        assert server.vitals[-1].settings is None
+        await server.push(1, PackPush(server.pack(2)))
+        await server.until(lambda server: server.receipts == [1])
+        assert await sells(folder, port, "1") == 201
+        await server.until(lambda server: len(server.records) == 1)
+
+
+# Kept in the folder
+
+
+async def test_what_is_not_signed_by_our_server_for_us_is_not_taken(server: Gateway, folder: Folder) -> None:
+    remote = opened(folder)
+    for bad, error in (
+        (sign_settings(Settings(1, TILL_ID, 0, {}), SignKey(b"o" * 32)), BadSignature),
+        (signed(server, 1, {}, till=b"u" * 16), Damaged),
+    ):
+        with pytest.raises(error):
+            await remote.take(bad)
+    assert remote.report() == SettingsReport(0, 0, "none")
+    assert not folder.settings_file.exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        (
+            {"hook.port": "99999"},
+            "hook.port set by head office is '99999', which is not a whole number from 0 to 65535",
+        ),
+        ({"hook.prot": "1"}, "'hook.prot' cannot be set from afar"),
+        ({"sync.ca_file": "/x"}, "'sync.ca_file' cannot be set from afar"),
+        ({"run.uvloop": "false"}, "'run.uvloop' cannot be set from afar"),
+    ],
+)
+async def test_what_cannot_be_used_is_refused_with_the_reason(
+    server: Gateway, folder: Folder, values: dict[str, str], why: str
+) -> None:
+    remote = opened(folder)
+    assert not await remote.take(signed(server, 4, values))
+    assert remote.report() == SettingsReport(0, 4, "refused", why)
+    assert opened(folder).report() == remote.report()
+    assert not remote.changed.is_set()
+
+
+async def test_an_agent_that_ended_while_it_tried_them_goes_back(server: Gateway, folder: Folder) -> None:
+    first = opened(folder)
+    assert await first.take(signed(server, 1, SLOW | QUICK))
+    await first.begin()
+    await first.keep()
+    assert await first.take(signed(server, 2, FULL))
+    await first.begin()
+    async with running_agent(folder) as (_, log):
+        await reported(server, SettingsReport(1, 2, "rolled_back", "the agent ended while it tried them"))
+    assert said(log)[0] == "settings_rolled_back"
+
+
+async def test_settings_that_waited_when_the_agent_ended_are_tried_at_its_next_start(
+    server: Gateway, folder: Folder
+) -> None:
+    assert await opened(folder).take(signed(server, 1, QUICK))
+    async with running_agent(folder):
+        await reported(server, SettingsReport(1, 1, "kept"))
+
+
+async def test_an_older_version_never_comes_back(server: Gateway, folder: Folder) -> None:
+    remote = opened(folder)
+    await remote.take(signed(server, 5, QUICK))
+    await remote.begin()
+    await remote.keep()
+    assert not await remote.take(signed(server, 5, FULL))
+    assert not await remote.take(signed(server, 4, FULL))
+    assert (remote.values, remote.running) == (QUICK, 5)
+
+
+async def test_a_damaged_file_or_another_tills_counts_for_nothing(server: Gateway, folder: Folder) -> None:
+    remote = opened(folder)
+    await remote.take(signed(server, 5, QUICK))
+    await remote.begin()
+    await remote.keep()
+    whole = folder.settings_file.read_bytes()
+    payload = msgspec.json.decode(whole)["good"]["payload"].encode()
+    folder.settings_file.write_bytes(whole.replace(payload, payload[:-4] + b"AAAA"))
+    assert opened(folder).running == 0, "altered"
+    folder.settings_file.write_bytes(whole.replace(TILL_ID.hex().encode(), b"00" * 16))
+    assert opened(folder).newest == 0, "of an earlier enrolment"
+    folder.settings_file.write_bytes(b"{")
+    assert opened(folder).newest == 0
+    folder.settings_file.write_bytes(whole)
+    assert opened(folder).running == 5
+
+
+async def test_a_full_disk_keeps_settings_waiting_and_goes_back_all_the_same(
+    server: Gateway, folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = opened(folder)
+    await remote.take(signed(server, 1, QUICK))
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tillstream_agent.remote.write_private", full)
+        with pytest.raises(StateError, match="No space left"):
+            await remote.begin()
+        assert (remote.trying, remote.waiting) == (False, True)
+    await remote.begin()
+    monkeypatch.setattr("tillstream_agent.remote.write_private", full)
+    with pytest.raises(StateError):
+        await remote.roll_back("a test")
+    assert (remote.running, remote.outcome) == (0, "rolled_back")
+    assert opened(folder).trying, "and so the next start goes back as well"
+
+
+async def test_an_agent_that_no_longer_knows_a_setting_does_without(server: Gateway, folder: Folder) -> None:
+    remote = opened(folder)
+    await remote.take(signed(server, 1, QUICK))
+    await remote.begin()
+    await remote.keep()
+
+    def older(values: Mapping[str, str]) -> Config:
+        if values:
+            raise ConfigError("there is no such setting", field="x")
+        return Config()
+
+    assert Remote.open(folder, folder.identity(), older).config() == Config()
+
+
+def test_nothing_is_set_from_afar_where_no_till_is_enrolled(tmp_path: Path) -> None:
+    assert peek(Folder(tmp_path)) == {}
+
+
+# Which place wins
+
+
+def test_head_office_is_above_the_file_and_below_environment_and_flags(tmp_path: Path) -> None:
+    file = tmp_path / "agent.toml"
+    file.write_text('[log]\nlevel = "error"\n[sync]\nheartbeat_s = 5\ntimeout_s = 5\n[hook]\nport = 1\n')
+    remote = {"log.level": "debug", "sync.heartbeat_s": "6", "sync.timeout_s": "6"}
+    found = load(file, {"TILLSTREAM_SYNC_TIMEOUT_S": "7"}, {"log.level": "info"}, remote)
+    assert (found.hook_port, found.sync_heartbeat_s, found.sync_timeout_s, found.log_level) == (1, 6.0, 7.0, "info")
+
+
+def test_every_setting_that_may_come_from_afar_is_one() -> None:
+    values = {
+        "hook.origins": "https://pos.example",
+        "display.language": "de",
+        "display.member": "kind",
+        "display.buttons": '[{"kind": "mood", "label": "Mood"}]',
+        "log.level": "info",
+    }
+    overlaid(Config(), dict.fromkeys(REMOTE, "100") | values)
+    with pytest.raises(ConfigError, match="no setting 'a'"):
+        load(None, {}, None, {"a": "1"})
+
+
+# The watch
+
+
+@pytest.mark.parametrize(
+    ("looks", "verdict"),
+    [
+        ([Health()], ""),
+        ([Health("silent"), Health("silent"), Health()], ""),
+        ([Health("silent")], "silent"),
+        ([Health("", "offline"), Health()], ""),
+        ([Health("", "offline")], "offline"),
+    ],
+)
+async def test_what_the_pos_would_notice_counts_soon_and_the_line_at_the_end(looks: list[Health], verdict: str) -> None:
+    clock, seen = TurnedClock(), list(looks)
+
+    async def look() -> Health:
+        clock.turn(1.0)
+        return seen.pop(0) if len(seen) > 1 else seen[0]
+
+    begun = clock.monotonic()
+    assert await Trial(look, lambda: False, clock, TrialTimes(45, 5, 0)).verdict() == verdict
+    lasted = clock.monotonic() - begun
+    assert lasted <= (7 if verdict == "silent" else 46)
+
+
+async def test_the_watch_ends_without_a_verdict_when_there_is_nothing_more_to_watch() -> None:
+    async def look() -> Health:
+        raise AssertionError("nobody looks")
+
+    assert await Trial(look, lambda: True, TurnedClock(), TrialTimes()).verdict() is None
+    times = TrialTimes()
+    assert times.watch_s + times.every_s + 10 < 60, "with room for the parts to be built anew"
