@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,7 +100,7 @@ async def test_the_newest_failures_are_kept_and_no_more(database: Database, monk
     ]
 
 
-async def failed(server: Server, count: int, **which: str) -> list[dict[str, object]]:
+async def failed(server: Server, count: int, **which: Any) -> list[dict[str, object]]:
     """The failed enrolments, once there are so many."""
     async with asyncio.timeout(10):
         while True:

@@ -21,7 +21,7 @@ class Desk:
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self.devices = Devices(server.database, "USD")
+        self.devices = Devices(server.database, "USD", server.clock)
         events = Events(Metrics(CollectorRegistry()), json_logger(io.StringIO()))
         flow = Flow(max_bytes=1 << 18, max_waiting=8, clock=server.clock, metrics=events.metrics)
         self.intake = Intake(server.database, self.devices, server.pipeline, Hub(), flow, server.clock, events)

@@ -71,6 +71,8 @@ def _remove(folder: Folder) -> tuple[str, ...]:
         *database,
         folder.device_key_file,
         folder.next_device_key_file,
+        folder.following_device_key_file,
+        folder.rotate_file,
         folder.former,
         folder.tag_key_file,
         folder.token_file,

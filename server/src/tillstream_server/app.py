@@ -44,6 +44,7 @@ from .gateway.hub import Hub
 from .gateway.notes import Notes
 from .gateway.push import PushChannel
 from .gateway.returning import Returns
+from .gateway.rotation import Rotations
 from .gateway.settings import SettingsDesk
 from .hooks.door import HookDoor
 from .hooks.intake import HookIntake
@@ -90,6 +91,7 @@ class Parts:
     office: Office
     enrolment: Enrolment
     returns: Returns
+    rotations: Rotations
     intake: Intake
     channel: PushChannel
     hook_door: HookDoor
@@ -105,6 +107,7 @@ class Parts:
             aioweb.post("/till/v1/hello", self.enrolment.hello),
             aioweb.post("/till/v1/enrol", self.enrolment.enrol),
             aioweb.post("/till/v1/return", self.returns.post),
+            aioweb.post("/till/v1/rotate", self.rotations.post),
             aioweb.post("/till/v1/batches", self.intake.post),
             aioweb.get("/till/v1/push", self.channel.connect),
             *self.hook_door.routes(),
@@ -242,7 +245,7 @@ async def _connect(
     triggers = Triggers(book, packs)
     pipeline = Pipeline(database, vault, server, triggers, clock, random, report=events.unexpected)
 
-    devices, hub = Devices(database, settings.currency), Hub()
+    devices, hub = Devices(database, settings.currency, clock), Hub()
     notes = Notes(database, clock, events)
     deliveries = Deliveries(database, packs, hub, clock, events, refresh_seconds=config.pack_refresh_seconds)
     flow = Flow(max_bytes=config.batch_bytes, max_waiting=config.batches_waiting, clock=clock, metrics=events.metrics)
@@ -255,6 +258,7 @@ async def _connect(
     async with database.read() as conn:
         await desk.refresh(conn)
     returns = Returns(database, devices, server.sign, clock, events)
+    rotations = Rotations(database, devices, server.sign, clock, events)
     channel = PushChannel(
         database, devices, hub, notes, deliveries, desk, clock, random, events, ping_seconds=config.ping_seconds
     )
@@ -280,7 +284,7 @@ async def _connect(
     )
     events.metrics.know_currency(settings.currency)
     watch = Watch(database, clock, events.metrics.gauges, opening_hours(config), config.silent_seconds)
-    gate = (enrolment, returns, intake, channel, hook_door, watch)
+    gate = (enrolment, returns, rotations, intake, channel, hook_door, watch)
     return Parts(database, vault, server, devices, hub, notes, deliveries, desk, failures, office, *gate)
 
 

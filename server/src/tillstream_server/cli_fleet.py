@@ -34,7 +34,7 @@ class Tools:
 
 
 def add_tills(till: Commands, tools: Tools) -> None:
-    """`till list | counts | show | revoke | allow-again | failed-enrolments`."""
+    """`till list | counts | show | revoke | allow-again | rotate | failed-enrolments`."""
     one = tools.leaf(till, "list", "list tills", _tabled(tools, office_fleet.TillList, "tills", _tills, "no tills"))
     _place(one, tools)
     one.add_argument("--state", choices=fleet.STATES, help="only those that are so")
@@ -50,6 +50,8 @@ def add_tills(till: Commands, tools: Tools) -> None:
     one = tools.leaf(till, "allow-again", "let a revoked till in again", tools.order(office_fleet.TillAllowAgain))
     tools.till(one)
     one.add_argument("--hold", action="store_true", default=None, help="leave in quarantine what it sent meanwhile")
+    text_ = "have it take another device key now, when it is connected next"
+    tools.till(tools.leaf(till, "rotate", text_, tools.order(office_fleet.TillRotate)))
     what = _tabled(tools, office_fleet.FailedEnrolments, "failed_enrolments", _failures, "no failed enrolments")
     one = tools.leaf(till, "failed-enrolments", "who was not let in, and why", what)
     _place(one, tools)

@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tillstream_protocol.limits import MAX_TEXT
-from tillstream_protocol.messages import Name, Revoked
+from tillstream_protocol.messages import Name, Revoked, Rotate
 
 from . import fleet, remote, tills
 from .clock import Clock
@@ -81,6 +81,14 @@ class TillAllowAgain(Struct, frozen=True, forbid_unknown_fields=True, tag="till_
     hold: bool = False
 
 
+class TillRotate(Struct, frozen=True, forbid_unknown_fields=True, tag="till_rotate"):
+    """Have a till take another device key now, rather than when the present one is old."""
+
+    retailer: Name
+    store: Name
+    till: Name
+
+
 class FailedEnrolments(Struct, frozen=True, forbid_unknown_fields=True, tag="till_failed_enrolments"):
     """Who was not let in, the newest first."""
 
@@ -96,7 +104,15 @@ class TokenList(Struct, frozen=True, forbid_unknown_fields=True, tag="token_list
 
 
 FleetCommand = (
-    ConfigCommand | TillList | TillCounts | TillShow | TillRevoke | TillAllowAgain | FailedEnrolments | TokenList
+    ConfigCommand
+    | TillList
+    | TillCounts
+    | TillShow
+    | TillRevoke
+    | TillAllowAgain
+    | TillRotate
+    | FailedEnrolments
+    | TokenList
 )
 
 
@@ -125,6 +141,8 @@ class FleetOffice:
                 return await self._revoke(command)
             case TillAllowAgain():
                 return await self._allow_again(command)
+            case TillRotate():
+                return await self._rotate(command)
             case FailedEnrolments():
                 async with self.database.read() as conn:
                     found = await fleet.failures(
@@ -183,6 +201,18 @@ class FleetOffice:
         async with self.database.read() as conn:
             held = (await fleet.one(conn, place.till_id, self.clock.now_ms()))["quarantine"]
         return {"till_id": place.till_id.hex(), "revoked": False, "released": released, "quarantine": held}
+
+    async def _rotate(self, command: TillRotate) -> Result:
+        """It is told when it is connected next, if that is within a month."""
+        now_ms = self.clock.now_ms()
+        async with self.database.write() as conn:
+            place = await tills.require(conn, command.retailer, command.store, command.till)
+            word = Rotate("head office asked for it")
+            pushes = await outbox.enqueue(conn, place.till_id, [(word, now_ms + 30 * DAY_MS)], now_ms)
+        for push in pushes:
+            self.hub.send(place.till_id, push)
+        self._changed(place, "told_to_rotate")
+        return {"till_id": place.till_id.hex(), "told": self.hub.has(place.till_id)}
 
     async def _unsay_revocation(self, conn: AsyncConnection, till_id: bytes) -> None:
         """Take back the word of a revocation that the till has not heard yet."""

@@ -88,9 +88,38 @@ async def make(conn: AsyncConnection, till_id: bytes, retailer: str, store: str,
 async def give_device(conn: AsyncConnection, place: Place, device: NewDevice, now_ms: int) -> None:
     """Let a new device speak for a till; the one before it may no longer."""
     await conn.exec_driver_sql(
-        "UPDATE device SET revoked_ms = ? WHERE till_id = ? AND revoked_ms IS NULL", (now_ms, place.till_id)
+        "UPDATE device SET revoked_ms = ? WHERE till_id = ? AND (revoked_ms IS NULL OR revoked_ms > ?)",
+        (now_ms, place.till_id, now_ms),
     )
     await _add_device(conn, place, device, now_ms, None)
+
+
+async def add_next_device(conn: AsyncConnection, place: Place, former: bytes, device: NewDevice, now_ms: int) -> int:
+    """Let another device speak for a till beside the `former` one, by its key id; when it was made.
+
+    One that was to follow before and was never heard no longer may.
+    """
+    await conn.exec_driver_sql(
+        "UPDATE device SET revoked_ms = ? WHERE till_id = ? AND revoked_ms IS NULL AND key_id <> ?",
+        (now_ms, place.till_id, former),
+    )
+    rows = await conn.exec_driver_sql("SELECT MAX(created_ms) FROM device WHERE till_id = ?", (place.till_id,))
+    made_ms = max(now_ms, int(rows.scalar_one()) + 1)
+    await _add_device(conn, place, device, made_ms, None)
+    return made_ms
+
+
+async def made_ms(conn: AsyncConnection, key_id: bytes) -> int:
+    """When a device that is known was made."""
+    rows = await conn.exec_driver_sql("SELECT created_ms FROM device WHERE key_id = ?", (key_id,))
+    return int(rows.scalar_one())
+
+
+async def device_versions(conn: AsyncConnection, key_id: bytes) -> tuple[str, str]:
+    """Agent version and platform that a device was enrolled with."""
+    rows = await conn.exec_driver_sql("SELECT agent_version, platform FROM device WHERE key_id = ?", (key_id,))
+    version, platform = tuple(rows.one())
+    return str(version), str(platform)
 
 
 async def take_back(conn: AsyncConnection, given: Certificate, now_ms: int) -> Place:

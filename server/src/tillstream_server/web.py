@@ -26,12 +26,14 @@ from .campaigns.book import UnknownCampaign
 from .events import Events
 from .gateway.flow import Busy
 from .gateway.requests import Revoked, UnknownDevice, UnsupportedMedia
+from .gateway.rotation import DeviceTaken
 from .hooks.deliveries import StaleDelivery
 from .hooks.intake import Unreadable
 from .hooks.signatures import BadHookSignature
 from .hooks.sources import UnknownSource
 from .ledger.alarms import UnknownAlarm
 from .ledger.database import Database, is_current
+from .remote import UnknownVersion
 from .tills import UnknownTill
 from .watch import Watch
 
@@ -46,11 +48,13 @@ _STATUS: Final[tuple[tuple[type[TillstreamError], int], ...]] = (
     (BadHookSignature, 401),
     (StaleDelivery, 401),
     (Revoked, 403),
+    (DeviceTaken, 403),
     (TokenRefused, 403),
     (Forbidden, 403),
     (UnknownCampaign, 404),
     (UnknownTill, 404),
     (UnknownAlarm, 404),
+    (UnknownVersion, 404),
     (UnknownSource, 404),
     (Unreadable, 422),
     (TooLarge, 413),

@@ -230,7 +230,9 @@ _GONE: Final = aiohttp.WSMessage(WSMsgType.CLOSED, None, None)
 
 
 class TillEnd:
-    """Stands where aiohttp's client socket stands."""
+    """Stands where aiohttp's client socket stands. No subprotocol is agreed on here."""
+
+    protocol: str | None = None
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
@@ -288,6 +290,8 @@ class TillEnd:
 
 class ServerEnd:
     """Stands where aiohttp's server socket stands. As there, pings are answered by reading."""
+
+    ws_protocol: str | None = None
 
     def __init__(self, wire: Wire) -> None:
         self.wire = wire

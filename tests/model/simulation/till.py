@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from unittest.mock import patch
@@ -20,9 +21,10 @@ import aiosqlite
 from support.medium import Manner
 from support.simdisk import Image, Judge, SimDisk, from_image
 from tillstream_agent import app
-from tillstream_agent.config import Config
+from tillstream_agent.config import Config, overlaid
 from tillstream_agent.folder import Folder
 from tillstream_agent.journal import Journal
+from tillstream_agent.remote import Remote
 from tillstream_agent.sync.push import PushChannel
 from tillstream_protocol.framing import FRAMES_START, ChunkHeader, DamagedChunk, Frame, scan
 from tillstream_protocol.limits import DEFAULT, KIB
@@ -127,9 +129,11 @@ class Machine:
         folder = Folder(self.root)
         world = self._world()
         stack = AsyncExitStack()
-        core = await app._core(stack, folder, folder.identity(), CONFIG, world)
-        sync = await app._sync(stack, core)
-        await stack.enter_async_context(app._background(core, sync))
+        identity, over = folder.identity(), asyncio.Event()
+        remote = Remote.open(folder, identity, partial(overlaid, CONFIG))
+        core = await app._core(stack, folder, identity, CONFIG, world, remote)
+        sync = await app._sync(stack, core, over.set)
+        await stack.enter_async_context(app._background(core, sync, (), partial(core.following.run, over)))
         return _Run(process, connections, stack, core, sync)
 
     def _world(self) -> app.World:

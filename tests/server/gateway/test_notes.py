@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -34,7 +35,7 @@ def notes(server: Server) -> Notes:
 
 
 def vitals(position: int, *, queued: int = 0, epoch: bytes = EPOCH, till_id: bytes = TILL, **fields: int) -> Vitals:
-    kept = {"dead_letters": 0, "damaged_files": 0, **fields}
+    kept: dict[str, Any] = {"dead_letters": 0, "damaged_files": 0, **fields}
     return Vitals(till_id, epoch, position, queued, 0, HookLatency(0, 0, 0, 0), 0, NOW, "0.1.0", "", **kept)
 
 

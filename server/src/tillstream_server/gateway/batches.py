@@ -67,6 +67,7 @@ class Intake:
         with self.flow.one():  # entered by enrolled devices only, and never while a body is still on its way
             if sender.revoked:
                 await self._set_aside(sender, body)
+            await self.devices.heard(sender)
             return await self.take(sender, messages.decode_batch(body))
 
     async def _set_aside(self, sender: Device, body: bytes) -> None:

@@ -100,6 +100,7 @@ class PushChannel:
         session.admit(device)
         if device.revoked:
             raise Revoked("this till is revoked")
+        await self.devices.heard(device)
         return device, present
 
     async def _host(
