@@ -16,6 +16,7 @@ import pytest
 from support.agents import enrolled, running_agent, sale
 from support.gateways import TILL_ID, Gateway, gateway
 from support.tills import TurnedClock
+from tillstream_agent import config
 from tillstream_agent.clock import SystemClock
 from tillstream_agent.config import Config, ConfigError, load, overlaid
 from tillstream_agent.folder import Folder, StateError
@@ -283,6 +284,11 @@ def test_head_office_is_above_the_file_and_below_environment_and_flags(tmp_path:
     assert (found.hook_port, found.sync_heartbeat_s, found.sync_timeout_s, found.log_level) == (1, 6.0, 7.0, "info")
 
 
+def settings() -> list[str]:
+    """The names of all settings."""
+    return [setting.name for setting in config._SETTINGS]
+
+
 def test_every_setting_that_may_come_from_afar_is_one() -> None:
     values = {
         "hook.origins": "https://pos.example",
@@ -292,6 +298,7 @@ def test_every_setting_that_may_come_from_afar_is_one() -> None:
         "log.level": "info",
     }
     overlaid(Config(), dict.fromkeys(REMOTE, "100") | values)
+    assert set(settings()) - REMOTE == {"sync.ca_file", "run.uvloop"}, "as the reference says"
     with pytest.raises(ConfigError, match="no setting 'a'"):
         load(None, {}, None, {"a": "1"})
 

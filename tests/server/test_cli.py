@@ -158,6 +158,28 @@ def test_people_read_tables_and_programs_json(data: Path, run: Run) -> None:
     assert run("till", "list", "--data", data, "--state", "odd").returncode == 2
 
 
+def test_settings_are_made_staged_shown_and_taken_back(data: Path, run: Run) -> None:
+    acme = ("--data", data, "--retailer", "acme")
+    assert result(run, "config", "set", *acme, "display.language=de", "hook.origins=https://a.example/?x=1") == {
+        "version": 1
+    }
+    assert run("config", "show", *acme).stdout.splitlines()[-3:] == [
+        "rollout: not staged",
+        "display.language: de",
+        "hook.origins: https://a.example/?x=1",
+    ]
+    result(run, "config", "stage", *acme, "--version", "1", "--percent", "10", "--store", "north", "--store", "south")
+    assert "10 % north, south" in run("config", "history", *acme).stdout
+    result(run, "config", "halt", *acme, "--version", "1", "--why", "a doubt")
+    assert "halted: a doubt" in run("config", "history", *acme).stdout
+    assert result(run, "config", "roll-back", *acme, "--to", "0")["version"] == 2
+    assert run("config", "history", "--data", data, "--retailer", "b").stderr.splitlines()[-1].startswith("nothing")
+    for wrong in (("a",), ("=1",), ("log.level=info", "log.level=debug")):
+        assert run("config", "set", *acme, *wrong).returncode == 2
+    refused = run("config", "set", *acme, "hook.prot=1")
+    assert (refused.returncode, "'hook.prot' cannot be set from afar" in refused.stderr) == (1, True)
+
+
 def test_tokens_are_listed_by_where_they_lead(data: Path, run: Run) -> None:
     assert run("token", "list", "--data", data).stderr.splitlines()[-1] == "no token lets anybody in"
     result(run, "token", "create", "--data", data, "--retailer", "acme", "--store", "north", "--uses", "3")
