@@ -35,7 +35,7 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-13s %s\n", $$1, $$2 }'
 
 .PHONY: demo
-demo: $(VENV)/ready ## replay real baskets through real agents and prove the result; ARGS="--baskets 5000 --headless"
+demo: $(VENV)/ready $(ASSETS) ## replay real baskets through real agents and prove the result; ARGS="--baskets 5000 --headless"
 	@PYTHONPATH=deploy $(BIN)/python -m demo $(ARGS)
 
 .PHONY: bench
@@ -88,6 +88,16 @@ screenshots: $(VENV)/ready ## draw the docs' pictures of the cashier's page anew
 .PHONY: dashboards
 dashboards: $(VENV)/grafana ## write Grafana's dashboards anew from deploy/observability/dashboards
 	@PYTHONPATH=deploy $(BIN)/python -m observability.dashboards deploy/observability/grafana/dashboards
+# The console's htmx and uPlot: without them its pages work too, with tables for charts.
+ASSETS := server/src/tillstream_server/console/assets/vendor/htmx.min.js
+.PHONY: assets
+assets: ## put htmx and uPlot, by hash, where the server serves them from; needs npm
+	@npm ci --prefix server/web --ignore-scripts --no-audit --no-fund --loglevel=error > /dev/null
+	@$(PYTHON) server/web/vendor.py
+
+# Where npm or the network is missing, that is said and no more.
+$(ASSETS): server/web/package-lock.json server/web/vendor.py
+	@$(MAKE) assets || echo "the console goes without charts: npm could not fetch them" >&2
 
 .PHONY: lint
 lint: $(VENV)/ready ## formatting and lint

@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 from aiohttp import web as aioweb
 from msgspec.structs import replace
@@ -30,6 +31,12 @@ from .campaigns.packs import Packs
 from .campaigns.triggers import Triggers
 from .clock import Clock
 from .config import Config, opening_hours
+from .console.door import Console
+from .console.first_run import FILE, FirstRun
+from .console.pages import Pages
+from .console.throttle import Throttle
+from .console.visit import House
+from .console.words import Dictionary
 from .customers.originals import Originals
 from .customers.vault import Vault, create_keys
 from .devices import Devices
@@ -96,6 +103,7 @@ class Parts:
     channel: PushChannel
     hook_door: HookDoor
     watch: Watch
+    console: Console
 
     def runs(self, over: asyncio.Event) -> list[Coroutine[Any, Any, None]]:
         """What goes on beside requests, until `over` is set and notes are closed."""
@@ -112,6 +120,7 @@ class Parts:
             aioweb.get("/till/v1/push", self.channel.connect),
             *self.hook_door.routes(),
             *Api(self.database, self.office).routes(),
+            *self.console.routes(),
             *web.Desk(self.database, events, self.watch).routes(),
         ]
 
@@ -201,10 +210,12 @@ async def _serve_once(
         opened(folder, config, around, begin_again=over.set) as parts,
         admin.listening(folder, parts.office, events),
     ):
+        await parts.console.prepare()
         app = web.application(parts.routes(events), events)
 
         async def say_goodbye(_: aioweb.Application) -> None:
             parts.hub.close()
+            parts.console.close()
 
         app.on_shutdown.append(say_goodbye)
         runner = web.QuietRunner(app, events, handle_signals=False, shutdown_timeout=SHUTDOWN_SECONDS)
@@ -284,8 +295,19 @@ async def _connect(
     )
     events.metrics.know_currency(settings.currency)
     watch = Watch(database, clock, events.metrics.gauges, opening_hours(config), config.silent_seconds)
-    gate = (enrolment, returns, rotations, intake, channel, hook_door, watch)
+    console = _console(database, office, config, around, folder)
+    gate = (enrolment, returns, rotations, intake, channel, hook_door, watch, console)
     return Parts(database, vault, server, devices, hub, notes, deliveries, desk, failures, office, *gate)
+
+
+def _console(database: Database, office: Office, config: Config, around: Surroundings, folder: Folder) -> Console:
+    clock, random = around.clock, around.random
+    first_run = FirstRun(database, folder.root / FILE, random)
+    zone = ZoneInfo(config.office_zone)
+    made = House(
+        database, office, first_run, Throttle(clock), Pages(), Dictionary(), clock, random, around.events, zone
+    )
+    return Console(made, web.status_of)
 
 
 async def _listen(runner: aioweb.AppRunner, config: Config) -> str:

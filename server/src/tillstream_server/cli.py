@@ -28,7 +28,7 @@ from tillstream_protocol.codec import invalid
 from tillstream_protocol.errors import TillstreamError
 from tillstream_protocol.limits import MAX_SHORT, MAX_TEXT, MIB
 
-from . import admin, app, backup, carried, cli_fleet, config, keys, office
+from . import admin, app, backup, carried, cli_fleet, config, keys, office, users
 from .app import CannotListen, Surroundings
 from .auth import PERMISSIONS
 from .clock import SystemClock
@@ -72,6 +72,7 @@ _NOTHING: Final = {
     "orders": "no order is known by name alone",
     "quarantine": "nothing in quarantine",
     "sources": "no sources",
+    "users": "nobody may sign in yet: the console's first page makes the first user",
 }
 """What to say of a list that is empty."""
 _UNIT_MS: Final = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -335,6 +336,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_serve(commands)
     _add_backup(commands)
     _add_access(commands)
+    _add_users(commands)
     _add_campaigns(commands)
     _add_fleet(commands)
     _add_sources(commands)
@@ -375,6 +377,25 @@ def _add_access(commands: Commands) -> None:
     one = _leaf(key, "recover", "make up for a lost or damaged box key, with the escrow key", _recover)
     one.add_argument("--escrow", required=True, type=_file, metavar="FILE", help="the escrow private key; - reads it")
     _leaf(key, "forget-escrow", "take the escrow key off the server after a recovery", _order(office.KeyForgetEscrow))
+
+
+def _add_users(commands: Commands) -> None:
+    user = _group(commands, "user", "let people sign in to the console")
+    one = _leaf(user, "create", "let somebody sign in", _order(users.UserCreate))
+    _user(one)
+    one.add_argument("--role", required=True, choices=sorted(users.ROLES))
+    one.add_argument("--retailer", type=_word, help="only this retailer (default: every one)")
+    one.add_argument("--store", type=_word, help="only this store of it")
+    one.add_argument("--password-file", **_PASSWORD)
+    _leaf(user, "list", "list them", _order(users.UserList, "users"))
+    _user(_leaf(user, "remove", "let somebody in no more", _order(users.UserRemove)))
+    one = _leaf(user, "password", "give somebody another password", _order(users.UserPassword))
+    _user(one)
+    one.add_argument("--password-file", **_PASSWORD)
+
+
+def _user(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--name", required=True, type=_word, help="what they sign in with")
 
 
 def _add_campaigns(commands: Commands) -> None:
@@ -567,6 +588,13 @@ _SECRET: Final[dict[str, Any]] = {
     "type": _secret,
     "metavar": "FILE",
     "help": "the vendor's signing secret; - reads it; without it one is made, where the vendor takes ours",
+}
+
+
+_PASSWORD: Final = {
+    **_SECRET,
+    "dest": "password",
+    "help": "the password; - reads it; without it one is made and printed",
 }
 
 

@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 from msgspec import Meta
@@ -49,6 +50,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The zone of `opening_hours`."""
     pack_refresh_seconds: Annotated[float, Meta(ge=1)] = 6 * 3600.0
     """How old a till's pack may get before it is issued anew."""
+    office_zone: Annotated[str, Meta(min_length=1, max_length=64)] = "UTC"
+    """Head office's time zone, by its IANA name: its days are those of the console, unless stores' own are asked for."""
 
 
 def load(file: Path, environment: Mapping[str, str], flags: Mapping[str, object]) -> Config:
@@ -68,6 +71,11 @@ def load(file: Path, environment: Mapping[str, str], flags: Mapping[str, object]
     if bool(config.tls_certificate) != bool(config.tls_key):
         raise ConfigError("tls_certificate and tls_key go together", field="tls_key")
     opening_hours(config)
+    try:
+        ZoneInfo(config.office_zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        hint = "name it as in Europe/Berlin"
+        raise ConfigError(f"{config.office_zone!r} is no time zone", field="office_zone", hint=hint) from error
     return config
 
 

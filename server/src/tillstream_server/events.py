@@ -68,6 +68,25 @@ class Events:
         """Somebody on this machine gave a command."""
         self._log.info("command", command=command)
 
+    # The console. Who signed in is no business of the log's: it names no person.
+
+    def to_be_set_up(self, file: str) -> None:
+        """Nobody may sign in yet; the code for the page that makes the first user lies in a file."""
+        self._log.warning("console_to_be_set_up", page="/set-up", code_in=file)
+
+    def signed_in(self, role: str) -> None:
+        """Somebody proved who they are."""
+        self.metrics.sign_ins.labels("signed_in").inc()
+        self._log.info("signed_in", role=role)
+
+    def sign_in_refused(self, outcome: str) -> None:
+        """Somebody did not; counted, as anybody may try."""
+        self.metrics.sign_ins.labels(outcome).inc()
+
+    def done_in_console(self, role: str, what: str) -> None:
+        """A user changed something."""
+        self._log.warning("done_in_console", role=role, what=what)
+
     # Enrolment
 
     def enrolled(self, retailer: str, store: str, till: str, *, repeated: bool) -> None:

@@ -62,6 +62,7 @@ DIRECTIONS: Final = ("sold", "returned")
 MAX_CURRENCIES: Final = 16
 """Currencies with a series of their own; what comes in further ones is counted without its amount."""
 SETTINGS_OUTCOMES: Final = ("none", "trial", "kept", "refused", "rolled_back")
+SIGN_INS: Final = ("signed_in", "wrong", "throttled")
 PUSH_ENDS: Final = ("closed", "replaced", "revoked", "refused", "broken", "failed", "shutdown")
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -94,6 +95,7 @@ class Metrics:
             "tillstream_server_rollouts_halted", "Rollouts of settings that tills' reports halted.", registry=registry
         )
         self.push_ends = _counted(registry, "push_sessions_ended", "Push sessions ended, by reason.", PUSH_ENDS)
+        self.sign_ins = _counted(registry, "console_sign_ins", "Attempts to sign in to the console.", SIGN_INS)
         self.hooks = Counter(
             "tillstream_server_hooks",
             "Deliveries of webhooks, by the kind of source and by what became of them.",

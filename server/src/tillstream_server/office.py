@@ -17,7 +17,7 @@ from tillstream_protocol.limits import MAX_SHORT, MAX_TEXT
 from tillstream_protocol.messages import Name, decode_batch
 from tillstream_protocol.signing import fingerprint
 
-from . import auth, keys, tills
+from . import auth, keys, tills, users
 from .auth import Randomness
 from .campaigns import book as campaigns
 from .campaigns.book import CampaignBook
@@ -241,6 +241,7 @@ Command = (
     | SourceOrders
     | SourceReplace
     | Rebuild
+    | users.UserCommand
 )
 SourceCommand = SourceCreate | SourceList | SourceRevoke | SourceRotate | SourceOrders | SourceReplace
 
@@ -311,6 +312,8 @@ class Office:
                 return await self._read_original(command)
             case SourceCreate() | SourceList() | SourceRevoke() | SourceRotate() | SourceOrders() | SourceReplace():
                 return await self._do_with_sources(command)
+            case users.UserCreate() | users.UserList() | users.UserRemove() | users.UserPassword():
+                return await users.do(self.database, command, self.clock.now_ms(), self.random)
             case Rebuild():
                 return dict(await self.rebuild())
             case _:

@@ -35,6 +35,7 @@ from .ledger.alarms import UnknownAlarm
 from .ledger.database import Database, is_current
 from .remote import UnknownVersion
 from .tills import UnknownTill
+from .users import UnknownUser
 from .watch import Watch
 
 MAX_BODY: Final = DEFAULT.batch_body
@@ -56,6 +57,7 @@ _STATUS: Final[tuple[tuple[type[TillstreamError], int], ...]] = (
     (UnknownAlarm, 404),
     (UnknownVersion, 404),
     (UnknownSource, 404),
+    (UnknownUser, 404),
     (Unreadable, 422),
     (TooLarge, 413),
     (UnsupportedMedia, 415),
@@ -79,22 +81,10 @@ _FAILED: Final = ErrorBody("internal", "the server failed", retryable=True)
 _SILENT: Final = logging.getLogger("tillstream.silent")
 _SILENT.disabled = True
 
-_FRONT_PAGE: Final = """<!doctype html>
-<html lang="en">
-<title>Tillstream</title>
-<h1>Tillstream</h1>
-<p>This is a Tillstream server: it keeps the ledger of a retailer's tills and sends offers back to them.</p>
-<ul>
-<li><a href="/api/openapi.json">Head office's API</a>, as an OpenAPI description</li>
-<li><a href="/healthz">Is it alive?</a> <a href="/readyz">Is it ready?</a></li>
-<li><a href="/metrics">Metrics</a>, for Prometheus on this machine, or with a key</li>
-</ul>
-"""
-
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What this is, and whether it is well: pages that need no key, and metrics that need one from elsewhere."""
+    """What needs no key: whether the server is well; and its metrics, that need one from elsewhere."""
 
     database: Database
     events: Events
@@ -103,15 +93,10 @@ class Desk:
     def routes(self) -> list[web.RouteDef]:
         """Their routes."""
         return [
-            web.get("/", self.front),
             web.get("/healthz", self.healthz),
             web.get("/readyz", self.readyz),
             web.get("/metrics", self.metrics),
         ]
-
-    async def front(self, _: web.Request) -> web.Response:
-        """What this server is."""
-        return web.Response(text=_FRONT_PAGE, content_type="text/html")
 
     async def healthz(self, _: web.Request) -> web.Response:
         """The process answers."""

@@ -2,9 +2,9 @@
 
 Three sorts of table lie here. *Facts* are appended and never changed: `ledger`, `duplicate`, `companion`, `link`,
 `lost`, `decision` (but for its delivery times), `received`, `alarm` (but for its settlement). *Projections* can be
-dropped and folded again from the facts: `sale`, `voiding`, `sales_by_hour`, `product_day`, `products_by_day`,
-`member_stats`. The rest is what the server has to remember to serve its tills. Nothing here names a person:
-identifiers lie sealed in `vault_item`, under keys that lie in another file, and every hash that stands for
+dropped and folded again from the facts: `sale`, `voiding`, `sales_by_hour`, `sales_by_quarter`, `product_day`,
+`products_by_day`, `member_stats`. The rest is what the server has to remember to serve its tills. Nothing here names
+a person: identifiers lie sealed in `vault_item`, under keys that lie in another file, and every hash that stands for
 somebody or something said is keyed.
 
 Tables whose key is not their row number are stored by that key (`WITHOUT ROWID`), which saves the second tree.
@@ -117,6 +117,32 @@ api_key = Table(
     _text("role"),
     _int("created_ms"),
     PrimaryKeyConstraint("key_hash"),
+)
+
+console_user = _keyed(
+    "console_user",
+    _text("name"),
+    _text("role"),
+    _text("retailer", null=True),
+    _text("store", null=True),
+    _text("password"),
+    _int("created_ms"),
+    _int("signed_in_ms", null=True),
+    PrimaryKeyConstraint("name"),
+)
+"""Who may sign in to the console. `password` is an Argon2id hash with its salt and cost; without `retailer` or `store`
+a user sees every one."""
+
+console_session = _keyed(
+    "console_session",
+    _blob("id_hash"),
+    _text("name", ForeignKey("console_user.name", ondelete="CASCADE")),
+    _text("form_token"),
+    _int("created_ms"),
+    _int("expires_ms"),
+    PrimaryKeyConstraint("id_hash"),
+    Index(None, "name"),
+    Index(None, "expires_ms"),
 )
 
 till_status = Table(
@@ -455,6 +481,19 @@ sales_by_hour = _keyed(
 )
 """`hour_ms` is the local hour as `facts.local_hour_ms` gives it."""
 
+sales_by_quarter = _keyed(
+    "sales_by_quarter",
+    _int("quarter_ms"),
+    _text("retailer"),
+    _text("store"),
+    _text("currency"),
+    _int("transactions"),
+    _int("amount_minor"),
+    PrimaryKeyConstraint("quarter_ms", "retailer", "store", "currency"),
+)
+"""`quarter_ms` is the instant at which a quarter of an hour begins: every time zone's days begin with one. A window of
+time lies together here, whatever stores it spans; one store's history lies together in `sales_by_hour`."""
+
 product_day = Table(
     "product_day",
     metadata,
@@ -631,6 +670,7 @@ PROJECTIONS: Final = (
     sale,
     voiding,
     sales_by_hour,
+    sales_by_quarter,
     product_day,
     products_by_day,
     member_stats,

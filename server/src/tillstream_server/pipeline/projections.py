@@ -23,6 +23,9 @@ from .figures import Products, figures
 from .members import Member, Members
 from .sales import Entry, Holding, Sales, Taken
 
+QUARTER_MS: Final = 15 * 60_000
+"""What `sales_by_quarter` counts by."""
+
 
 class Projector:
     """Folds entries into deltas. `load` makes one with everything that its entries may touch."""
@@ -39,6 +42,8 @@ class Projector:
         self.sales = Sales(holdings, voided_by, self._apply)
         self.hours: defaultdict[tuple[str, int, str], list[int]] = defaultdict(lambda: [0, 0, 0])
         """(store, hour, currency) → transactions, amount, lines."""
+        self.quarters: defaultdict[tuple[int, str, str], list[int]] = defaultdict(lambda: [0, 0])
+        """(quarter of an hour, store, currency) → transactions, amount."""
         self.products: defaultdict[tuple[str, str, str], Products] = defaultdict(dict)
         """(business date, store, currency) → SKU → quantity, amount, lines."""
         self.reversed = False
@@ -58,6 +63,9 @@ class Projector:
         hour[0] += sign
         hour[1] += sign * made.amount
         hour[2] += sign * made.lines
+        quarter = self.quarters[made.at_ms - made.at_ms % QUARTER_MS, body.store, made.currency]
+        quarter[0] += sign
+        quarter[1] += sign * made.amount
         if entry.subject is not None:
             self.members.apply(entry.subject, made, sign)
 
@@ -108,6 +116,10 @@ def _puts(p: Projector) -> Iterator[Statement]:
     yield _DROP_VOIDING, [(p.retailer, *pair) for pair, voids in p.sales.voidings.items() if not voids]
     yield _ADD_VOIDING, [(p.retailer, *pair) for pair, voids in p.sales.voidings.items() if voids]
     yield _ADD_HOURS, [(p.retailer, *key, *delta) for key, delta in p.hours.items() if any(delta)]
+    yield (
+        _ADD_QUARTERS,
+        [(at_ms, p.retailer, *key, *delta) for (at_ms, *key), delta in sorted(p.quarters.items()) if any(delta)],
+    )
     yield _ADD_DAYS, [(day_id(p.retailer, *day), p.retailer, *day) for day, sold in p.products.items() if sold]
     yield _ADD_PRODUCTS, _product_rows(p)
     yield _PUT_MEMBER, [_member_row(p, *key) for key in sorted(p.members.touched)]
@@ -137,6 +149,7 @@ def _member_row(p: Projector, subject: bytes, currency: str) -> tuple[object, ..
 def _drops(p: Projector) -> Iterator[Statement]:
     """A row that nothing contributes to is no row: so a rebuild finds it too."""
     yield _DROP_HOURS, [(p.retailer, *key) for key in p.hours]
+    yield _DROP_QUARTERS, list(p.quarters)
     days = {day_id(p.retailer, *day): products for day, products in p.products.items()}
     yield _DROP_PRODUCTS, [(id_, sku) for id_, products in days.items() for sku in products]
     yield _DROP_DAYS, [(id_,) for id_ in days]
@@ -256,6 +269,18 @@ ON CONFLICT (retailer, store, hour_ms, currency) DO UPDATE SET
 _DROP_HOURS: Final = """
 DELETE FROM sales_by_hour
 WHERE retailer = ? AND store = ? AND hour_ms = ? AND currency = ? AND transactions = 0
+"""
+
+_ADD_QUARTERS: Final = """
+INSERT INTO sales_by_quarter (quarter_ms, retailer, store, currency, transactions, amount_minor)
+VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (quarter_ms, retailer, store, currency) DO UPDATE SET
+    transactions = transactions + excluded.transactions,
+    amount_minor = amount_minor + excluded.amount_minor
+"""
+_DROP_QUARTERS: Final = """
+DELETE FROM sales_by_quarter
+WHERE quarter_ms = ? AND retailer = ? AND store = ? AND currency = ? AND transactions = 0
 """
 
 _ADD_DAYS: Final = """

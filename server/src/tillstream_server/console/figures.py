@@ -1,0 +1,310 @@
+"""Sales of a day against the day before and the same weekday a week ago, as everybody who watches is shown them.
+
+In head office's time a day is head office's own, exact to the quarter of an hour, and what is compared with is the same
+span of the other days. In stores' time a day is each store's own, by the hour, and what is compared with goes as far as
+the hour of the store's last sale of the day. Totals are the sums of the stores' figures, so they cannot differ.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from functools import cached_property
+from typing import Final, Literal
+from zoneinfo import ZoneInfo
+
+from msgspec import Struct
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ..ledger.database import on_driver
+from ..pipeline.projections import QUARTER_MS
+from .queries import PLACES
+
+Basis = Literal["office", "store"]
+HOUR_MS: Final = 3_600_000
+DAY_MS: Final = 24 * HOUR_MS
+DAYS_BACK: Final = (0, 1, 7)
+"""The days that are compared, as days before the one that is shown."""
+HISTORY_DAYS: Final = 28
+
+Span = tuple[int, int, int]
+"""From, until where it is compared, to: half-open, in milliseconds since 1970."""
+
+
+class Question(Struct, frozen=True):
+    """Which sales. Without a `day` it is today, or the latest day with sales where there were none for a week."""
+
+    retailer: str | None
+    store: str | None
+    basis: Basis
+    day: date | None
+
+
+class Sums(Struct, frozen=True):
+    """How many transactions, and their amount in minor units."""
+
+    transactions: int = 0
+    amount: int = 0
+
+    def __add__(self, other: Sums) -> Sums:
+        return Sums(self.transactions + other.transactions, self.amount + other.amount)
+
+
+@dataclass(slots=True)
+class StoreSales:
+    """A store's sales in one currency, by `DAYS_BACK`: of the whole days, and of the part that is compared."""
+
+    retailer: str
+    store: str
+    currency: str
+    whole: list[Sums] = field(default_factory=lambda: [Sums()] * len(DAYS_BACK))
+    part: list[Sums] = field(default_factory=lambda: [Sums()] * len(DAYS_BACK))
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """All stores' sales in one currency. `hours` has each hour's sums by `DAYS_BACK`."""
+
+    currency: str
+    stores: int
+    whole: tuple[Sums, ...]
+    part: tuple[Sums, ...]
+    hours: tuple[tuple[Sums, ...], ...]
+
+
+@dataclass(frozen=True)
+class Sales:
+    """The answer. `stores` are those that sold, the best first; `running` says that the day is not over.
+
+    `until_ms` is the moment up to which a running day is compared, where that is one for all stores.
+    """
+
+    question: Question
+    as_of_ms: int
+    day: date
+    running: bool
+    passed_over: bool
+    until_ms: int | None
+    totals: tuple[Total, ...]
+    stores: tuple[StoreSales, ...]
+    texts: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    """What was made of it, by what and for which language: made once for everybody."""
+
+    def of(self, retailer: str, store: str) -> list[StoreSales]:
+        """One store's sales, by currency."""
+        return self._by_store.get((retailer, store), [])
+
+    @cached_property
+    def _by_store(self) -> dict[tuple[str, str], list[StoreSales]]:
+        found: dict[tuple[str, str], list[StoreSales]] = {}
+        for one in self.stores:
+            found.setdefault((one.retailer, one.store), []).append(one)
+        return found
+
+
+class DaySums(Struct, frozen=True):
+    """What a store sold on one of its own days."""
+
+    day: date
+    currency: str
+    sums: Sums
+
+
+async def sales(conn: AsyncConnection, question: Question, zone: ZoneInfo, now_ms: int) -> Sales:
+    """Answer a question."""
+    return await on_driver(conn, lambda driver: _Reader(driver, question, zone, now_ms).sales())
+
+
+async def history(conn: AsyncConnection, retailer: str, store: str, until: date) -> list[DaySums]:
+    """A store's last `HISTORY_DAYS` days by its own time, the newest first, without those that sold nothing."""
+    to_ms = _midnight(until + timedelta(days=1))
+    values = (retailer, store, to_ms - HISTORY_DAYS * DAY_MS, to_ms)
+    rows = await on_driver(conn, lambda driver: driver.execute(_HISTORY, values).fetchall())
+    return [
+        DaySums(datetime.fromtimestamp(day_ms / 1000, UTC).date(), currency, Sums(*sums))
+        for day_ms, currency, *sums in rows
+    ]
+
+
+def today(zone: ZoneInfo, now_ms: int) -> date:
+    """Head office's date."""
+    return datetime.fromtimestamp(now_ms / 1000, zone).date()
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Reads for one question, in the driver's own thread."""
+
+    driver: sqlite3.Connection
+    question: Question
+    zone: ZoneInfo
+    now_ms: int
+
+    def sales(self) -> Sales:
+        current = today(self.zone, self.now_ms)
+        day, passed_over = self.question.day or current, False
+        answer = self._of(day, current)
+        if self.question.day is None and not answer.stores:
+            latest = self._latest()
+            passed_over = latest is not None and latest != day
+            answer = self._of(latest or day, current)
+        return Sales(
+            self.question,
+            self.now_ms,
+            answer.day,
+            answer.day == current,
+            passed_over,
+            answer.until_ms,
+            _totals(answer.stores.values(), answer.hours),
+            tuple(sorted(answer.stores.values(), key=lambda one: (-one.whole[0].amount, one.retailer, one.store))),
+        )
+
+    def _of(self, day: date, current: date) -> _Found:
+        if self.question.basis == "office":
+            return self._by_quarter(day, current)
+        return self._by_hour(day, current)
+
+    def _by_quarter(self, day: date, current: date) -> _Found:
+        until_ms = self.now_ms - self.now_ms % QUARTER_MS if day == current else None
+        found = _Found(day, until_ms)
+        clause, values = self._scope()
+        for number, back in enumerate(DAYS_BACK):
+            from_ms, part_ms, to_ms = self._span(day, back, until_ms)
+            bounds = (from_ms, to_ms, *values)
+            found.add_stores(number, self.driver.execute(_QUARTERS.format(own=clause), (part_ms, part_ms, *bounds)))
+            rows = self.driver.execute(_QUARTER_HOURS.format(own=clause), bounds)
+            zone = self.zone
+            found.add_hours(number, ((datetime.fromtimestamp(ms / 1000, zone).hour, *rest) for ms, *rest in rows))
+        return found
+
+    def _by_hour(self, day: date, current: date) -> _Found:
+        found = _Found(day, None)
+        clause, values = self._scope()
+        begin = _midnight(day)
+        for number, back in enumerate(DAYS_BACK):
+            shift = back * DAY_MS
+            bounds = ("", "", *values, begin, begin + DAY_MS)
+            span = (begin - back * DAY_MS, begin - (back - 1) * DAY_MS)
+            found.add_stores(number, self.driver.execute(_HOURS.format(own=clause), (*bounds, shift, shift, *span)))
+            rows = self.driver.execute(_HOUR_HOURS.format(own=clause), ("", "", *values, *span))
+            found.add_hours(number, ((ms % DAY_MS // HOUR_MS, *rest) for ms, *rest in rows))
+        if day != current:
+            for one in found.stores.values():
+                one.part = list(one.whole)
+        return found
+
+    def _span(self, day: date, back: int, until_ms: int | None) -> Span:
+        """A day in head office's time; it has 23 or 25 hours where clocks change."""
+        other = day - timedelta(days=back)
+        begin, end = (_instant(one, time(), self.zone) for one in (other, other + timedelta(days=1)))
+        if until_ms is None:
+            return begin, end, end
+        clock = datetime.fromtimestamp(until_ms / 1000, self.zone).time()
+        return begin, _instant(other, clock, self.zone) if back else until_ms, end
+
+    def _scope(self) -> tuple[str, list[str]]:
+        asked = (("retailer", self.question.retailer), ("store", self.question.store))
+        given = [(name, value) for name, value in asked if value is not None]
+        return "".join(f" AND {name} = ?" for name, _ in given), [value for _, value in given]
+
+    def _latest(self) -> date | None:
+        """The latest day with sales, up to now: a till whose clock runs ahead hides no other's sales."""
+        clause, values = self._scope()
+        rows = self.driver.execute(_LATEST.format(own=clause), (self.now_ms, *values)).fetchall()
+        return today(self.zone, rows[0][0]) if rows else None
+
+
+@dataclass(slots=True)
+class _Found:
+    day: date
+    until_ms: int | None
+    stores: dict[tuple[str, str, str], StoreSales] = field(default_factory=dict)
+    hours: dict[tuple[str, int], list[Sums]] = field(default_factory=dict)
+
+    def add_stores(self, number: int, rows: Iterable[Sequence[object]]) -> None:
+        """Take rows of (retailer, store, currency, transactions, amount, those of the part)."""
+        for retailer, store, currency, *sums in rows:
+            key = str(retailer), str(store), str(currency)
+            one = self.stores.setdefault(key, StoreSales(*key))
+            one.whole[number], one.part[number] = Sums(*sums[:2]), Sums(*sums[2:])  # type: ignore[arg-type]
+
+    def add_hours(self, number: int, rows: Iterable[Sequence[object]]) -> None:
+        """Take rows of (hour of the day, currency, transactions, amount)."""
+        for hour, currency, *sums in rows:
+            held = self.hours.setdefault((str(currency), int(str(hour))), [Sums()] * len(DAYS_BACK))
+            held[number] += Sums(*sums)  # type: ignore[arg-type]
+
+
+def _totals(stores: Iterable[StoreSales], hours: dict[tuple[str, int], list[Sums]]) -> tuple[Total, ...]:
+    """By currency, the one with the most transactions first."""
+    held: dict[str, list[StoreSales]] = {}
+    for one in stores:
+        held.setdefault(one.currency, []).append(one)
+    none = tuple(Sums() for _ in DAYS_BACK)
+    totals = [
+        Total(
+            currency,
+            sum(one.whole[0].transactions > 0 for one in every),
+            _added(one.whole for one in every),
+            _added(one.part for one in every),
+            tuple(tuple(hours.get((currency, hour), none)) for hour in range(24)),
+        )
+        for currency, every in held.items()
+    ]
+    return tuple(sorted(totals, key=lambda total: (-sum(sums.transactions for sums in total.whole), total.currency)))
+
+
+def _added(every: Iterable[Sequence[Sums]]) -> tuple[Sums, ...]:
+    return tuple(sum(days, Sums()) for days in zip(*every, strict=True))
+
+
+def _midnight(day: date) -> int:
+    """A day's beginning as if local time were UTC, as `sales_by_hour` has it."""
+    return _instant(day, time(), UTC)
+
+
+def _instant(day: date, clock: time, zone: tzinfo) -> int:
+    return round(datetime.combine(day, clock, tzinfo=zone).timestamp() * 1000)
+
+
+_QUARTERS: Final = """
+SELECT retailer, store, currency, SUM(transactions), SUM(amount_minor),
+    SUM(CASE WHEN quarter_ms < ? THEN transactions ELSE 0 END), SUM(CASE WHEN quarter_ms < ? THEN amount_minor ELSE 0 END)
+FROM sales_by_quarter WHERE quarter_ms >= ? AND quarter_ms < ?{own} GROUP BY 1, 2, 3
+"""
+_QUARTER_HOURS: Final = """
+SELECT quarter_ms, currency, SUM(transactions), SUM(amount_minor)
+FROM sales_by_quarter WHERE quarter_ms >= ? AND quarter_ms < ?{own} GROUP BY 1, 2
+"""
+_HOURS: Final = f"""
+WITH RECURSIVE {PLACES},
+chosen AS MATERIALIZED (SELECT retailer, store FROM place WHERE retailer IS NOT NULL{{own}}),
+latest AS MATERIALIZED (
+    SELECT p.retailer, p.store, MAX(h.hour_ms) AS hour_ms FROM chosen p
+    CROSS JOIN sales_by_hour h ON h.retailer = p.retailer AND h.store = p.store AND h.hour_ms >= ? AND h.hour_ms < ?
+    GROUP BY 1, 2
+)
+SELECT p.retailer, p.store, h.currency, SUM(h.transactions), SUM(h.amount_minor),
+    SUM(CASE WHEN h.hour_ms <= l.hour_ms - ? THEN h.transactions ELSE 0 END),
+    SUM(CASE WHEN h.hour_ms <= l.hour_ms - ? THEN h.amount_minor ELSE 0 END)
+FROM chosen p
+CROSS JOIN sales_by_hour h ON h.retailer = p.retailer AND h.store = p.store AND h.hour_ms >= ? AND h.hour_ms < ?
+LEFT JOIN latest l ON l.retailer = p.retailer AND l.store = p.store
+GROUP BY 1, 2, 3
+"""
+_HOUR_HOURS: Final = f"""
+WITH RECURSIVE {PLACES}
+SELECT h.hour_ms, h.currency, SUM(h.transactions), SUM(h.amount_minor)
+FROM (SELECT retailer, store FROM place WHERE retailer IS NOT NULL{{own}}) p
+CROSS JOIN sales_by_hour h ON h.retailer = p.retailer AND h.store = p.store AND h.hour_ms >= ? AND h.hour_ms < ?
+GROUP BY 1, 2
+"""
+_LATEST: Final = """
+SELECT quarter_ms FROM sales_by_quarter WHERE quarter_ms <= ?{own} ORDER BY quarter_ms DESC LIMIT 1
+"""
+_HISTORY: Final = """
+SELECT hour_ms - hour_ms % 86400000, currency, SUM(transactions), SUM(amount_minor) FROM sales_by_hour
+WHERE retailer = ? AND store = ? AND hour_ms >= ? AND hour_ms < ? GROUP BY 1, 2 ORDER BY 1 DESC, 2
+"""

@@ -1,0 +1,198 @@
+"""The fleet and its tills: lists that filters in the address narrow, one till's life, and turning it away."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import AsyncIterator
+from typing import Annotated, Final
+
+from aiohttp import web
+from msgspec import Meta, Struct, structs, to_builtins
+
+from tillstream_protocol.errors import InvalidInput
+from tillstream_protocol.messages import Name
+
+from .. import office
+from . import queries
+from .live import Feed
+from .pages import HEADERS, place
+from .queries import Counts, Filter, Key, State, TillRow
+from .visit import Guard, NothingHere, Visit, query
+
+PAGE: Final = 50
+CSV_PAGE: Final = 1000
+SHARED_SECONDS: Final = 5.0
+"""How long the fleet's figures are shared before they are counted again."""
+ScopeKey = tuple[str | None, str | None]
+_COLUMNS: Final = (
+    *("retailer", "store", "till", "state", "seen_ms", "version", "queued", "lag_ms", "skew_ms", "last_error"),
+    *("dead_letters", "damaged_files", "disk_free", "hook_p99", "created_ms", "revoked_ms"),
+)
+
+
+class FleetQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the address may ask for. `after` is the key of the last till of the page before."""
+
+    retailer: Name | None = None
+    store: Name | None = None
+    state: State | None = None
+    version: Annotated[str, Meta(max_length=64)] | None = None
+    name: Name | None = None
+    after: Annotated[str, Meta(max_length=1024)] | None = None
+
+    def filter(self, visit: Visit) -> Filter:
+        """What of it this user may see: their own retailer and store, whatever they ask for."""
+        user = visit.user
+        return Filter(user.retailer or self.retailer, user.store or self.store, self.state, self.version, self.name)
+
+    def key(self) -> Key | None:
+        """The key to go on after. Raises `InvalidInput`."""
+        if self.after is None:
+            return None
+        parts = tuple(self.after.split("\n"))
+        if len(parts) != 3:
+            raise InvalidInput("not the end of a page", field="after", hint="begin with the first page")
+        return parts[0], parts[1], parts[2]
+
+
+class Fleet:
+    """The fleet's pages."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+        house = guard.house
+
+        async def count(scope: ScopeKey) -> Counts:
+            async with house.database.read() as conn:
+                return await queries.counts(conn, *scope, house.clock.now_ms())
+
+        self.counts: Feed[ScopeKey, Counts] = Feed(count, house.events.unexpected, seconds=SHARED_SECONDS)
+
+    def routes(self) -> list[web.RouteDef]:
+        """Their routes."""
+        till = "/tills/{retailer}/{store}/{till}"
+        guard = self._guard
+        return [
+            web.get("/fleet", guard.needs("fleet", self.fleet)),
+            web.get("/fleet.csv", guard.needs("fleet", self.as_csv)),
+            web.get(till, guard.needs("fleet", self.till)),
+            web.get(f"{till}/revoke", guard.needs("turn_away", self.ask)),
+            web.post(f"{till}/revoke", guard.needs("turn_away", self.revoke)),
+            web.post(f"{till}/allow-again", guard.needs("turn_away", self.allow_again)),
+        ]
+
+    async def fleet(self, visit: Visit) -> web.Response:
+        """A page of tills."""
+        asked = query(visit, FleetQuery)
+        wanted = asked.filter(visit)
+        now_ms = visit.house.clock.now_ms()
+        async with visit.house.database.read() as conn:
+            rows = await queries.tills(conn, wanted, now_ms, after=asked.key(), limit=PAGE + 1)
+        counts = await self.counts.latest((wanted.retailer, wanted.store))
+        return visit.page(
+            "fleet_rows.html" if visit.is_part() else "fleet.html",
+            rows=rows[:PAGE],
+            wanted=wanted,
+            given={name: value for name, value in structs.asdict(wanted).items() if value},
+            after="\n".join(rows[PAGE - 1].key) if len(rows) > PAGE else None,
+            continued=asked.after is not None,
+            counts=counts,
+            states=queries.STATES,
+            refusals=self._refusals(),
+            as_of_ms=now_ms,
+        )
+
+    def _refusals(self) -> dict[str, int]:
+        """Enrolments that were refused since the server was started, by outcome."""
+        found: dict[str, int] = {}
+        for metric in self._guard.house.events.metrics.enrolments.collect():
+            for sample in metric.samples:
+                outcome = sample.labels.get("outcome", "")
+                if sample.name.endswith("_total") and sample.value and outcome not in ("joined", "repeated"):
+                    found[outcome] = int(sample.value)
+        return found
+
+    async def as_csv(self, visit: Visit) -> web.StreamResponse:
+        """Every till that the filters let through."""
+        asked = query(visit, FleetQuery)
+        headers = {**HEADERS, "Content-Disposition": 'attachment; filename="fleet.csv"'}
+        response = web.StreamResponse(headers={**headers, "Content-Type": "text/csv; charset=utf-8"})
+        await response.prepare(visit.request)
+        await response.write(_line(_COLUMNS))
+        async for rows in _pages(visit, asked.filter(visit)):
+            await response.write(b"".join(_line(_cells(row)) for row in rows))
+        await response.write_eof()
+        return response
+
+    async def till(self, visit: Visit) -> web.Response:
+        """One till: how it is, what happened to it, what it is set to."""
+        row = await _till(visit)
+        async with visit.house.database.read() as conn:
+            life = await queries.life(conn, row)
+        return visit.page("till.html", row=row, life=life, address=place("tills", *row.key))
+
+    async def ask(self, visit: Visit) -> web.Response:
+        """Whether the till is really to be turned away."""
+        row = await _till(visit)
+        return visit.page("revoke.html", row=row, address=place("tills", *row.key), error=None)
+
+    async def revoke(self, visit: Visit) -> web.Response:
+        """Turn a till away, if its name was typed."""
+        fields = await visit.form()
+        row = await _till(visit)
+        address = place("tills", *row.key)
+        if fields.get("confirm", "").strip() != row.till:
+            error = InvalidInput("that is not the till's name", field="confirm")
+            return visit.page("revoke.html", 400, row=row, address=address, error=error)
+        await visit.house.office.run(office.TillRevoke(*row.key))
+        visit.house.events.done_in_console(visit.user.role, "till_revoke")
+        return visit.goes_to(address)
+
+    async def allow_again(self, visit: Visit) -> web.Response:
+        """Let a till in again."""
+        await visit.form()
+        row = await _till(visit)
+        await visit.house.office.run(office.TillAllowAgain(*row.key))
+        visit.house.events.done_in_console(visit.user.role, "till_allow_again")
+        return visit.goes_to(place("tills", *row.key))
+
+
+async def _till(visit: Visit) -> TillRow:
+    """The till of the address. Raises `NothingHere`, for tills of others too."""
+    named = visit.request.match_info
+    key = named["retailer"], named["store"], named["till"]
+    async with visit.house.database.read() as conn:
+        row = await queries.till(conn, key, visit.house.clock.now_ms())
+    if row is None or not visit.user.sees(row.retailer, row.store):
+        raise NothingHere(f"there is no till {key[2]!r} in store {key[1]!r} of {key[0]!r}", hint="see the fleet")
+    return row
+
+
+async def _pages(visit: Visit, wanted: Filter) -> AsyncIterator[list[TillRow]]:
+    """All tills, each page in a transaction of its own, so that a slow reader holds none open."""
+    after: Key | None = None
+    while True:
+        async with visit.house.database.read() as conn:
+            rows = await queries.tills(conn, wanted, visit.house.clock.now_ms(), after=after, limit=CSV_PAGE)
+        if rows:
+            yield rows
+            after = rows[-1].key
+        if len(rows) < CSV_PAGE:
+            return
+
+
+def _cells(row: TillRow) -> tuple[object, ...]:
+    fields = to_builtins(row, builtin_types=(bytes,))
+    return tuple(fields[name] for name in _COLUMNS)
+
+
+def _line(cells: tuple[object, ...]) -> bytes:
+    """One line of CSV, in which no spreadsheet takes a text for a formula."""
+    made = io.StringIO(newline="")
+    csv.writer(made).writerow(["" if cell is None else _harmless(cell) for cell in cells])
+    return made.getvalue().encode()
+
+
+def _harmless(cell: object) -> object:
+    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell

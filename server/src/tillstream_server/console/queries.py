@@ -1,0 +1,315 @@
+"""What the console's pages of stores and tills show, read from the tables as they are.
+
+Lists go by an index and are paged by the key after which to go on, never by a number of rows to skip. A till's state
+is a matter of its last heartbeat and of the time, so nothing has to be kept up to date for it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+from msgspec import Struct
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ..ledger.database import on_driver
+
+State = Literal["well", "ill", "silent", "new", "source", "revoked"]
+STATES: Final[tuple[State, ...]] = get_args(State)
+
+SILENT_MS: Final = 5 * 60_000
+"""A till that was not heard for so long is silent; it says how it is every 15 seconds, unless told otherwise."""
+LAG_MS: Final = 3_600_000
+"""A till whose oldest record waits for longer is ill."""
+SKEW_MS: Final = 5 * 60_000
+"""A till whose clock is further off is ill."""
+TIMELINE: Final = 50
+RECORDS: Final = 20
+
+Value = str | int | bytes | None
+Key = tuple[str, str, str]
+
+
+class Filter(Struct, frozen=True):
+    """Which tills; None is every one. `name` is how a till's name begins."""
+
+    retailer: str | None = None
+    store: str | None = None
+    state: State | None = None
+    version: str | None = None
+    name: str | None = None
+
+
+class TillRow(Struct, frozen=True):
+    """A till and its last heartbeat, whose fields are None where there never was one. Times are in milliseconds.
+
+    `lag_ms` is the age of the oldest record that waits; `skew_ms` how far the till's clock is ahead.
+    """
+
+    till_id: bytes
+    retailer: str
+    store: str
+    till: str
+    created_ms: int
+    revoked_ms: int | None
+    state: State
+    seen_ms: int | None
+    version: str | None
+    queued: int | None
+    lag_ms: int | None
+    skew_ms: int | None
+    last_error: str | None
+    dead_letters: int | None
+    damaged_files: int | None
+    disk_free: int | None
+    hook_p99: int | None
+    epoch: bytes | None
+    position: int | None
+
+    @property
+    def key(self) -> Key:
+        """What the list is ordered by."""
+        return self.retailer, self.store, self.till
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many tills are in each state and run each version, as of a moment."""
+
+    as_of_ms: int
+    states: dict[State, int]
+    versions: dict[str, int]
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return sum(self.states.values())
+
+
+class StoreRow(Struct, frozen=True):
+    """A store and how many tills it has in each state."""
+
+    retailer: str
+    store: str
+    states: dict[State, int]
+
+    @property
+    def tills(self) -> int:
+        """All of them."""
+        return sum(self.states.values())
+
+
+class Device(Struct, frozen=True):
+    """A device that speaks, or spoke, for a till."""
+
+    key_id: bytes
+    created_ms: int
+    revoked_ms: int | None
+    version: str
+    platform: str
+
+
+class Happening(Struct, frozen=True):
+    """Something in a till's life. `kind` names it in the words of the pages, `detail` is text of ours or the till's."""
+
+    at_ms: int
+    kind: str
+    detail: str
+
+
+class RecordRow(Struct, frozen=True):
+    """One of a till's newest records, without what it says of anybody."""
+
+    seq: int
+    body_type: str
+    at_ms: int
+    received_ms: int
+    amount_minor: int | None
+    currency: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TillLife:
+    """What is known of one till beside its row."""
+
+    devices: tuple[Device, ...]
+    timeline: tuple[Happening, ...]
+    records: tuple[RecordRow, ...]
+    alarms: int
+    quarantined: int
+
+
+async def tills(conn: AsyncConnection, wanted: Filter, now_ms: int, *, after: Key | None, limit: int) -> list[TillRow]:
+    """Tills by retailer, store and name, at most `limit` of them that come after a key."""
+    where, values = _where(wanted, now_ms)
+    if after is not None:
+        where.append("(t.retailer, t.store, t.till) > (?, ?, ?)")
+        values += after
+    statement = f"{_TILLS} WHERE {' AND '.join(where)} ORDER BY t.retailer, t.store, t.till LIMIT ?"
+    rows = await on_driver(
+        conn, lambda driver: driver.execute(statement, (*_moments(now_ms), *values, limit)).fetchall()
+    )
+    return [TillRow(*row) for row in rows]
+
+
+async def till(conn: AsyncConnection, key: Key, now_ms: int) -> TillRow | None:
+    """One till, if there is one of this name."""
+    statement = f"{_TILLS} WHERE (t.retailer, t.store, t.till) = (?, ?, ?)"
+    rows = await on_driver(conn, lambda driver: driver.execute(statement, (*_moments(now_ms), *key)).fetchall())
+    return TillRow(*rows[0]) if rows else None
+
+
+async def counts(conn: AsyncConnection, retailer: str | None, store: str | None, now_ms: int) -> Counts:
+    """The fleet in figures, of which every till is in one and only one."""
+    where, values = _where(Filter(retailer, store), now_ms)
+    statement = f"{_COUNTS} WHERE {' AND '.join(where)} GROUP BY 1, 2"
+    rows = await on_driver(conn, lambda driver: driver.execute(statement, (*_moments(now_ms), *values)).fetchall())
+    states: dict[State, int] = dict.fromkeys(STATES, 0)
+    versions: dict[str, int] = {}
+    for state, version, count in rows:
+        states[state] += count
+        if version:
+            versions[version] = versions.get(version, 0) + count
+    return Counts(now_ms, states, dict(sorted(versions.items())))
+
+
+async def stores(
+    conn: AsyncConnection,
+    retailer: str | None,
+    store: str | None,
+    now_ms: int,
+    *,
+    after: tuple[str, str] | None,
+    limit: int,
+) -> list[StoreRow]:
+    """Stores by retailer and name: those where tills were enrolled, and those that only sales name."""
+    return await on_driver(conn, lambda driver: _stores(driver, (retailer, store), now_ms, after or ("", ""), limit))
+
+
+def _stores(
+    driver: sqlite3.Connection, scope: tuple[str | None, str | None], now_ms: int, after: tuple[str, str], limit: int
+) -> list[StoreRow]:
+    own = " AND ".join(f"(? IS NULL OR {name} = ?)" for name in ("retailer", "store"))
+    values = (scope[0], scope[0], scope[1], scope[1])
+    names: set[tuple[str, str]] = set()
+    for statement in (_STORES, _SELLING):
+        names.update(driver.execute(statement.format(own=own), (*after, *values, limit)).fetchall())
+    found: list[StoreRow] = []
+    for retailer, store in sorted(names)[:limit]:
+        counted = driver.execute(_STORE_COUNTS, (*_moments(now_ms), retailer, store)).fetchall()
+        found.append(StoreRow(retailer, store, dict(counted)))
+    return found
+
+
+async def life(conn: AsyncConnection, row: TillRow) -> TillLife:
+    """What is known of a till."""
+    return await on_driver(conn, lambda driver: _life(driver, row))
+
+
+def _life(driver: sqlite3.Connection, row: TillRow) -> TillLife:
+    devices = tuple(Device(*found) for found in driver.execute(_DEVICES, (row.till_id,)))
+    happenings = [
+        Happening(*found) for statement in _TIMELINE for found in driver.execute(statement, (row.till_id, TIMELINE))
+    ]
+    happenings += _of_places(row)
+    records = driver.execute(_RECORDS, (row.till_id, row.epoch or b"", RECORDS)).fetchall()
+    ((alarms,),) = driver.execute(_ALARMS, (row.till_id,))
+    ((quarantined,),) = driver.execute(_QUARANTINED, (row.till_id,))
+    newest = sorted(happenings, key=lambda one: -one.at_ms)[:TIMELINE]
+    return TillLife(devices, tuple(newest), tuple(RecordRow(*found) for found in records), alarms, quarantined)
+
+
+def _of_places(row: TillRow) -> Iterable[Happening]:
+    yield Happening(row.created_ms, "made", "")
+    if row.revoked_ms is not None:
+        yield Happening(row.revoked_ms, "revoked", "")
+    if row.seen_ms is not None:
+        yield Happening(row.seen_ms, "heard", row.version or "")
+
+
+def _where(wanted: Filter, now_ms: int) -> tuple[list[str], list[Value]]:
+    where, values = ["1 = 1"], list[Value]()
+    columns = (("t.retailer", wanted.retailer), ("t.store", wanted.store), ("s.agent_version", wanted.version))
+    for column, value in columns:
+        if value is not None:
+            where.append(f"{column} = ?")
+            values.append(value)
+    if wanted.name:
+        where.append("substr(t.till, 1, length(?)) = ?")
+        values += (wanted.name, wanted.name)
+    if wanted.state is not None:
+        where.append(f"{_STATE} = ?")
+        values += (*_moments(now_ms), wanted.state)
+    return where, values
+
+
+def _moments(now_ms: int) -> Sequence[int]:
+    """What `_STATE` asks for."""
+    return (now_ms - SILENT_MS, LAG_MS, SKEW_MS)
+
+
+_STATE: Final = """CASE
+    WHEN t.revoked_ms IS NOT NULL THEN 'revoked'
+    WHEN c.till_id IS NOT NULL THEN 'source'
+    WHEN s.seen_ms IS NULL THEN 'new'
+    WHEN s.seen_ms < ? THEN 'silent'
+    WHEN s.last_error <> '' OR s.dead_letters > 0 OR s.damaged_files > 0 OR s.oldest_queued_ms > ?
+        OR abs(s.clock_ms - s.seen_ms) > ? THEN 'ill'
+    ELSE 'well' END"""
+
+_FROM: Final = (
+    "FROM till t LEFT JOIN till_status s ON s.till_id = t.till_id LEFT JOIN source c ON c.till_id = t.till_id"
+)
+
+_TILLS: Final = f"""
+SELECT t.till_id, t.retailer, t.store, t.till, t.created_ms, t.revoked_ms, {_STATE}, s.seen_ms, s.agent_version, s.queued,
+    s.oldest_queued_ms, s.clock_ms - s.seen_ms, s.last_error, s.dead_letters, s.damaged_files, s.disk_free, s.hook_p99,
+    s.epoch, s.position
+{_FROM}"""
+_COUNTS: Final = f"SELECT {_STATE}, s.agent_version, COUNT(*) {_FROM}"
+_STORE_COUNTS: Final = f"SELECT {_STATE}, COUNT(*) {_FROM} WHERE t.retailer = ? AND t.store = ? GROUP BY 1"
+
+_STORES: Final = """
+SELECT retailer, store FROM store WHERE (retailer, store) > (?, ?) AND {own} ORDER BY retailer, store LIMIT ?
+"""
+
+PLACES: Final = """
+place (retailer, store) AS (
+    SELECT * FROM (SELECT retailer, store FROM sales_by_hour WHERE (retailer, store) > (?, ?)
+        ORDER BY retailer, store LIMIT 1)
+    UNION ALL
+    SELECT (SELECT h.retailer FROM sales_by_hour h WHERE (h.retailer, h.store) > (p.retailer, p.store)
+                ORDER BY h.retailer, h.store LIMIT 1),
+           (SELECT h.store FROM sales_by_hour h WHERE (h.retailer, h.store) > (p.retailer, p.store)
+                ORDER BY h.retailer, h.store LIMIT 1)
+    FROM place p WHERE p.retailer IS NOT NULL
+)"""
+"""Every store of which there are sales after a key, at a seek or two each: nothing reads all of their hours."""
+_SELLING: Final = f"""
+WITH RECURSIVE {PLACES} SELECT retailer, store FROM place WHERE retailer IS NOT NULL AND {{own}} LIMIT ?
+"""
+
+_DEVICES: Final = """
+SELECT key_id, created_ms, revoked_ms, agent_version, platform FROM device WHERE till_id = ?
+ORDER BY created_ms DESC LIMIT 20
+"""
+_TIMELINE: Final = (
+    "SELECT created_ms, 'enrolled', hex(key_id) FROM device WHERE till_id = ? ORDER BY created_ms DESC LIMIT ?",
+    "SELECT first_seen_ms, 'started', lower(hex(epoch)) FROM epoch WHERE till_id = ? ORDER BY first_seen_ms DESC LIMIT ?",
+    "SELECT first_seen_ms, 'alarm', kind FROM alarm WHERE till_id = ? ORDER BY first_seen_ms DESC LIMIT ?",
+    "SELECT settled_ms, 'settled', note FROM alarm WHERE till_id = ? AND settled_ms IS NOT NULL"
+    " ORDER BY settled_ms DESC LIMIT ?",
+    "SELECT l.received_ms, 'lost', o.reason FROM lost o JOIN ledger l ON l.id = o.ledger_id WHERE o.till_id = ?"
+    " ORDER BY o.ledger_id DESC LIMIT ?",
+    "SELECT received_ms, 'dead_letter', code || ': ' || reason FROM dead_letter WHERE till_id = ?"
+    " ORDER BY received_ms DESC LIMIT ?",
+    "SELECT received_ms, 'quarantined', reason FROM quarantine WHERE till_id = ? ORDER BY received_ms DESC LIMIT ?",
+)
+_RECORDS: Final = """
+SELECT seq, body_type, at_ms, received_ms, amount_minor, currency FROM ledger WHERE till_id = ? AND epoch = ?
+ORDER BY seq DESC LIMIT ?
+"""
+_ALARMS: Final = "SELECT COUNT(*) FROM alarm WHERE till_id = ? AND settled_ms IS NULL"
+_QUARANTINED: Final = "SELECT COUNT(*) FROM quarantine WHERE till_id = ?"

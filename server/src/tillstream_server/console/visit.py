@@ -1,0 +1,227 @@
+"""Who asks for a page, and what every page has in common: the session, the forms, the language, the errors."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Final, TypeVar
+from zoneinfo import ZoneInfo
+
+import msgspec
+from aiohttp import web
+
+from tillstream_protocol.codec import invalid
+from tillstream_protocol.errors import InvalidInput, TillstreamError
+from tillstream_protocol.signing import to_text
+
+from .. import users
+from ..auth import Forbidden, Randomness
+from ..clock import Clock
+from ..events import Events
+from ..ledger.database import Database
+from ..office import Office
+from ..users import Permission, Session, User
+from .first_run import FirstRun
+from .pages import Pages, with_query
+from .showing import Showing
+from .throttle import Throttle, TooManyAttempts
+from .words import Dictionary, Words
+
+T = TypeVar("T")
+
+SESSION_COOKIE: Final = "tillstream_session"
+FORM_COOKIE: Final = "tillstream_form"
+MAX_FORM: Final = 16 * 1024
+"""Bytes of a form."""
+_FORM_SECONDS: Final = 3600
+
+
+class ForeignForm(InvalidInput):
+    """A form that this server did not serve to this browser, or not lately."""
+
+    code = "foreign_form"
+
+
+class NothingHere(TillstreamError):
+    """No such store or till, or none that this user may see: the answer is the same."""
+
+    code = "not_found"
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """What the pages are made with."""
+
+    database: Database
+    office: Office
+    first_run: FirstRun
+    throttle: Throttle
+    pages: Pages
+    dictionary: Dictionary
+    clock: Clock
+    random: Randomness
+    events: Events
+    zone: ZoneInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One request for a page. `session` is None for who has not signed in."""
+
+    house: House
+    request: web.Request
+    words: Words
+    showing: Showing
+    session: Session | None
+
+    @property
+    def user(self) -> User:
+        """Who is signed in, on pages that ask for it."""
+        assert self.session is not None
+        return self.session.user
+
+    @property
+    def address(self) -> str:
+        """Where the request comes from, as far as the connection tells."""
+        return self.request.remote or ""
+
+    def page(self, template: str, status: int = 200, **context: object) -> web.Response:
+        """A page of this visit."""
+        form_token = self.session.form_token if self.session else self._form_cookie()
+        response = self.house.pages.response(template, {**self.context(), "form_token": form_token, **context}, status)
+        if self.session is None:
+            response.set_cookie(FORM_COOKIE, form_token, max_age=_FORM_SECONDS, **self._cookie_rules())
+        return response
+
+    def context(self) -> dict[str, object]:
+        """What every template may show."""
+        user = self.session.user if self.session else None
+        return {"t": self.words, "show": self.showing, "user": user, "path": self.request.path, "form_token": ""}
+
+    def is_part(self) -> bool:
+        """Whether htmx asks for a piece of the page that is open."""
+        return self.request.headers.get("HX-Request") == "true"
+
+    def goes_to(self, path: str, **query: object) -> web.Response:
+        """Have the browser go on to another page of ours."""
+        return web.Response(status=303, headers={"Location": with_query(path, query)})
+
+    def signs_in(self, id_: str) -> web.Response:
+        """The answer to who has just signed in."""
+        response = self.goes_to("/")
+        response.set_cookie(SESSION_COOKIE, id_, max_age=users.SESSION_MS // 1000, **self._cookie_rules())
+        response.del_cookie(FORM_COOKIE, path="/")
+        return response
+
+    async def form(self) -> Mapping[str, str]:
+        """The fields of a form that this browser was served. Raises `ForeignForm` or `InvalidInput`."""
+        if self.request.content_type != "application/x-www-form-urlencoded":
+            raise InvalidInput("a form is expected", field="Content-Type", limit="application/x-www-form-urlencoded")
+        if (self.request.content_length or 0) > MAX_FORM:
+            raise InvalidInput("the form is too large", field="body", limit=f"{MAX_FORM} bytes")
+        self._refuse_other_sites()
+        fields = {name: value for name, value in (await self.request.post()).items() if isinstance(value, str)}
+        wanted = self.session.form_token if self.session else self.request.cookies.get(FORM_COOKIE, "")
+        if not wanted or not hmac.compare_digest(wanted.encode(), fields.get("form_token", "").encode()):
+            raise ForeignForm("the form is too old, or not one of ours", hint="load the page anew and try again")
+        return fields
+
+    def _refuse_other_sites(self) -> None:
+        headers = self.request.headers
+        origin = headers.get("Origin")
+        foreign = origin is not None and origin.partition("://")[2] != self.request.host
+        if foreign or headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
+            raise ForeignForm("the form comes from another site", field="Origin", hint="open the page itself")
+
+    def _form_cookie(self) -> str:
+        """What a form is known by before anybody has signed in: the browser's own, or a new one."""
+        given = self.request.cookies.get(FORM_COOKIE, "")
+        return given if len(given) == len(to_text(bytes(32))) else to_text(self.house.random(32))
+
+    def _cookie_rules(self) -> dict[str, bool | str]:
+        secure = self.request.scheme == "https" or not _is_loopback(self.request.host)
+        return {"httponly": True, "samesite": "Strict", "secure": secure, "path": "/"}
+
+
+View = Callable[[Visit], Awaitable[web.StreamResponse]]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """Turns views into handlers: who may not see them is told so, and so is what goes wrong."""
+
+    house: House
+    status_of: Callable[[TillstreamError], int]
+
+    def anybody(self, view: View) -> Handler:
+        """A page that needs no session."""
+
+        async def handler(request: web.Request) -> web.StreamResponse:
+            return await self._answer(await self._visit(request), view)
+
+        return handler
+
+    def needs(self, permission: Permission | None, view: View) -> Handler:
+        """A page for who has signed in and has a permission."""
+
+        async def allowed(visit: Visit) -> web.StreamResponse:
+            if permission is not None and not visit.user.may(permission):
+                raise Forbidden(f"the role {visit.user.role} may not do this")
+            return await view(visit)
+
+        async def handler(request: web.Request) -> web.StreamResponse:
+            visit = await self._visit(request)
+            if visit.session is None:
+                return visit.goes_to("/sign-in")
+            return await self._answer(visit, allowed)
+
+        return handler
+
+    async def _visit(self, request: web.Request) -> Visit:
+        house = self.house
+        now_ms = house.clock.now_ms()
+        words = house.dictionary.words(request.headers.get("Accept-Language", ""))
+        id_ = request.cookies.get(SESSION_COOKIE, "")
+        session = await users.find_session(house.database, id_, now_ms) if id_ else None
+        return Visit(house, request, words, Showing(words, house.zone, now_ms), session)
+
+    async def _answer(self, visit: Visit, view: View) -> web.StreamResponse:
+        try:
+            return await view(visit)
+        except TillstreamError as error:
+            status = _status(error) or self.status_of(error)
+            response = visit.page("error.html", status, error=error, answer=status)
+            if isinstance(error, TooManyAttempts):
+                response.headers["Retry-After"] = str(error.seconds)
+            return response
+
+
+def query(visit: Visit, of: type[T]) -> T:
+    """The query string as a type; what is empty is left out. Raises `InvalidInput` naming the parameter."""
+    given = {name: value for name, value in visit.request.query.items() if value}
+    try:
+        return msgspec.convert(given, of, strict=False)
+    except msgspec.ValidationError as error:
+        raise invalid(error) from error
+
+
+def _status(error: TillstreamError) -> int | None:
+    if isinstance(error, ForeignForm):
+        return 403
+    if isinstance(error, NothingHere):
+        return 404
+    return 429 if isinstance(error, TooManyAttempts) else None
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether a Host header names this machine itself: there, cookies need no TLS to be safe."""
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+    if name in ("localhost", "") or name.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(name.strip("[]")).is_loopback
+    except ValueError:
+        return False
