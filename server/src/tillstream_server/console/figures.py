@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..ledger.database import on_driver
 from ..pipeline.projections import QUARTER_MS
-from .queries import PLACES
+from .queries import selling
 
 Basis = Literal["office", "store"]
 HOUR_MS: Final = 3_600_000
@@ -181,18 +181,15 @@ class _Reader:
 
     def _by_hour(self, day: date, current: date) -> _Found:
         found = _Found(day, None)
-        clause, values = self._scope()
         begin = _midnight(day)
-        for number, back in enumerate(DAYS_BACK):
-            shift = back * DAY_MS
-            bounds = ("", "", *values, begin, begin + DAY_MS)
-            span = (begin - back * DAY_MS, begin - (back - 1) * DAY_MS)
-            found.add_stores(number, self.driver.execute(_HOURS.format(own=clause), (*bounds, shift, shift, *span)))
-            rows = self.driver.execute(_HOUR_HOURS.format(own=clause), ("", "", *values, *span))
-            found.add_hours(number, ((ms % DAY_MS // HOUR_MS, *rest) for ms, *rest in rows))
-        if day != current:
-            for one in found.stores.values():
-                one.part = list(one.whole)
+        for place in selling(self.driver, self.question.retailer, self.question.store):
+            until = DAY_MS
+            for number, back in enumerate(DAYS_BACK):
+                from_ms = begin - back * DAY_MS
+                rows = self.driver.execute(_HOURS, (*place, from_ms, from_ms + DAY_MS)).fetchall()
+                if number == 0 and day == current:
+                    until = max((hour_ms - begin for hour_ms, *_ in rows), default=-1)
+                found.add_hours_of_store(number, place, rows, from_ms, until)
         return found
 
     def _span(self, day: date, back: int, until_ms: int | None) -> Span:
@@ -236,6 +233,19 @@ class _Found:
             held = self.hours.setdefault((str(currency), int(str(hour))), [Sums()] * len(DAYS_BACK))
             held[number] += Sums(*sums)  # type: ignore[arg-type]
 
+    def add_hours_of_store(
+        self, number: int, place: tuple[str, str], rows: Sequence[tuple[int, str, int, int]], from_ms: int, until: int
+    ) -> None:
+        """Take one store's hours of a day; what is compared ends with the hour that begins `until` after its start."""
+        for hour_ms, currency, *counted in rows:
+            sums = Sums(*counted)
+            one = self.stores.setdefault((*place, currency), StoreSales(*place, currency))
+            one.whole[number] += sums
+            if hour_ms - from_ms <= until:
+                one.part[number] += sums
+            held = self.hours.setdefault((currency, (hour_ms - from_ms) // HOUR_MS), [Sums()] * len(DAYS_BACK))
+            held[number] += sums
+
 
 def _totals(stores: Iterable[StoreSales], hours: dict[tuple[str, int], list[Sums]]) -> tuple[Total, ...]:
     """By currency, the one with the most transactions first."""
@@ -278,28 +288,9 @@ _QUARTER_HOURS: Final = """
 SELECT quarter_ms, currency, SUM(transactions), SUM(amount_minor)
 FROM sales_by_quarter WHERE quarter_ms >= ? AND quarter_ms < ?{own} GROUP BY 1, 2
 """
-_HOURS: Final = f"""
-WITH RECURSIVE {PLACES},
-chosen AS MATERIALIZED (SELECT retailer, store FROM place WHERE retailer IS NOT NULL{{own}}),
-latest AS MATERIALIZED (
-    SELECT p.retailer, p.store, MAX(h.hour_ms) AS hour_ms FROM chosen p
-    CROSS JOIN sales_by_hour h ON h.retailer = p.retailer AND h.store = p.store AND h.hour_ms >= ? AND h.hour_ms < ?
-    GROUP BY 1, 2
-)
-SELECT p.retailer, p.store, h.currency, SUM(h.transactions), SUM(h.amount_minor),
-    SUM(CASE WHEN h.hour_ms <= l.hour_ms - ? THEN h.transactions ELSE 0 END),
-    SUM(CASE WHEN h.hour_ms <= l.hour_ms - ? THEN h.amount_minor ELSE 0 END)
-FROM chosen p
-CROSS JOIN sales_by_hour h ON h.retailer = p.retailer AND h.store = p.store AND h.hour_ms >= ? AND h.hour_ms < ?
-LEFT JOIN latest l ON l.retailer = p.retailer AND l.store = p.store
-GROUP BY 1, 2, 3
-"""
-_HOUR_HOURS: Final = f"""
-WITH RECURSIVE {PLACES}
-SELECT h.hour_ms, h.currency, SUM(h.transactions), SUM(h.amount_minor)
-FROM (SELECT retailer, store FROM place WHERE retailer IS NOT NULL{{own}}) p
-CROSS JOIN sales_by_hour h ON h.retailer = p.retailer AND h.store = p.store AND h.hour_ms >= ? AND h.hour_ms < ?
-GROUP BY 1, 2
+_HOURS: Final = """
+SELECT hour_ms, currency, transactions, amount_minor FROM sales_by_hour
+WHERE retailer = ? AND store = ? AND hour_ms >= ? AND hour_ms < ?
 """
 _LATEST: Final = """
 SELECT quarter_ms FROM sales_by_quarter WHERE quarter_ms <= ?{own} ORDER BY quarter_ms DESC LIMIT 1

@@ -7,8 +7,9 @@ is a matter of its last heartbeat and of the time, so nothing has to be kept up 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final, Literal, get_args
 
 from msgspec import Struct
@@ -25,6 +26,8 @@ LAG_MS: Final = 3_600_000
 """A till whose oldest record waits for longer is ill."""
 SKEW_MS: Final = 5 * 60_000
 """A till whose clock is further off is ill."""
+FEW: Final = 2_000
+"""So many tills are sorted rather than found in order."""
 TIMELINE: Final = 50
 RECORDS: Final = 20
 
@@ -143,36 +146,67 @@ class TillLife:
 
 async def tills(conn: AsyncConnection, wanted: Filter, now_ms: int, *, after: Key | None, limit: int) -> list[TillRow]:
     """Tills by retailer, store and name, at most `limit` of them that come after a key."""
+    return await on_driver(conn, lambda driver: _tills(driver, wanted, now_ms, after, limit))
+
+
+def _tills(driver: sqlite3.Connection, wanted: Filter, now_ms: int, after: Key | None, limit: int) -> list[TillRow]:
     where, values = _where(wanted, now_ms)
     if after is not None:
         where.append("(t.retailer, t.store, t.till) > (?, ?, ?)")
         values += after
-    statement = f"{_TILLS} WHERE {' AND '.join(where)} ORDER BY t.retailer, t.store, t.till LIMIT ?"
-    rows = await on_driver(
-        conn, lambda driver: driver.execute(statement, (*_moments(now_ms), *values, limit)).fetchall()
-    )
+    tables, chosen = _tables(driver, wanted, now_ms)
+    statement = f"{_COLUMNS} {tables} WHERE {' AND '.join(where)} ORDER BY t.retailer, t.store, t.till LIMIT ?"
+    rows = driver.execute(statement, (*_moments(now_ms), *chosen, *values, limit))
     return [TillRow(*row) for row in rows]
+
+
+def _tables(driver: sqlite3.Connection, wanted: Filter, now_ms: int) -> tuple[str, Sequence[Value]]:
+    """Where to begin: with the tills in order, or with those of a heartbeat that few have, sorted afterwards."""
+    where, values = _status_where(wanted, now_ms)
+    if wanted.store is not None or not where:
+        return _FROM, ()
+    few = f"SELECT s.till_id FROM till_status s WHERE {' AND '.join(where)}"
+    ((count,),) = driver.execute(f"SELECT COUNT(*) FROM ({few} LIMIT ?)", (*values, FEW + 1))
+    return (f"FROM ({few}) few CROSS JOIN till t ON t.till_id = few.till_id {_JOINS}", values) if count <= FEW else (_FROM, ())
 
 
 async def till(conn: AsyncConnection, key: Key, now_ms: int) -> TillRow | None:
     """One till, if there is one of this name."""
-    statement = f"{_TILLS} WHERE (t.retailer, t.store, t.till) = (?, ?, ?)"
-    rows = await on_driver(conn, lambda driver: driver.execute(statement, (*_moments(now_ms), *key)).fetchall())
+    rows = await on_driver(conn, lambda driver: driver.execute(_TILL, (*_moments(now_ms), *key)).fetchall())
     return TillRow(*rows[0]) if rows else None
 
 
 async def counts(conn: AsyncConnection, retailer: str | None, store: str | None, now_ms: int) -> Counts:
     """The fleet in figures, of which every till is in one and only one."""
-    where, values = _where(Filter(retailer, store), now_ms)
-    statement = f"{_COUNTS} WHERE {' AND '.join(where)} GROUP BY 1, 2"
-    rows = await on_driver(conn, lambda driver: driver.execute(statement, (*_moments(now_ms), *values)).fetchall())
+    rows = await on_driver(conn, lambda driver: _counts(driver, retailer, store, now_ms))
     states: dict[State, int] = dict.fromkeys(STATES, 0)
     versions: dict[str, int] = {}
     for state, version, count in rows:
         states[state] += count
         if version:
             versions[version] = versions.get(version, 0) + count
-    return Counts(now_ms, states, dict(sorted(versions.items())))
+    return Counts(now_ms, states, {version: count for version, count in sorted(versions.items()) if count})
+
+
+def _counts(
+    driver: sqlite3.Connection, retailer: str | None, store: str | None, now_ms: int
+) -> list[tuple[State, str | None, int]]:
+    """State, version and how many; a line may take back what another counted.
+
+    Of the whole fleet, heartbeats are counted where they lie, one after another, and only the few tills that are
+    revoked or take webhooks are looked up; that takes a tenth of the time that looking up each till's would.
+    """
+    ((first, last),) = driver.execute("SELECT (SELECT MIN(retailer) FROM till), (SELECT MAX(retailer) FROM till)")
+    if store is not None or (retailer is not None and (first, last) != (retailer, retailer)):
+        where, values = _where(Filter(retailer, store), now_ms)
+        statement = f"SELECT {_STATE}, s.agent_version, COUNT(*) {_FROM} WHERE {' AND '.join(where)} GROUP BY 1, 2"
+        return driver.execute(statement, (*_moments(now_ms), *values)).fetchall()
+    found = driver.execute(_HEARD, _moments(now_ms)).fetchall()
+    for statement in _SPECIAL:
+        for state, counted_as, version, count in driver.execute(statement, _moments(now_ms)):
+            found += [(state, version, count), (counted_as, version, -count)]
+    ((tills,),) = driver.execute("SELECT COUNT(*) FROM till")
+    return [*found, ("new", None, tills - sum(count for _, _, count in found))]
 
 
 async def stores(
@@ -191,16 +225,29 @@ async def stores(
 def _stores(
     driver: sqlite3.Connection, scope: tuple[str | None, str | None], now_ms: int, after: tuple[str, str], limit: int
 ) -> list[StoreRow]:
-    own = " AND ".join(f"(? IS NULL OR {name} = ?)" for name in ("retailer", "store"))
     values = (scope[0], scope[0], scope[1], scope[1])
-    names: set[tuple[str, str]] = set()
-    for statement in (_STORES, _SELLING):
-        names.update(driver.execute(statement.format(own=own), (*after, *values, limit)).fetchall())
+    names: set[tuple[str, str]] = set(driver.execute(_STORES, (*after, *values, limit)).fetchall())
+    names.update(islice(selling(driver, *scope, after=after), limit))
     found: list[StoreRow] = []
     for retailer, store in sorted(names)[:limit]:
         counted = driver.execute(_STORE_COUNTS, (*_moments(now_ms), retailer, store)).fetchall()
         found.append(StoreRow(retailer, store, dict(counted)))
     return found
+
+
+def selling(
+    driver: sqlite3.Connection, retailer: str | None, store: str | None, *, after: tuple[str, str] = ("", "")
+) -> Iterator[tuple[str, str]]:
+    """Every store of which there are sales after a key, in order: a seek each, and nobody reads all of their hours."""
+    if retailer is not None and store is not None:
+        if (retailer, store) > after and driver.execute(_SOLD, (retailer, store)).fetchone():
+            yield retailer, store
+        return
+    place: tuple[str, str] | None = after
+    while place is not None:
+        place = driver.execute(_NEXT, place).fetchone()
+        if place is not None and retailer in (None, place[0]) and store in (None, place[1]):
+            yield place
 
 
 async def life(conn: AsyncConnection, row: TillRow) -> TillLife:
@@ -210,9 +257,7 @@ async def life(conn: AsyncConnection, row: TillRow) -> TillLife:
 
 def _life(driver: sqlite3.Connection, row: TillRow) -> TillLife:
     devices = tuple(Device(*found) for found in driver.execute(_DEVICES, (row.till_id,)))
-    happenings = [
-        Happening(*found) for statement in _TIMELINE for found in driver.execute(statement, (row.till_id, TIMELINE))
-    ]
+    happenings = [Happening(*found) for statement in _TIMELINE for found in driver.execute(statement, (row.till_id, TIMELINE))]
     happenings += _of_places(row)
     records = driver.execute(_RECORDS, (row.till_id, row.epoch or b"", RECORDS)).fetchall()
     ((alarms,),) = driver.execute(_ALARMS, (row.till_id,))
@@ -242,6 +287,20 @@ def _where(wanted: Filter, now_ms: int) -> tuple[list[str], list[Value]]:
     if wanted.state is not None:
         where.append(f"{_STATE} = ?")
         values += (*_moments(now_ms), wanted.state)
+        if wanted.state in _HINTS:
+            where.append(_HINTS[wanted.state])
+    return where, values
+
+
+def _status_where(wanted: Filter, now_ms: int) -> tuple[list[str], list[Value]]:
+    """What of a filter the heartbeat alone decides."""
+    where, values = list[str](), list[Value]()
+    if wanted.version is not None:
+        where.append("s.agent_version = ?")
+        values.append(wanted.version)
+    if wanted.state in ("well", "ill", "silent"):
+        where.append(f"{_HEARD_STATE} = ?")
+        values += (*_moments(now_ms), wanted.state)
     return where, values
 
 
@@ -250,46 +309,49 @@ def _moments(now_ms: int) -> Sequence[int]:
     return (now_ms - SILENT_MS, LAG_MS, SKEW_MS)
 
 
-_STATE: Final = """CASE
-    WHEN t.revoked_ms IS NOT NULL THEN 'revoked'
-    WHEN c.till_id IS NOT NULL THEN 'source'
-    WHEN s.seen_ms IS NULL THEN 'new'
-    WHEN s.seen_ms < ? THEN 'silent'
-    WHEN s.last_error <> '' OR s.dead_letters > 0 OR s.damaged_files > 0 OR s.oldest_queued_ms > ?
-        OR abs(s.clock_ms - s.seen_ms) > ? THEN 'ill'
-    ELSE 'well' END"""
-
-_FROM: Final = (
-    "FROM till t LEFT JOIN till_status s ON s.till_id = t.till_id LEFT JOIN source c ON c.till_id = t.till_id"
+_TROUBLE: Final = (
+    "(s.last_error <> '' OR s.dead_letters > 0 OR s.damaged_files > 0 OR s.oldest_queued_ms > ?"
+    " OR abs(s.clock_ms - s.seen_ms) > ?)"
 )
+_BY_HEARTBEAT: Final = f"WHEN s.seen_ms IS NULL THEN 'new' WHEN s.seen_ms < ? THEN 'silent' WHEN {_TROUBLE} THEN 'ill' ELSE 'well' END"
+_HEARD_STATE: Final = f"CASE {_BY_HEARTBEAT}"
+_STATE: Final = (
+    "CASE WHEN t.revoked_ms IS NOT NULL THEN 'revoked' WHEN c.till_id IS NOT NULL THEN 'source'"
+    f" {_BY_HEARTBEAT}"
+)
+_JOINS: Final = "LEFT JOIN till_status s ON s.till_id = t.till_id LEFT JOIN source c ON c.till_id = t.till_id"
+_FROM: Final = f"FROM till t {_JOINS}"
+_HINTS: Final[dict[State, str]] = {
+    "new": "NOT EXISTS (SELECT 1 FROM till_status n WHERE n.till_id = t.till_id)",
+    "source": "t.till_id IN (SELECT till_id FROM source)",
+    "revoked": "t.revoked_ms IS NOT NULL",
+}
+"""What holds for a state and has an index: it says no more than the state does."""
 
-_TILLS: Final = f"""
+_COLUMNS: Final = f"""
 SELECT t.till_id, t.retailer, t.store, t.till, t.created_ms, t.revoked_ms, {_STATE}, s.seen_ms, s.agent_version, s.queued,
     s.oldest_queued_ms, s.clock_ms - s.seen_ms, s.last_error, s.dead_letters, s.damaged_files, s.disk_free, s.hook_p99,
-    s.epoch, s.position
-{_FROM}"""
-_COUNTS: Final = f"SELECT {_STATE}, s.agent_version, COUNT(*) {_FROM}"
+    s.epoch, s.position"""
+_TILL: Final = f"{_COLUMNS} {_FROM} WHERE (t.retailer, t.store, t.till) = (?, ?, ?)"
 _STORE_COUNTS: Final = f"SELECT {_STATE}, COUNT(*) {_FROM} WHERE t.retailer = ? AND t.store = ? GROUP BY 1"
 
-_STORES: Final = """
-SELECT retailer, store FROM store WHERE (retailer, store) > (?, ?) AND {own} ORDER BY retailer, store LIMIT ?
-"""
+_HEARD: Final = f"SELECT {_HEARD_STATE}, s.agent_version, COUNT(*) FROM till_status s GROUP BY 1, 2"
+_SPECIAL: Final = (
+    f"SELECT 'revoked', {_HEARD_STATE}, s.agent_version, COUNT(*) FROM till t {_JOINS}"
+    " WHERE t.revoked_ms IS NOT NULL GROUP BY 2, 3",
+    f"SELECT 'source', {_HEARD_STATE}, s.agent_version, COUNT(*) FROM source d JOIN till t ON t.till_id = d.till_id"
+    f" {_JOINS} WHERE t.revoked_ms IS NULL GROUP BY 2, 3",
+)
+"""What the tills that are revoked or take webhooks count as, and what they were counted as by their heartbeats."""
 
-PLACES: Final = """
-place (retailer, store) AS (
-    SELECT * FROM (SELECT retailer, store FROM sales_by_hour WHERE (retailer, store) > (?, ?)
-        ORDER BY retailer, store LIMIT 1)
-    UNION ALL
-    SELECT (SELECT h.retailer FROM sales_by_hour h WHERE (h.retailer, h.store) > (p.retailer, p.store)
-                ORDER BY h.retailer, h.store LIMIT 1),
-           (SELECT h.store FROM sales_by_hour h WHERE (h.retailer, h.store) > (p.retailer, p.store)
-                ORDER BY h.retailer, h.store LIMIT 1)
-    FROM place p WHERE p.retailer IS NOT NULL
-)"""
-"""Every store of which there are sales after a key, at a seek or two each: nothing reads all of their hours."""
-_SELLING: Final = f"""
-WITH RECURSIVE {PLACES} SELECT retailer, store FROM place WHERE retailer IS NOT NULL AND {{own}} LIMIT ?
+_STORES: Final = """
+SELECT retailer, store FROM store WHERE (retailer, store) > (?, ?) AND (? IS NULL OR retailer = ?)
+    AND (? IS NULL OR store = ?) ORDER BY retailer, store LIMIT ?
 """
+_NEXT: Final = """
+SELECT retailer, store FROM sales_by_hour WHERE (retailer, store) > (?, ?) ORDER BY retailer, store LIMIT 1
+"""
+_SOLD: Final = "SELECT 1 FROM sales_by_hour WHERE retailer = ? AND store = ? LIMIT 1"
 
 _DEVICES: Final = """
 SELECT key_id, created_ms, revoked_ms, agent_version, platform FROM device WHERE till_id = ?

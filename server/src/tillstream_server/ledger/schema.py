@@ -81,6 +81,7 @@ till = Table(
     _int("push_seq", default=0),
     PrimaryKeyConstraint("till_id"),
     UniqueConstraint("retailer", "store", "till"),
+    Index("ix_till_revoked", "retailer", "store", "till", sqlite_where=text("revoked_ms IS NOT NULL")),
 )
 
 device = Table(

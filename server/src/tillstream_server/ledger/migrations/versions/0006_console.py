@@ -28,6 +28,8 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.execute(_QUARTERS)
+    revoked = sa.text("revoked_ms IS NOT NULL")
+    op.create_index("ix_till_revoked", "till", ["retailer", "store", "till"], sqlite_where=revoked)
     op.create_table(
         "console_user",
         *(sa.Column(name, sa.Text(), nullable=False) for name in ("name", "role")),
@@ -55,5 +57,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.drop_index("ix_till_revoked", "till")
     for table in ("console_session", "console_user", "sales_by_quarter"):
         op.drop_table(table)
