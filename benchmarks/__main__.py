@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
-from . import capture, choice, deadline, decide, drain, ingest, push, rebuild, weight
+from . import capture, choice, console, deadline, decide, drain, ingest, push, rebuild, weight
 from .figures import Answer, Run, Skipped
 from .machine import describe
 from .plots import draw
@@ -35,6 +35,7 @@ QUESTIONS: dict[str, Question] = {
     deadline.QUESTION: deadline.run,
     weight.QUESTION: weight.run,
     rebuild.QUESTION: rebuild.run,
+    console.QUESTION: console.run,
 }
 
 

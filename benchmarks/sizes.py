@@ -31,6 +31,8 @@ class Sizes:
     decisions: int
     connected: tuple[int, ...]
     pushes: int
+    consoled: int
+    """Tills of the chain whose pages head office looks at, with a year of sales."""
     rest_s: float
     starts: int
 
@@ -51,6 +53,7 @@ FULL = Sizes(
     decisions=5_000,
     connected=(10, 1_000, 5_000),
     pushes=500,
+    consoled=100_000,
     rest_s=60,
     starts=5,
 )
@@ -70,6 +73,7 @@ QUICK = Sizes(
     decisions=200,
     connected=(10, 200),
     pushes=40,
+    consoled=5_000,
     rest_s=4,
     starts=2,
 )
@@ -88,6 +92,7 @@ SHORT = replace(
     decisions=10,
     connected=(4,),
     pushes=4,
+    consoled=100,
     rest_s=0.3,
     starts=1,
 )

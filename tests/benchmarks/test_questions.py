@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import capture, choice, deadline, decide, drain, ingest, push, rebuild, weight
+from benchmarks import capture, choice, console, deadline, decide, drain, ingest, push, rebuild, weight
 from benchmarks.__main__ import QUESTIONS
 from benchmarks.figures import Answer, Ratio, Role, Row
 from benchmarks.ledgers import NotStored, check_stored, counted_in, filled, join, portions
@@ -187,3 +187,9 @@ def test_short_and_quick_ask_every_question_that_a_full_run_does() -> None:
     for sizes in (QUICK, SHORT):
         assert all(getattr(sizes, name) for name in ("lines", "queued", "campaigns", "connected"))
         assert sizes.limit_s <= 120
+
+
+async def test_console_asks_for_every_page_and_has_them_watched(tmp_path: Path) -> None:
+    answer = await short("console", tmp_path)
+    assert {one.subject for one in answer.measures} == {*console.PAGES, "1 watching live sales", "50 watching live sales"}
+    assert all(one.value > 0 for one in answer.measures if "ms" in one.unit)

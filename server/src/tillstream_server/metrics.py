@@ -96,6 +96,9 @@ class Metrics:
         )
         self.push_ends = _counted(registry, "push_sessions_ended", "Push sessions ended, by reason.", PUSH_ENDS)
         self.sign_ins = _counted(registry, "console_sign_ins", "Attempts to sign in to the console.", SIGN_INS)
+        self.live_queries = Counter(
+            "tillstream_server_console_live_queries", "Questions about sales that the console asked.", registry=registry
+        )
         self.hooks = Counter(
             "tillstream_server_hooks",
             "Deliveries of webhooks, by the kind of source and by what became of them.",

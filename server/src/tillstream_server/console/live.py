@@ -52,8 +52,6 @@ class Feed(Generic[K, V]):
         self._recent: dict[K, tuple[float, asyncio.Task[V]]] = {}
         self._channels: dict[K, _Channel[V]] = {}
         self._closed = asyncio.Event()
-        self.computed = 0
-        """How often anything was computed."""
 
     async def latest(self, key: K) -> V:
         """What was computed last, if that is recent. Raises what the computation raises."""
@@ -94,7 +92,6 @@ class Feed(Generic[K, V]):
         async def compute() -> V:
             loop = asyncio.get_running_loop()
             started = loop.time()
-            self.computed += 1
             value = await self._compute(key)
             ended = loop.time()
             self._recent[key] = ended + max(self._seconds, IDLE_SHARE * (ended - started)), task

@@ -20,7 +20,7 @@ HEADERS: Final = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
     "Referrer-Policy": "same-origin",
-    "Vary": "Accept-Language, Cookie",
+    "Vary": "Accept-Language, Cookie, HX-Request",
     "X-Frame-Options": "DENY",
 }
 """Nothing but this server's own files runs or is shown, nobody frames the pages, and nothing is kept in a cache."""

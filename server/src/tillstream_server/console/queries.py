@@ -349,8 +349,10 @@ SELECT retailer, store FROM store WHERE (retailer, store) > (?, ?) AND (? IS NUL
     AND (? IS NULL OR store = ?) ORDER BY retailer, store LIMIT ?
 """
 _NEXT: Final = """
-SELECT retailer, store FROM sales_by_hour WHERE (retailer, store) > (?, ?) ORDER BY retailer, store LIMIT 1
+SELECT retailer, store FROM sales_by_hour WHERE (retailer, store, hour_ms) > (?, ?, 9223372036854775807)
+ORDER BY retailer, store, hour_ms LIMIT 1
 """
+"""With the last hour that there could be: SQLite would read every hour of the store before otherwise."""
 _SOLD: Final = "SELECT 1 FROM sales_by_hour WHERE retailer = ? AND store = ? LIMIT 1"
 
 _DEVICES: Final = """

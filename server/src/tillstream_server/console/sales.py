@@ -58,6 +58,7 @@ class SalesPages:
         house = guard.house
 
         async def compute(question: Question) -> Sales:
+            house.events.metrics.live_queries.inc()
             async with house.database.read() as conn:
                 return await figures.sales(conn, question, house.zone, house.clock.now_ms())
 

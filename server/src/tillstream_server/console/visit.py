@@ -101,8 +101,9 @@ class Visit:
         return {"t": self.words, "show": self.showing, "user": user, "path": self.request.path, "form_token": ""}
 
     def is_part(self) -> bool:
-        """Whether htmx asks for a piece of the page that is open."""
-        return self.request.headers.get("HX-Request") == "true"
+        """Whether htmx asks for a piece of the page that is open, and not for all of it on the way back to it."""
+        headers = self.request.headers
+        return headers.get("HX-Request") == "true" and headers.get("HX-History-Restore-Request") != "true"
 
     def goes_to(self, path: str, **query: object) -> web.Response:
         """Have the browser go on to another page of ours."""

@@ -1,0 +1,191 @@
+"""The fleet as head office sees it: every till in one state, lists that go on where they ended, and turning away."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sqlite3
+from collections import Counter
+from contextlib import closing
+
+from support.consoles import PASSWORD, Page, Visitor, visitor
+from support.serving import NOW, Server, sale
+from tillstream_server.console import queries
+from tillstream_server.console.queries import LAG_MS, SILENT_MS, SKEW_MS
+from tillstream_server.users import UserCreate
+
+WELL = {"queued": 0, "lag": 0, "clock": 0, "seen": 0, "error": "", "dead": 0, "damaged": 0}
+HEARTBEATS = {
+    "well": WELL,
+    "lagging": {**WELL, "queued": 3, "lag": LAG_MS + 1},
+    "skewed": {**WELL, "clock": SKEW_MS + 1},
+    "failing": {**WELL, "error": "the disk is full"},
+    "refused": {**WELL, "dead": 1},
+    "damaged": {**WELL, "damaged": 1},
+    "silent": {**WELL, "seen": -SILENT_MS - 1},
+}
+STATES = {"well": "well", "silent": "silent", **dict.fromkeys(("lagging", "skewed", "failing", "refused", "damaged"), "ill")}
+
+
+def add_till(server: Server, till: str, heartbeat: str | None = "well", *, store: str = "north", version: str = "1.0") -> None:
+    """A till as it would be after some time, beside those that the server knows."""
+    till_id = f"{store}/{till}".encode().ljust(16, b"-")[-16:]
+    with closing(sqlite3.connect(server.folder.ledger)) as conn, conn:
+        conn.execute("INSERT OR IGNORE INTO store VALUES ('acme', ?, 0)", (store,))
+        conn.execute("INSERT INTO till VALUES (?, 'acme', ?, ?, 0, NULL, 0)", (till_id, store, till))
+        if heartbeat is not None:
+            v = HEARTBEATS[heartbeat]
+            seen = NOW + int(str(v["seen"]))
+            row = (till_id, bytes(16), 9, v["queued"], v["lag"], 1, 2, 3, 2**30, seen + int(str(v["clock"])), version)
+            conn.execute(
+                "INSERT INTO till_status VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (*row, v["error"], seen, v["dead"], v["damaged"]),
+            )
+
+
+def named(page: Page) -> list[str]:
+    """The tills of the list, in order."""
+    return [link.rpartition("/")[2] for link in page.links("/tills/")]
+
+
+async def as_rows(who: Visitor, query: str = "") -> list[dict[str, str]]:
+    page = await who.goes(f"/fleet.csv{query}")
+    assert page.headers["Content-Type"] == "text/csv; charset=utf-8"
+    return list(csv.DictReader(io.StringIO(page.text)))
+
+
+async def test_every_till_is_in_one_state_and_the_figures_add_up(server: Server, admin: Visitor) -> None:
+    for name in HEARTBEATS:
+        add_till(server, name, name)
+    add_till(server, "unheard", None)
+    add_till(server, "turned-away", "well")
+    with closing(sqlite3.connect(server.folder.ledger)) as conn, conn:
+        conn.execute("UPDATE till SET revoked_ms = 5 WHERE till = 'turned-away'")
+    rows = await as_rows(admin)
+    expected = {**STATES, "unheard": "new", "turned-away": "revoked"}
+    assert {row["till"]: row["state"] for row in rows} == expected
+    page = await admin.goes("/fleet")
+    assert f"All tills {len(expected)}" in page.words
+    counted = Counter(expected.values())
+    for state, words in (("well", "Well"), ("ill", "Ill"), ("silent", "Silent"), ("revoked", "Revoked")):
+        assert f"{words} {counted[state]} " in page.words
+        assert sorted(named(await admin.goes(f"/fleet?state={state}"))) == sorted(
+            name for name, its in expected.items() if its == state
+        )
+    assert [row["till"] for row in await as_rows(admin, "?state=new")] == ["unheard"]
+    assert "Webhooks 0" in page.words
+    assert named(await admin.goes("/fleet?state=source")) == []
+
+
+async def test_one_stores_figures_and_the_whole_fleets_are_counted_alike(server: Server, admin: Visitor) -> None:
+    for name in HEARTBEATS:
+        add_till(server, name, name)
+    with closing(sqlite3.connect(server.folder.ledger)) as conn, conn:
+        conn.execute("UPDATE till SET revoked_ms = 5 WHERE till = 'silent'")
+    with closing(sqlite3.connect(server.folder.ledger)) as conn:
+        one = queries._counts(conn, "acme", "north", NOW)
+        whole = queries._counts(conn, None, None, NOW)
+        retailers = queries._counts(conn, "acme", None, NOW)
+    sums: list[Counter[tuple[str, str | None]]] = []
+    for found in (one, whole, retailers):
+        counter: Counter[tuple[str, str | None]] = Counter()
+        for state, version, count in found:
+            counter[state, version] += count
+        sums.append(+counter)
+    assert sums[0] == sums[1] == sums[2] == {("well", "1.0"): 1, ("ill", "1.0"): 5, ("revoked", "1.0"): 1}
+
+
+async def test_filters_are_in_the_address_and_pages_go_on_where_they_ended(server: Server, admin: Visitor) -> None:
+    for number in range(120):
+        add_till(server, f"till-{number:03}", store=f"s{number % 2}", version=f"1.{number % 3}")
+    seen: list[str] = []
+    path = "/fleet"
+    while path:
+        page = await admin.goes(path)
+        assert len(named(page)) <= 50
+        seen += page.links("/tills/")
+        nexts = [link for link in page.links("/fleet?") if "after=" in link]
+        path = nexts[0] if nexts else ""
+    assert len(seen) == len(set(seen)) == 120
+    assert seen == sorted(seen)
+    page = await admin.goes("/fleet?store=s1&version=1.2&name=till-0")
+    assert named(page) == [f"till-{n:03}" for n in range(100) if n % 2 == 1 and n % 3 == 2]
+    assert 'value="till-0"' in page.text
+    part = await admin.goes("/fleet?store=s1", **{"HX-Request": "true"})
+    assert part.text.startswith('<div id="tills">')
+    whole = await admin.goes("/fleet?store=s1", **{"HX-Request": "true", "HX-History-Restore-Request": "true"})
+    assert whole.text.startswith("<!doctype html>")
+
+
+async def test_odd_names_are_shown_as_they_are_and_odd_questions_refused(server: Server, admin: Visitor) -> None:
+    for query, field in (("bogus=1", "bogus"), ("state=purple", "state"), ("after=nowhere", "after")):
+        page = await admin.goes(f"/fleet?{query}")
+        assert page.status == 400
+        assert field in page.words
+
+    add_till(server, "=cmd()", store="first")
+    assert [row["till"] for row in await as_rows(admin)] == ["'=cmd()"]
+    add_till(server, 'a/b<i>"?&', store="x y/ä")
+    (link,) = (await admin.goes("/fleet?name=a")).links("/tills/")
+    page = await admin.goes(link)
+    assert page.status == 200
+    assert "<i>" not in page.text
+    assert 'a/b<i>"?&' in page.words
+
+
+async def test_a_till_shows_how_it_is_and_what_happened(server: Server, admin: Visitor) -> None:
+    till = await server.till("t1")
+    assert "It has never said how it is." in (await admin.goes("/tills/acme/north/t1")).words
+    await till.sends(sale(1, total=1234))
+    async with till.on_push() as pushes:
+        await pushes.says(till.heartbeat(1))
+        while (page := await admin.goes("/tills/acme/north/t1")).words.count("Well") == 0:
+            pass
+    await till.asks_in(b"x" * 16)
+    assert "Enrolments refused since the server was started: token_unknown 1" in (await admin.goes("/fleet")).words
+    assert till.device.key_id.hex() in page.text
+    assert "12.34 USD" in page.words.replace("\N{NO-BREAK SPACE}", " ")
+    for told in ("Device enrolled", "Agent started", "Last heard"):
+        assert told in page.words
+
+
+async def test_a_till_is_turned_away_by_who_types_its_name_and_let_in_again(server: Server, admin: Visitor) -> None:
+    await server.till("t1")
+    address = "/tills/acme/north/t1"
+    assert (await admin.fills(f"{address}/revoke", confirm="t2")).status == 400
+    assert "Revoked" not in (await admin.goes(address)).words
+    page = await admin.fills(f"{address}/revoke", confirm="t1")
+    assert (page.status, page.path) == (200, address)
+    assert "Revoked" in page.words
+    assert [line["what"] for line in server.logged("done_in_console")] == ["till_revoke"]
+    page = await admin.posts(f"{address}/allow-again", {"form_token": page.form_token})
+    assert "Never heard" in page.words
+
+
+async def test_each_role_sees_what_is_its_own(server: Server, guest: Visitor) -> None:
+    add_till(server, "n1", store="north")
+    add_till(server, "s1", store="south")
+    for name, role, retailer, store in (
+        ("manager", "manager", "acme", "north"),
+        ("viewer", "viewer", None, None),
+        ("other", "operator", "elsewhere", None),
+    ):
+        await server.order(UserCreate(name, role, retailer, store, PASSWORD))  # type: ignore[arg-type]
+    await guest.signs_in("manager")
+    assert named(await guest.goes("/fleet?store=south")) == ["n1"]
+    assert [row["till"] for row in await as_rows(guest)] == ["n1"]
+    assert (await guest.goes("/tills/acme/south/s1")).status == 404
+    assert (await guest.goes("/stores/acme/south")).status == 404
+    assert (await guest.goes("/stores/acme/north")).status == 200
+    assert (await guest.goes("/stores")).links("/stores/") == ["/stores/acme/north"]
+    assert (await guest.goes("/tills/acme/north/n1/revoke")).status == 403
+    async with visitor(server) as viewer:
+        await viewer.signs_in("viewer")
+        assert (await viewer.goes("/fleet")).status == 403
+        assert (await viewer.goes("/fleet.csv")).status == 403
+        assert (await viewer.goes("/tills/acme/north/n1")).status == 403
+        assert "/fleet" not in (await viewer.goes("/stores/acme/north")).text
+    async with visitor(server) as other:
+        await other.signs_in("other")
+        assert named(await other.goes("/fleet?retailer=acme")) == []
+        assert (await other.goes("/tills/acme/north/n1")).status == 404
