@@ -303,7 +303,7 @@ async def _connect(
 def _console(database: Database, office: Office, config: Config, around: Surroundings, folder: Folder) -> Console:
     clock, random = around.clock, around.random
     first_run = FirstRun(database, folder.root / FILE, random)
-    zone = ZoneInfo(config.office_zone)
+    zone = ZoneInfo(config.time_zone)
     made = House(
         database, office, first_run, Throttle(clock), Pages(), Dictionary(), clock, random, around.events, zone
     )
