@@ -244,7 +244,7 @@ async def running_agent(
 ) -> AsyncIterator[tuple[int, io.StringIO]]:
     """A whole agent on a free port: the port, and what it logs. It waits little between tries."""
     log = io.StringIO()
-    world = World(clock or SystemClock(), os.urandom, lambda: 0.02, log, lambda: boot, trial)
+    world = World(clock or SystemClock(), os.urandom, lambda: 0.02, log, lambda: boot, trial=trial)
     stop = asyncio.Event()
     ready: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     settings = config or Config(hook_port=0)

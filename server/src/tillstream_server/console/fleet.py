@@ -13,7 +13,7 @@ from msgspec import Meta, Struct, structs, to_builtins
 from tillstream_protocol.errors import InvalidInput
 from tillstream_protocol.messages import Name
 
-from .. import office
+from .. import office_fleet
 from . import queries
 from .live import Feed
 from .pages import HEADERS, place
@@ -145,7 +145,7 @@ class Fleet:
         if fields.get("confirm", "").strip() != row.till:
             error = InvalidInput("that is not the till's name", field="confirm")
             return visit.page("revoke.html", 400, row=row, address=address, error=error)
-        await visit.house.office.run(office.TillRevoke(*row.key))
+        await visit.house.office.run(office_fleet.TillRevoke(*row.key))
         visit.house.events.done_in_console(visit.user.role, "till_revoke")
         return visit.goes_to(address)
 
@@ -153,7 +153,7 @@ class Fleet:
         """Let a till in again."""
         await visit.form()
         row = await _till(visit)
-        await visit.house.office.run(office.TillAllowAgain(*row.key))
+        await visit.house.office.run(office_fleet.TillAllowAgain(*row.key))
         visit.house.events.done_in_console(visit.user.role, "till_allow_again")
         return visit.goes_to(place("tills", *row.key))
 
