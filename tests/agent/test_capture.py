@@ -190,6 +190,15 @@ async def test_a_repeat_gets_the_first_name_also_after_a_kill(stand: Stand) -> N
     await crash(restarted.journal)
 
 
+async def test_what_the_pos_dates_anew_is_a_new_record_also_after_a_kill(stand: Stand) -> None:
+    first = stand.capture.transaction(sale(scope="till", changed_at=1_000))
+    restarted = await stand.restart()
+    later = restarted.capture.transaction(sale(scope="till", changed_at=2_000))
+    again = restarted.capture.transaction(sale(scope="till", changed_at=1_000))
+    assert (later.repeat, again.repeat, again.name) == (False, True, first.name)
+    await crash(restarted.journal)
+
+
 async def test_the_same_order_with_another_content_is_a_new_record(stand: Stand) -> None:
     given = [
         sale(total=500),
@@ -366,3 +375,25 @@ async def test_no_identifier_or_card_number_is_readable_in_the_folder(stand: Sta
     held = b"".join(path.read_bytes() for path in stand.till.folder.iterdir())
     assert len(held) > 1000
     assert not [canary for canary in canaries if canary.encode() in held]
+
+
+@pytest.mark.parametrize(
+    ("own_id", "number", "tagged"),
+    [
+        ("6e1c2f0a-8a47-4b7c-9d7e", "7", True),
+        ("2026-7-0042", "7", False),
+        ("7", "7", False),
+        ("77-7x", "7", True),
+        ("77-7", "7", False),
+        ("order555123", "55512", True),
+        ("order555123", "555123", False),
+        ("shop-BOB@EXAMPLE.COM-1", "bob@example.com", False),
+    ],
+)
+async def test_a_short_identifier_names_somebody_only_where_it_stands_by_itself(
+    stand: Stand, own_id: str, number: str, tagged: bool
+) -> None:
+    customer = Customer((Identifier("account", number),))
+    sold = sale(pos_id=own_id, customer=customer)
+    first, again = stand.capture.transaction(sold), stand.capture.transaction(sold)
+    assert (first.repeat, again.repeat) == (False, tagged)

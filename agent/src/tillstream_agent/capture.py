@@ -58,6 +58,8 @@ MAX_ORIGINAL: Final = DEFAULT.record - 64 * KIB
 """Bytes of a transaction and what it was read from; the rest of a record is for what the till decides on it."""
 _PLACED: Final = KIB
 """Bytes that a sale may gain when it is told where it was made."""
+_TELLING: Final = 6
+"""Characters of an identifier from which on it is in no longer id by chance."""
 _GOODS: Final = attrgetter("seq", "type", "sku", "gtin", "quantity", "amount", "void")
 """What of a line names nobody."""
 
@@ -407,9 +409,20 @@ def _names_one_of(own_id: str, people: Sequence[Identifier]) -> bool:
     """Whether a POS's own id gives away who it was: what is derived from it could be guessed, so there is no tag.
 
     A repeated sale is then captured again, and the server counts it as the duplicate that it is; an identification
-    gets an id of our own.
+    gets an id of our own. A short identifier is in many ids by chance, a customer's number 7 in most UUIDs: it counts
+    where it stands by itself.
     """
-    return any(person.value in own_id for person in people)
+    return any(_names(own_id.casefold(), person.value.casefold()) for person in people)
+
+
+def _names(own_id: str, person: str) -> bool:
+    at = own_id.find(person)
+    while at >= 0:
+        around = own_id[max(0, at - 1) : at] + own_id[at + len(person) : at + len(person) + 1]
+        if len(person) >= _TELLING or not any(map(str.isalnum, around)):
+            return True
+        at = own_id.find(person, at + 1)
+    return False
 
 
 def _sale_tag(key: bytes, transaction: Transaction) -> bytes:

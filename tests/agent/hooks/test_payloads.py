@@ -139,6 +139,14 @@ async def test_the_same_payload_again_is_a_repeat(pos: Pos) -> None:
     assert pos.captured == count
 
 
+async def test_an_order_whose_uuid_holds_the_customers_short_number_by_chance_is_a_repeat_too(pos: Pos) -> None:
+    order = sample("odoo/sync_from_ui.json")
+    first = await pos.posts("odoo", order)
+    again = await pos.posts("odoo", order)
+    assert (first[0], again[0]) == (201, 200)
+    assert [one["seq"] for one in again[1]["transactions"]] == [one["seq"] for one in first[1]["transactions"]]
+
+
 async def test_the_socket_takes_the_same(pos: Pos) -> None:
     call = {"call": "adapters", "name": "woocommerce", "body": ORDER}
     first, again, status = await pos.calls(call, {**call, "ack": "disk"}, {"call": "status"})
