@@ -18,8 +18,10 @@ from tillstream_protocol.rules import (
     MAX_NODES,
     MAX_NUMBER,
     VARIABLES,
+    Bound,
     Condition,
     Fact,
+    bound_of,
     compile_condition,
     variables_of,
 )
@@ -121,6 +123,46 @@ def ordered(op: str, a: Any, b: Any) -> Any:
 @given(condition=conditions, known=facts)
 def test_a_compiled_condition_agrees_with_another_evaluator(condition: object, known: dict[str, Fact]) -> None:
     assert compile_condition(condition)(known) == kleene(condition, known)
+
+
+@given(condition=conditions, known=facts)
+def test_what_a_bound_rules_out_is_never_true(condition: object, known: dict[str, Fact]) -> None:
+    bound = bound_of(condition)
+    value = None if bound is None else known.get(bound.variable)
+    met = bound is None or (isinstance(value, (int, float)) and bound.admits(value, value))
+    assert met or compile_condition(condition)(known) is not True
+
+
+@pytest.mark.parametrize(
+    ("condition", "bound"),
+    [
+        ({">=": [TOTAL, 100]}, Bound("sale.total", 100, at_least=True)),
+        ({"<": [TOTAL, 2.5]}, Bound("sale.total", 2.5, at_least=False)),
+        ({"and": [KNOWN, {"and": [{">": [TOTAL, 7]}]}, {"<": [TOTAL, 9]}]}, Bound("sale.total", 7, at_least=True)),
+        ({"or": [{">=": [TOTAL, 100]}, KNOWN]}, None),
+        ({"!": [{">=": [TOTAL, 100]}]}, None),
+        ({"<": [1, TOTAL, 9]}, None),
+        ({">=": [100, TOTAL]}, None),
+        ({">=": [TOTAL, TOTAL]}, None),
+        ({"==": [TOTAL, 5]}, None),
+        ({"and": [KNOWN]}, None),
+        (KNOWN, None),
+        (True, None),
+    ],
+)
+def test_a_bound_is_seen_where_a_comparison_has_to_be_true(condition: object, bound: Bound | None) -> None:
+    compile_condition(condition)
+    assert bound_of(condition) == bound
+
+
+def test_a_bound_admits_what_reaches_it() -> None:
+    low, high = Bound("sale.total", 5, at_least=True), Bound("sale.total", 5, at_least=False)
+    assert [(low.admits(*ends), high.admits(*ends)) for ends in ((1, 4), (1, 5), (5, 9), (6, 9))] == [
+        (False, True),
+        (True, True),
+        (True, True),
+        (True, False),
+    ]
 
 
 @given(conditions)

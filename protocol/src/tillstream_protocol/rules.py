@@ -116,6 +116,42 @@ def variables_of(condition: object) -> Iterator[str]:
             yield from variables_of(item)
 
 
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A number that a variable has to reach from below (`at_least`), or from above, before a condition can be true."""
+
+    variable: str
+    number: float
+    at_least: bool
+
+    def admits(self, lowest: float, highest: float) -> bool:
+        """Whether any value from `lowest` to `highest` may do."""
+        return highest >= self.number if self.at_least else lowest <= self.number
+
+
+def bound_of(condition: object) -> Bound | None:
+    """A bound that a valid condition shows at first sight: what many occasions can be told from without trying it.
+
+    None where it shows none; then nothing is known.
+    """
+    if not isinstance(condition, dict):
+        return None
+    ((name, operand),) = condition.items()
+    if name == "and":
+        parts = operand if isinstance(operand, list) else [operand]
+        return next((bound for bound in map(bound_of, parts) if bound is not None), None)
+    if name not in _BOUNDING or not isinstance(operand, list) or len(operand) != 2:
+        return None
+    term, number = operand
+    plain = isinstance(term, dict) and isinstance(term.get("var"), str)
+    if not plain or isinstance(number, bool) or not isinstance(number, (int, float)):
+        return None
+    return Bound(term["var"], number, at_least=_BOUNDING[name])
+
+
+_BOUNDING: Final[Mapping[str, bool]] = {">": True, ">=": True, "<": False, "<=": False}
+
+
 class _Compiler:
     def __init__(self) -> None:
         self._nodes = 0
