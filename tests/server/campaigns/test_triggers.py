@@ -129,6 +129,20 @@ async def test_a_campaign_that_ended_decides_no_more(server: Server) -> None:
     assert await server.processes(server.sells(till, sale())) == []
 
 
+async def test_a_rule_that_hardly_anybody_reaches_finds_the_one_that_does(server: Server) -> None:
+    till = await server.enrols()
+    await server.puts(
+        campaign("never", condition={">=": [{"var": "member.visits"}, 100]}),
+        campaign("once", condition={">=": [{"var": "member.visits"}, 50]}),
+        campaign("few", condition={"<": [{"var": "member.visits"}, 2]}),
+    )
+    visits = (7, 50, None, 1)
+    known = [{} if number is None else {"member.visits": number} for number in visits]
+    fired = [replace(server.sells(till, sale(seq), facts=facts), seq=seq) for seq, facts in enumerate(known)]
+    pushes = await server.processes(*fired)
+    assert [(offer(push).decision.campaign, offer(push).seq) for push in pushes] == [("once", 1), ("few", 3)]
+
+
 async def test_offers_stop_when_the_budget_is_spent(server: Server) -> None:
     till = await server.enrols()
     await server.puts(campaign(condition=REGULAR, budget=Budget(units=2, lease=1)))

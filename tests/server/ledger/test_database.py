@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import stat
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -202,6 +203,27 @@ async def test_statements_of_one_hop_are_one_with_their_transaction(database: Da
         await execute_all(conn, [(COUNT, [("a", 1), ("b", 1)])])
         assert await execute(conn, "UPDATE refusal SET count = ?", 7) == 2
     assert await reasons(database) == {"a", "b"}
+
+
+@pytest.mark.parametrize("count", [1, 63, 64, 65, 200])
+async def test_many_rows_are_written_as_one_by_one(database: Database, count: int) -> None:
+    adding = f"{COUNT} ON CONFLICT (reason) DO UPDATE SET count = count + excluded.count"
+    rows = [(f"r{number % 50}", number) for number in range(count)]
+    expected: Counter[str] = Counter()
+    for reason, number in rows:
+        expected[reason] += number
+    async with database.write() as conn:
+        await execute_all(conn, [(adding, rows), ("UPDATE refusal SET count = count + ?", [(1,)] * 70)])
+        found = (await conn.exec_driver_sql("SELECT reason, count FROM refusal")).all()
+    assert dict(map(tuple, found)) == {reason: total + 70 for reason, total in expected.items()}
+
+
+async def test_one_row_of_many_that_is_refused_takes_all_of_them_back(database: Database) -> None:
+    rows = [(f"r{number}", 1) for number in range(100)]
+    with pytest.raises(LedgerRefused, match="SQLITE_CONSTRAINT"):
+        async with database.write() as conn:
+            await execute_all(conn, [(COUNT, [*rows, rows[20]])])
+    assert await reasons(database) == set()
 
 
 async def test_a_reader_cannot_write_through_the_driver_either(database: Database) -> None:

@@ -24,6 +24,7 @@ from tillstream_protocol.decisions import Decision, Occasion, Rule, Trigger, dec
 from tillstream_protocol.events import MemberIdentified, OfferAnswered, OfferShown, Record
 from tillstream_protocol.facts import LazyFacts, basket_occasion_key
 from tillstream_protocol.messages import OfferPush, PackPush, Push, PushBody
+from tillstream_protocol.rules import Bound
 from tillstream_protocol.transaction import Transaction
 
 from ..devices import Device
@@ -124,10 +125,28 @@ class Triggers:
         return pushes
 
 
+class _Reach:
+    """How far the numbers of many occasions go."""
+
+    def __init__(self, occasions: Sequence[LazyFacts]) -> None:
+        self._occasions = occasions
+        self._ends: dict[str, tuple[float, float] | None] = {}
+
+    def meets(self, bound: Bound) -> bool:
+        """Whether any of them may have what a bound asks for."""
+        if bound.variable not in self._ends:
+            found = [facts.get(bound.variable) for facts in self._occasions]
+            numbers = [one for one in found if isinstance(one, (int, float))]
+            self._ends[bound.variable] = (min(numbers), max(numbers)) if numbers else None
+        ends = self._ends[bound.variable]
+        return ends is not None and bound.admits(*ends)
+
+
 def _due(shelves: Mapping[str, Shelf], facts: Sequence[Fired]) -> list[dict[bytes, Rule]]:
     """For each record the rules that apply, best first, by the offer that each has.
 
-    Most rules apply to none of a batch: each goes through all records that its trigger may fire on at one go.
+    Most rules apply to none of a batch: each goes through all records that its trigger may fire on at one go, or
+    through none, where a bound tells that of all of them.
     """
     found: list[dict[bytes, Rule]] = [{} for _ in facts]
     waiting: defaultdict[tuple[str, Trigger], list[tuple[Fired, dict[bytes, Rule]]]] = defaultdict(list)
@@ -135,7 +154,10 @@ def _due(shelves: Mapping[str, Shelf], facts: Sequence[Fired]) -> list[dict[byte
         if fired.decides:
             waiting[fired.device.retailer, fired.trigger].append((fired, its))
     for (retailer, trigger), records in waiting.items():
+        reach = _Reach([fired.facts for fired, _ in records])
         for rule in shelves[retailer].by_trigger.get(trigger, ()):
+            if rule.bound is not None and not reach.meets(rule.bound):
+                continue
             matches = rule.matches
             for fired, its in [one for one in records if matches(one[0].facts) is True]:
                 name = due(rule, fired.occasion())

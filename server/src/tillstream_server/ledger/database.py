@@ -15,10 +15,12 @@ messages hold no values.
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from functools import partial
+from functools import lru_cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -40,6 +42,11 @@ CHECKPOINT_PAGES: Final = 4_000
 """The WAL is folded back when it passes about 16 MiB."""
 CACHE_KIB: Final = 64 * 1024
 BUSY_MS: Final = 5_000
+
+_WIDE: Final = 64
+_NARROW: Final = 8
+"""Values of a row; with more of them, binding them costs what one statement for many rows saves."""
+_VALUES: Final = re.compile(r"\bVALUES\s*(\(\?(?:, \?)*\))")
 
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
@@ -172,7 +179,21 @@ async def execute_all(conn: AsyncConnection, statements: Iterable[Statement]) ->
 
 def _execute_all(statements: Sequence[Statement], driver: sqlite3.Connection) -> None:
     for statement, rows in statements:
-        driver.executemany(statement, rows).close()
+        wide = _wide(statement) if len(rows) >= _WIDE else None
+        done = 0 if wide is None else len(rows) - len(rows) % _WIDE
+        for start in range(0, done, _WIDE):
+            driver.execute(wide or statement, list(chain.from_iterable(rows[start : start + _WIDE]))).close()
+        if done < len(rows):
+            driver.executemany(statement, rows[done:]).close()
+
+
+@lru_cache(maxsize=256)
+def _wide(statement: str) -> str | None:
+    """The statement for `_WIDE` narrow rows at once, which takes a third off each; None for any other statement."""
+    row = _VALUES.search(statement)
+    if row is None or row[1].count("?") > _NARROW:
+        return None
+    return f"{statement[: row.start(1)]}{', '.join([row[1]] * _WIDE)}{statement[row.end(1) :]}"
 
 
 class _Steady(aiosqlite.Connection):
