@@ -51,6 +51,10 @@ class _Took:
     wall: float = 0.0
     cpu: float = 0.0
 
+    def by(self, unit: str) -> float:
+        """The time that a rate of this unit goes by; the processors' clock may not have ticked yet."""
+        return self.wall if unit == BY_WALL else max(self.cpu, _LEAST_S)
+
 
 async def run(folder: Path, sizes: Sizes) -> Answer:
     """Every combination, and the stages on the ledger that has filled up."""
@@ -188,11 +192,12 @@ async def _post(standing: Standing, session: aiohttp.ClientSession, sealer: Seal
 
 def _measures(subject: str, condition: str, taken: int, ours: _Took, floor: _Took | None) -> list[Measure]:
     found = []
-    for unit, took, least in ((BY_WALL, ours.wall, floor and floor.wall), (BY_CORE, ours.cpu, floor and floor.cpu)):
-        share = None if least is None else round(least / max(took, _LEAST_S), 4)
-        found.append(Measure(QUESTION, subject, condition, round(taken / max(took, _LEAST_S)), unit, floor_share=share))
-        if least is not None:
-            found.append(Measure(QUESTION, FLOOR, condition, round(taken / max(least, _LEAST_S)), unit, "floor"))
+    for unit in (BY_WALL, BY_CORE):
+        took = ours.by(unit)
+        share = None if floor is None else round(floor.by(unit) / took, 4)
+        found.append(Measure(QUESTION, subject, condition, round(taken / took), unit, floor_share=share))
+        if floor is not None:
+            found.append(Measure(QUESTION, FLOOR, condition, round(taken / floor.by(unit)), unit, "floor"))
     return found
 
 

@@ -395,8 +395,10 @@ def _decimals(t: Transaction) -> set[str]:
     found.update([line.price for line in lines])
     found.update([line.regular_price for line in lines])
     for line in lines:
-        if line.discounts or line.taxes:
-            found.update([further.rate for further in (*line.discounts, *line.taxes)])
+        if line.discounts:
+            found.update([discount.rate for discount in line.discounts])
+        if line.taxes:
+            found.update([tax.rate for tax in line.taxes])
     found.update([value for _, value in _header_decimals(t)])
     found.discard(None)
     return cast("set[str]", found)

@@ -154,7 +154,7 @@ class CampaignBook:
         highest = (await conn.exec_driver_sql(_HIGHEST, (retailer, campaign.id))).scalar_one()
         _check_version(campaign, highest)
         size = len(encode(campaign))
-        others, their_size = (await conn.exec_driver_sql(_OTHERS, (retailer, campaign.id))).one()
+        others, their_size = map(int, (await conn.exec_driver_sql(_OTHERS, (retailer, campaign.id))).one())
         _check_room(others + 1, their_size + size)
         await conn.exec_driver_sql(_RETIRE, (retailer, campaign.id))
         row = (retailer, campaign.id, campaign.version, msgspec.json.encode(campaign), size, now_ms)

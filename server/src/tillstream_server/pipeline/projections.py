@@ -138,7 +138,7 @@ def _product_rows(p: Projector) -> list[tuple[object, ...]]:
     rows: list[tuple[object, ...]] = []
     for id_ in sorted(days):
         products = days[id_]
-        rows += [(id_, sku, *products[sku]) for sku in sorted(products)]
+        rows += [(id_, sku, *delta) for sku, delta in sorted(products.items())]
     return [row for row in rows if any(row[2:])] if p.reversed else rows
 
 
