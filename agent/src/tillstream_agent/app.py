@@ -235,21 +235,7 @@ async def _core(
     for kept in await state.load_offers(time.past_ms()):
         board.push(kept.offer)
     link = Link(world.clock, lambda link: board.set_online(link.online), time)
-    reporter = Reporter(
-        identity,
-        __version__,
-        folder.path,
-        journal,
-        edge,
-        link,
-        events,
-        latency,
-        world.clock,
-        config.hook_port,
-        letters,
-        config.journal_reserve_bytes,
-        remote.report,
-    )
+    reporter = _reporter(folder, identity, config, world, remote, journal, edge, link, events, latency, letters)
     baskets = Baskets(world.clock, world.randomness)
     counter = Counter(capture, baskets, board, events, world.clock)
     desk = Desk(capture, counter, board, events, till_id=identity.till_id, reports=reporter)
@@ -273,6 +259,36 @@ async def _core(
         desk,
         letters,
         Aftermath(journal, capture, runs, folder, events, found),
+    )
+
+
+def _reporter(
+    folder: Folder,
+    identity: Identity,
+    config: Config,
+    world: World,
+    remote: Remote,
+    journal: Journal,
+    edge: Edge,
+    link: Link,
+    events: Events,
+    latency: LatencyWindow,
+    letters: Letters,
+) -> Reporter:
+    return Reporter(
+        identity,
+        __version__,
+        folder.path,
+        journal,
+        edge,
+        link,
+        events,
+        latency,
+        world.clock,
+        config.hook_port,
+        letters,
+        config.journal_reserve_bytes,
+        remote.report,
     )
 
 

@@ -14,54 +14,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import (
-    Column,
-    ForeignKey,
-    ForeignKeyConstraint,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    PrimaryKeyConstraint,
-    SmallInteger,
-    Table,
-    Text,
-    UniqueConstraint,
-    text,
-)
-from sqlalchemy.sql.schema import SchemaItem
+from sqlalchemy import ForeignKey, Index, PrimaryKeyConstraint, Table, UniqueConstraint, text
 
-metadata: Final = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
+from . import columns, schema_fleet
+from .columns import blob as _blob
+from .columns import flag as _flag
+from .columns import integer as _int
+from .columns import keyed as _keyed
+from .columns import text as _text
 
-
-def _text(name: str, *items: SchemaItem, null: bool = False) -> Column[str]:
-    return Column(name, Text, *items, nullable=null)
-
-
-def _blob(name: str, *items: SchemaItem, null: bool = False) -> Column[bytes]:
-    return Column(name, LargeBinary, *items, nullable=null)
-
-
-def _int(name: str, *items: SchemaItem, null: bool = False, default: int | None = None) -> Column[int]:
-    server_default = None if default is None else text(str(default))
-    return Column(name, Integer, *items, nullable=null, server_default=server_default)
-
-
-def _flag(name: str, *, null: bool = False) -> Column[int]:
-    return Column(name, SmallInteger, nullable=null)
-
-
-def _keyed(name: str, *items: SchemaItem) -> Table:
-    """A table that is stored by its primary key."""
-    return Table(name, metadata, *items, sqlite_with_rowid=False)
-
+metadata: Final = columns.metadata
 
 # Places, devices and permissions
 
@@ -611,61 +573,10 @@ push_outbox = Table(
 
 # The fleet
 
-failed_enrolment = Table(
-    "failed_enrolment",
-    metadata,
-    _int("id"),
-    _text("code"),
-    _text("address"),
-    _text("retailer"),
-    _text("store"),
-    _text("till"),
-    _text("agent_version"),
-    _text("platform"),
-    _int("tries"),
-    _int("first_ms"),
-    _int("last_ms"),
-    PrimaryKeyConstraint("id"),
-    UniqueConstraint("code", "address", "retailer", "store", "till", "agent_version", "platform"),
-    Index(None, "last_ms"),
-)
-
-till_settings = _keyed(
-    "till_settings",
-    _text("retailer"),
-    _int("version"),
-    _text("settings"),
-    _text("note"),
-    _int("made_ms"),
-    PrimaryKeyConstraint("retailer", "version"),
-)
-
-rollout = _keyed(
-    "rollout",
-    _text("retailer"),
-    _int("version"),
-    _text("stores"),
-    _int("percent"),
-    _int("halt_after"),
-    _int("began_ms"),
-    _int("changed_ms"),
-    _int("halted_ms", null=True),
-    _text("halted_why"),
-    PrimaryKeyConstraint("retailer", "version"),
-    ForeignKeyConstraint(["retailer", "version"], ["till_settings.retailer", "till_settings.version"]),
-)
-
-till_config = _keyed(
-    "till_config",
-    _blob("till_id", ForeignKey("till.till_id")),
-    _int("running"),
-    _int("newest"),
-    _text("state"),
-    _text("reason"),
-    _int("told_ms"),
-    PrimaryKeyConstraint("till_id"),
-    Index(None, "newest"),
-)
+failed_enrolment = schema_fleet.failed_enrolment
+till_settings = schema_fleet.till_settings
+rollout = schema_fleet.rollout
+till_config = schema_fleet.till_config
 
 PROJECTIONS: Final = (
     sale,
