@@ -23,6 +23,7 @@ from tillstream_agent.cli import main, status_code
 from tillstream_agent.config import Config
 from tillstream_agent.folder import Folder
 from tillstream_agent.hooks.pairing import TRIES
+from tillstream_agent.inspection import NoAnswer
 from tillstream_agent.status import QueueStatus, Status
 from tillstream_protocol.messages import Token
 
@@ -388,6 +389,19 @@ async def test_logs_shows_what_was_said_last(folder: Folder, capsys: pytest.Capt
     assert capsys.readouterr().out.count("\n") == 61
 
 
+async def test_watching_outlives_an_agent_that_does_not_answer(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    looks = iter([NoAnswer("it does not answer", hint="wait"), KeyboardInterrupt()])
+
+    async def look(*_: object) -> Status:
+        raise next(looks)
+
+    monkeypatch.setattr("tillstream_agent.cli.look", look)
+    assert await command("status", "--state", folder.path, "--watch", "0.01") == 1
+    assert "it does not answer (wait)" in capsys.readouterr().err
+
+
 async def test_simulate_says_what_became_of_it(
     server: Gateway, folder: Folder, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -417,8 +431,9 @@ async def test_what_is_watched_and_followed_goes_on_until_it_is_interrupted(fold
         process("status", "--state", folder.path, "--watch", "0.1", "--json") as watching,
     ):
         assert watching.stdout is not None
-        looks = [msgspec.json.decode(await watching.stdout.readline()) for _ in range(3)]
-        assert looks[-1]["running"]
+        async with asyncio.timeout(60):
+            while not msgspec.json.decode(await watching.stdout.readline())["running"]:
+                pass
         async with process("logs", "--state", folder.path, "-f", "--json") as following:
             assert following.stdout is not None
             assert msgspec.json.decode(await following.stdout.readline())["event"] == "started"

@@ -257,7 +257,10 @@ def _status(given: argparse.Namespace) -> int:
         while True:
             if clears:
                 print("\x1b[H\x1b[2J", end="")
-            await tell()
+            try:
+                await tell()
+            except NoAnswer as error:  # it may be starting, or about to be started again
+                _say(f"tillstream-agent: {_sentence(error)}")
             await asyncio.sleep(max(given.watch, SHORTEST_WATCH_S))
 
     return _drive(tell() if given.watch is None else watch())
