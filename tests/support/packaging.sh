@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what `make check-deploy` looks the agent's packages over with and this machine lacks: Debian's lintian, rpm
-# and wixl. Needs root, or sudo without a password. What is there already is left as it is.
+# Installs what `make check-deploy` looks the agent's packages over with and this machine lacks: Debian's lintian, rpm,
+# wixl and msitools. Needs root, or sudo without a password. What is there already is left as it is.
 set -euo pipefail
 
 as_root() {
@@ -11,6 +11,7 @@ missing=()
 for program in lintian rpm wixl; do
     command -v "$program" > /dev/null || missing+=("$program")
 done
+command -v msiinfo > /dev/null || missing+=(msitools)
 ((${#missing[@]})) || exit 0
 echo "installing ${missing[*]}"
 for try in 1 2 3; do
