@@ -3,8 +3,8 @@
     python -m packager.msi FOLDER VERSION OUT
 
 Which files there are is read from the folder. Every id is derived from a path, so that the same file keeps its
-component from version to version, as Windows Installer wants it. State is no part of it: the service's folder is made by
-`tillstream-agent service install`, which the installer calls, and no removal takes it.
+component from version to version, as Windows Installer wants it. State is no part of it: the service's folder is made
+by `tillstream-agent service install`, which the installer calls, and no removal takes it.
 
 The description is compiled and looked into by a test. The installer has not been run on Windows yet.
 """
@@ -94,8 +94,8 @@ def _service(product: Element) -> None:
         told = {"FileKey": "AGENT", "ExeCommand": command, "Execute": "deferred", "Impersonate": "no"}
         SubElement(product, "CustomAction", {"Id": f"Service{name}", "Return": result, **told})
     sequence = SubElement(product, "InstallExecuteSequence")
-    # Files come at 4000 and go at 3500; the former version goes before, since its removal takes its service along. Steps
-    # are numbered, since wixl puts "after" and "before" anywhere that fits.
+    # Files come at 4000 and go at 3500; the former version goes before, since its removal takes its service along.
+    # Steps are numbered, since wixl puts "after" and "before" anywhere that fits.
     SubElement(sequence, "RemoveExistingProducts", Sequence="1501")
     SubElement(sequence, "Custom", Action="ServiceInstall", Sequence="4001").text = "NOT Installed"
     SubElement(sequence, "Custom", Action="ServiceRemove", Sequence="3499").text = 'REMOVE="ALL"'

@@ -383,10 +383,11 @@ def default_folder(environment: dict[str, str] | os._Environ[str] = os.environ) 
     if given:
         return Path(given)
     if sys.platform == "win32":
-        return Path(environment.get("PROGRAMDATA", "C:\\ProgramData")) / "Tillstream" / "agent"
-    # for mypy, which reads the one half or the other
-    base = environment.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "state") / "tillstream-agent"
+        base = Path(environment.get("PROGRAMDATA", "C:\\ProgramData")) / "Tillstream" / "agent"
+    else:
+        named = environment.get("XDG_STATE_HOME")
+        base = (Path(named) if named else Path.home() / ".local" / "state") / "tillstream-agent"
+    return base
 
 
 def write_private(file: Path, content: bytes) -> None:

@@ -1,9 +1,9 @@
 """What differs between Linux and Windows outside the journal, whose own differences lie in `journal/disk.py`.
 
-On Windows: a lock is one locked byte; a folder needs no sync, since NTFS keeps names in a journal of its own; secrets
-are sealed by the Data Protection API to the machine, so that a disk alone gives none away (who may read the files on
-the running machine is a matter of the folder's access list, which `tillstream-agent service install` sets); signals do
-not reach an event loop by themselves; and other programs reach the agent by a named pipe instead of a Unix socket.
+On Windows: a lock is one locked byte. A folder needs no sync, since NTFS keeps names in a journal of its own. Secrets
+are sealed by the Data Protection API to the machine, so that a disk alone gives none away; who may read the files on
+the running machine is a matter of the folder's access list, which `tillstream-agent service install` sets. Signals do
+not reach an event loop by themselves. Other programs reach the agent by a named pipe instead of a Unix socket.
 
 The Windows half is checked by mypy for that platform. It has not been run yet.
 """

@@ -39,9 +39,6 @@ LOG: Final = "agent.log"
 """Where the service logs, in the state folder: nobody reads a service's standard error."""
 MOST_LOG: Final = 16 * 1024 * 1024
 """Bytes of log beyond which a start begins a new file; the one before is kept."""
-NOT_HERE: Final = InvalidInput(
-    "services of this kind are Windows'", field="service", hint="here: systemctl status tillstream-agent"
-)
 
 Action = Literal["install", "uninstall", "start", "stop", "status"]
 ACTIONS: Final[tuple[Action, ...]] = ("install", "uninstall", "start", "stop", "status")
@@ -150,9 +147,10 @@ def _failed(command: list[str], code: int, said: str) -> ServiceError:
 
 def act(action: Action, state: Path, config: Path | None) -> str:
     """Do it on this machine; what to say of it. Raises `ServiceError`, or `InvalidInput` where this is no Windows."""
-    if sys.platform != "win32":
-        raise NOT_HERE
-    return perform(Service(_run), action, Path(sys.executable), state, config)
+    if sys.platform == "win32":
+        return perform(Service(_run), action, Path(sys.executable), state, config)
+    # for mypy, which reads the one half or the other
+    raise _not_here()
 
 
 def perform(service: Service, action: Action, program: Path, state: Path, config: Path | None) -> str:
@@ -169,23 +167,28 @@ def run_service(folder: Folder, reading: Reading) -> None:
     """Be the agent under Windows' service manager, which starts this. Raises `ServiceError`, or as the agent does."""
     if reading.wrong:
         raise reading.wrong[0]
-    if sys.platform != "win32":
-        raise NOT_HERE
-    # for mypy, which reads the one half or the other
-    from .service_host import Host
+    if sys.platform == "win32":
+        from .service_host import Host
 
-    folder.identity()
-    log = folder.path / LOG
-    if log.exists() and log.stat().st_size > MOST_LOG:
-        log.replace(log.with_suffix(".log.1"))
-    with log.open("a", encoding="utf-8", buffering=1) as stream:
-        world = World(SystemClock(), os.urandom, SystemRandom().random, stream)
-        host = Host(NAME, lambda stop, ready: run(folder, reading.config, world, stop=stop, started=ready))
-        try:
-            host.run()
-        except OSError as error:
-            hint = "start it by: tillstream-agent service start"
-            raise ServiceError(f"the service manager did not start this: {error}", hint=hint) from error
+        folder.identity()
+        log = folder.path / LOG
+        if log.exists() and log.stat().st_size > MOST_LOG:
+            log.replace(log.with_suffix(".log.1"))
+        with log.open("a", encoding="utf-8", buffering=1) as stream:
+            world = World(SystemClock(), os.urandom, SystemRandom().random, stream)
+            host = Host(NAME, lambda stop, ready: run(folder, reading.config, world, stop=stop, started=ready))
+            try:
+                host.run()
+            except OSError as error:
+                hint = "start it by: tillstream-agent service start"
+                raise ServiceError(f"the service manager did not start this: {error}", hint=hint) from error
+    else:  # for mypy, which reads the one half or the other
+        raise _not_here()
+
+
+def _not_here() -> InvalidInput:
+    hint = "here: systemctl status tillstream-agent"
+    return InvalidInput("services of this kind are Windows'", field="service", hint=hint)
 
 
 def _run(command: Sequence[str]) -> tuple[int, str]:

@@ -45,7 +45,15 @@ def environment(home: Path) -> dict[str, str]:
 
 
 def test_ansible_lint_has_nothing_to_say_by_its_production_profile(tmp_path: Path) -> None:
-    command = [ANSIBLE / "ansible-lint", "--offline", "--profile", "production", "--strict", "site.yml", "roles"]
+    command: list[str | Path] = [
+        ANSIBLE / "ansible-lint",
+        "--offline",
+        "--profile",
+        "production",
+        "--strict",
+        "site.yml",
+        "roles",
+    ]
     said = output(*command, cwd=HERE, env=environment(tmp_path))
     assert re.search(r"Passed: 0 failure\(s\), 0 warning\(s\)", said), said
 
@@ -63,7 +71,7 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
 async def test_a_second_run_changes_nothing(server: Server, tmp_path: Path) -> None:
     bundle = packages_of(tmp_path, "bundle")["bundle"]
     with scratch() as root:
-        settings = {
+        settings: dict[str, object] = {
             "tillstream_agent_package": str(bundle),
             "tillstream_agent_server": server.address,
             "tillstream_agent_token": await server.token(),
@@ -103,5 +111,12 @@ def run(settings: dict[str, object], home: Path) -> subprocess.CompletedProcess[
     given.write_text(json.dumps({"ansible_python_interpreter": settings["tillstream_agent_python"], **settings}))
     playbook = home / "play.yml"
     playbook.write_text("- hosts: localhost\n  connection: local\n  roles: [tillstream_agent]\n")
-    command = [ANSIBLE / "ansible-playbook", "--inventory", "localhost,", "--extra-vars", f"@{given}", playbook]
+    command: list[str | Path] = [
+        ANSIBLE / "ansible-playbook",
+        "--inventory",
+        "localhost,",
+        "--extra-vars",
+        f"@{given}",
+        playbook,
+    ]
     return subprocess.run(command, capture_output=True, text=True, env=environment(home), cwd=home, timeout=240)

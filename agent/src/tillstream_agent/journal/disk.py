@@ -192,11 +192,9 @@ def _sync_data(fd: int) -> None:
 
 
 def _sync_names(folder: Path) -> None:
-    if sys.platform == "win32":
-        return
-    # for mypy, which reads the one half or the other
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    if sys.platform != "win32":  # there is no such call there
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
