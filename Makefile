@@ -82,7 +82,7 @@ test-alone: $(ALONE)/ready ## the agent's tests where only the agent is installe
 	@$(call pytest,$(ALONE),tests/agent)
 
 .PHONY: screenshots
-screenshots: $(VENV)/ready ## draw the docs' pictures of the cashier's page anew; needs tests/support/browser.sh once
+screenshots: $(VENV)/ready $(ASSETS) ## draw the docs' pictures of the cashier's page and the console anew; needs tests/support/browser.sh once
 	@cd tests && ../$(BIN)/python -m support.screenshots ../docs/images
 
 .PHONY: dashboards

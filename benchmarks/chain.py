@@ -34,9 +34,7 @@ def build(ledger: Path, tills: int, now_ms: int) -> int:
         )
         database.execute("UPDATE till SET revoked_ms = 1 WHERE created_ms % 1000 = 7")
         database.executemany(_STATUS, (_status(n, now_ms) for n in range(tills) if n % 500 != 3))
-        rows = sum(
-            database.execute(statement, (stores, today, now_ms)).rowcount for statement in (_QUARTERS, _HOURS)
-        )
+        rows = sum(database.execute(statement, (stores, today, now_ms)).rowcount for statement in (_QUARTERS, _HOURS))
     with closing(sqlite3.connect(ledger)) as database:
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return rows
@@ -58,8 +56,10 @@ def _till_id(number: int) -> bytes:
 
 
 def _status(number: int, now_ms: int) -> tuple[object, ...]:
-    """Most tills are well; one in fifty is silent, one in a hundred ill. They were heard a little later than now, so that
-    no other falls silent while it is measured."""
+    """Most tills are well; one in fifty is silent, one in a hundred ill.
+
+    They were heard later than now, so that no other falls silent while it is measured.
+    """
     silent, ill = number % 50 == 1, number % 100 == 2
     seen_ms = now_ms - (HOUR_MS if silent else number % 15_000 - HOUR_MS)
     version = f"0.{1 + number % 3}.0"

@@ -59,7 +59,9 @@ async def run(folder: Path, sizes: Sizes) -> Answer:
             measures.append(Measure(QUESTION, name, condition, round(max(times) * 1000, 1), "ms, the slowest"))
         costs = [await _watched(session, server, count, sizes.rest_s) for count in VIEWERS]
     for count, cost in zip(VIEWERS, costs, strict=True):
-        measures.append(Measure(QUESTION, f"{count} watching live sales", condition, round(cost * 100, 2), "% of a core"))
+        measures.append(
+            Measure(QUESTION, f"{count} watching live sales", condition, round(cost * 100, 2), "% of a core")
+        )
     slowest = max(measures[: len(PAGES)], key=lambda one: one.value)
     texts = (
         f"The slowest page was {slowest.subject}, in {slowest.value / 1000:.2f} s.",
@@ -101,7 +103,7 @@ async def _asked(session: aiohttp.ClientSession, url: str, rest_s: float) -> flo
     async with session.get(url) as response:
         body = await response.text()
     taken = time.perf_counter() - started
-    if response.status != 200 or chain.RETAILER not in body and "name=nothing" not in url:
+    if response.status != 200 or (chain.RETAILER not in body and "name=nothing" not in url):
         raise NotStored(f"{url} answered {response.status}, or shows nothing of the chain")
     return taken
 
@@ -109,9 +111,7 @@ async def _asked(session: aiohttp.ClientSession, url: str, rest_s: float) -> flo
 async def _watched(session: aiohttp.ClientSession, server: Server, viewers: int, seconds: float) -> float:
     """The share of a core that the server takes while so many follow the live page."""
     async with AsyncExitStack() as stack:
-        streams = [
-            await stack.enter_async_context(session.get(f"{server.url}/sales/stream")) for _ in range(viewers)
-        ]
+        streams = [await stack.enter_async_context(session.get(f"{server.url}/sales/stream")) for _ in range(viewers)]
         readers = [asyncio.create_task(_read(stream)) for stream in streams]
         await asyncio.sleep(min(2.0, seconds))
         before, started = _cpu(server), time.perf_counter()

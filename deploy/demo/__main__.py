@@ -26,7 +26,7 @@ from rich.console import Console
 from .baskets import Baskets, Expectations, expectations, load
 from .chaos import unleash
 from .figures import Summary, Watcher
-from .processes import DemoFailed, Server, Till
+from .processes import USER, DemoFailed, Server, Till
 from .proof import compare, offer_times, read_ledger
 from .replay import Pos, Progress, share
 from .report import OfferQuantiles, Report, quantile, quantiles, show
@@ -246,7 +246,10 @@ async def _stay(stage: Stage, console: Console) -> None:
     for till in stage.tills:
         console.print(f"  the cashier's page of {till.program.name}: {await till.display()}")
     summary = f"{stage.server.url}/api/v1/ledger/summary"
-    console.print(f"  the server: {stage.server.url}", markup=False)
+    console.print(
+        f"  head office's console: {stage.server.url} (sign in as {USER}, password {stage.server.password})",
+        markup=False,
+    )
     console.print(f"  its figures: curl -H 'Authorization: Bearer {stage.server.key}' {summary}", markup=False)
     console.print(
         f"  a till as store IT sees it: {sys.executable} -m tillstream_agent.cli status --state {stage.tills[0].state}"

@@ -12,6 +12,7 @@ from pathlib import Path
 BIN = Path(sys.executable).parent
 START_S = 30.0
 RETAILER = "complete-journey"
+USER = "demo"
 
 
 class DemoFailed(Exception):
@@ -92,6 +93,8 @@ class Server:
     program: Program
     url: str = ""
     key: str = ""
+    password: str = ""
+    """Of the console's user `demo`."""
 
     @classmethod
     async def set_up(cls, folder: Path) -> Server:
@@ -109,6 +112,10 @@ class Server:
         await server.start()
         said = await command("tillstream-server", "key", "create", "--data", str(data), "--role", "operator", "--json")
         server.key = json.loads(said)["key"]
+        said = await command(
+            *("tillstream-server", "user", "create", "--data", str(data), "--name", USER, "--role", "admin", "--json")
+        )
+        server.password = json.loads(said)["password"]
         return server
 
     async def start(self) -> None:

@@ -191,5 +191,9 @@ def test_short_and_quick_ask_every_question_that_a_full_run_does() -> None:
 
 async def test_console_asks_for_every_page_and_has_them_watched(tmp_path: Path) -> None:
     answer = await short("console", tmp_path)
-    assert {one.subject for one in answer.measures} == {*console.PAGES, "1 watching live sales", "50 watching live sales"}
+    assert {one.subject for one in answer.measures} == {
+        *console.PAGES,
+        "1 watching live sales",
+        "50 watching live sales",
+    }
     assert all(one.value > 0 for one in answer.measures if "ms" in one.unit)

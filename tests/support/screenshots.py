@@ -1,4 +1,7 @@
-"""Draws the docs' pictures of the cashier's page: `make screenshots`. Letters look as the machine's fonts have them."""
+"""Draws the docs' pictures of the cashier's page and of the console: `make screenshots`.
+
+Letters look as the machine's fonts have them.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from typing import Any
 
 from support.browsers import chromium, missing
 from support.cashier import ADA, ASKS, ENGLISH, GRACE, a_desk, decision, question
+from support.office_pictures import draw_console
 from tillstream_protocol.decisions import Decision
 from tillstream_protocol.effects import CashierMessage, Discount
 from tillstream_protocol.transaction import Identifier
@@ -49,6 +53,8 @@ PICTURES = (
 async def draw(folder: Path) -> None:
     """Write the pictures into a folder."""
     async with chromium() as browser:
+        with tempfile.TemporaryDirectory() as state:
+            await draw_console(browser, Path(state), folder)
         for picture in PICTURES:
             options = {**picture.options, "reduced_motion": "reduce", "viewport": {"width": 1120, "height": 620}}
             with tempfile.TemporaryDirectory() as state:

@@ -136,7 +136,7 @@ async def do(database: Database, command: UserCommand, now_ms: int, random: Rand
         case UserCreate():
             made = command.password or _made(random)
             await create(database, command, made, now_ms, random)
-            told = {"name": command.name, "role": command.role}
+            told: dict[str, object] = {"name": command.name, "role": command.role}
             return told if command.password is not None else {**told, "password": made}
         case UserList():
             return {"users": await _listing(database)}
@@ -155,7 +155,10 @@ async def do(database: Database, command: UserCommand, now_ms: int, random: Rand
 async def create(
     database: Database, new: UserCreate, password: str, now_ms: int, random: Randomness, *, first: bool = False
 ) -> None:
-    """A new user; as the `first` one only where there is none. Raises `UserExists`, `WeakPassword` or `InvalidInput`."""
+    """A new user; as the `first` one only where there is none.
+
+    Raises `UserExists`, `WeakPassword` or `InvalidInput`.
+    """
     if new.store is not None and new.retailer is None:
         raise InvalidInput("a store is one of a retailer's", field="retailer", hint="name the retailer too")
     if new.role == "manager" and new.store is None:
@@ -224,8 +227,9 @@ async def find_session(database: Database, id_: str, now_ms: int) -> Session | N
     """The session of this id, unless it has ended."""
     async with database.read() as conn:
         rows = await conn.exec_driver_sql(_FIND, (_id_hash(id_), now_ms))
-        for form_token, expires_ms, *user in rows.all():
-            return Session(id_, User(*user), form_token, expires_ms)
+        for row in rows.all():
+            form_token, expires_ms, name, role, retailer, store = tuple(row)
+            return Session(id_, User(name, role, retailer, store), form_token, expires_ms)
     return None
 
 

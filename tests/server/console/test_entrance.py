@@ -114,9 +114,10 @@ async def test_the_database_holds_neither_password_nor_session(server: Server, g
     await guest.signs_in("ada")
     (cookie,) = [one.value for one in guest.http.cookie_jar if one.key == "tillstream_session"]
     with closing(sqlite3.connect(server.folder.ledger)) as conn:
-        held = conn.execute("SELECT * FROM console_user").fetchall() + conn.execute(
-            "SELECT * FROM console_session"
-        ).fetchall()
+        held = (
+            conn.execute("SELECT * FROM console_user").fetchall()
+            + conn.execute("SELECT * FROM console_session").fetchall()
+        )
     assert "$argon2id$v=19$m=65536,t=2,p=1$" in str(held)
     assert PASSWORD not in str(held)
     assert cookie not in str(held)

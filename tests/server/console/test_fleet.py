@@ -24,10 +24,16 @@ HEARTBEATS = {
     "damaged": {**WELL, "damaged": 1},
     "silent": {**WELL, "seen": -SILENT_MS - 1},
 }
-STATES = {"well": "well", "silent": "silent", **dict.fromkeys(("lagging", "skewed", "failing", "refused", "damaged"), "ill")}
+STATES = {
+    "well": "well",
+    "silent": "silent",
+    **dict.fromkeys(("lagging", "skewed", "failing", "refused", "damaged"), "ill"),
+}
 
 
-def add_till(server: Server, till: str, heartbeat: str | None = "well", *, store: str = "north", version: str = "1.0") -> None:
+def add_till(
+    server: Server, till: str, heartbeat: str | None = "well", *, store: str = "north", version: str = "1.0"
+) -> None:
     """A till as it would be after some time, beside those that the server knows."""
     till_id = f"{store}/{till}".encode().ljust(16, b"-")[-16:]
     with closing(sqlite3.connect(server.folder.ledger)) as conn, conn:

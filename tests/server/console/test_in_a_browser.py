@@ -21,7 +21,15 @@ if TYPE_CHECKING:
 
 AXE = Path(__file__).parents[2] / "support" / "npm" / "node_modules" / "axe-core" / "axe.min.js"
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-PAGES = ("/sales", "/sales?time=store", "/stores", "/stores/acme/north", "/fleet", "/tills/acme/north/till-1", "/account")
+PAGES = (
+    "/sales",
+    "/sales?time=store",
+    "/stores",
+    "/stores/acme/north",
+    "/fleet",
+    "/tills/acme/north/till-1",
+    "/account",
+)
 
 pytestmark = [pytest.mark.system, pytest.mark.asyncio(loop_scope="module"), needs_chromium]
 needs_axe = pytest.mark.skipif(

@@ -91,6 +91,7 @@ async def test_a_running_day_is_compared_with_the_same_span_of_the_others(ledger
     assert found.until_ms == ms("2026-06-09T08:15:00")
     assert total.whole == (Sums(3, 14), Sums(2, 111), Sums(1, 3))
     assert total.part == (Sums(2, 12), Sums(1, 11), Sums(1, 3))
+    assert found.begun == 11
     assert [hour for hour, sums in enumerate(total.hours) if any(one.transactions for one in sums)] == [9, 10]
 
 

@@ -61,14 +61,13 @@ async def sign_in(visit: Visit) -> web.Response:
     house = visit.house
     try:
         house.throttle.check(visit.address, name)
-        if len(password) > users.MAX_PASSWORD or not await users.check_password(house.database, name, password):
-            house.throttle.failed(visit.address, name)
-            house.events.sign_in_refused("wrong")
-            raise SignInFailed("name or password is wrong", field="password")
     except TooManyAttempts:
         house.events.sign_in_refused("throttled")
         raise
-    except SignInFailed as error:
+    if len(password) > users.MAX_PASSWORD or not await users.check_password(house.database, name, password):
+        house.throttle.failed(visit.address, name)
+        house.events.sign_in_refused("wrong")
+        error = SignInFailed("name or password is wrong", field="password")
         return visit.page("sign_in.html", 401, name=name, error=error)
     session = await users.begin_session(house.database, name, house.clock.now_ms(), house.random)
     house.events.signed_in(session.user.role)

@@ -78,7 +78,8 @@ class Total:
 class Sales:
     """The answer. `stores` are those that sold, the best first; `running` says that the day is not over.
 
-    `until_ms` is the moment up to which a running day is compared, where that is one for all stores.
+    `until_ms` is the moment up to which a running day is compared, where that is one for all stores, and `begun` how
+    many hours of the day there has been anything to sell in.
     """
 
     question: Question
@@ -87,6 +88,7 @@ class Sales:
     running: bool
     passed_over: bool
     until_ms: int | None
+    begun: int
     totals: tuple[Total, ...]
     stores: tuple[StoreSales, ...]
     texts: dict[tuple[str, str], bytes] = field(default_factory=dict)
@@ -157,6 +159,7 @@ class _Reader:
             answer.day == current,
             passed_over,
             answer.until_ms,
+            self._begun(answer) if answer.day == current else 24,
             _totals(answer.stores.values(), answer.hours),
             tuple(sorted(answer.stores.values(), key=lambda one: (-one.whole[0].amount, one.retailer, one.store))),
         )
@@ -205,6 +208,12 @@ class _Reader:
         asked = (("retailer", self.question.retailer), ("store", self.question.store))
         given = [(name, value) for name, value in asked if value is not None]
         return "".join(f" AND {name} = ?" for name, _ in given), [value for _, value in given]
+
+    def _begun(self, found: _Found) -> int:
+        """In head office's time the clock tells; in stores' own, the latest hour in which one sold."""
+        if self.question.basis == "office":
+            return datetime.fromtimestamp(self.now_ms / 1000, self.zone).hour + 1
+        return max((hour + 1 for (_, hour), sums in found.hours.items() if sums[0].transactions), default=0)
 
     def _latest(self) -> date | None:
         """The latest day with sales, up to now: a till whose clock runs ahead hides no other's sales."""
@@ -281,7 +290,8 @@ def _instant(day: date, clock: time, zone: tzinfo) -> int:
 
 _QUARTERS: Final = """
 SELECT retailer, store, currency, SUM(transactions), SUM(amount_minor),
-    SUM(CASE WHEN quarter_ms < ? THEN transactions ELSE 0 END), SUM(CASE WHEN quarter_ms < ? THEN amount_minor ELSE 0 END)
+    SUM(CASE WHEN quarter_ms < ? THEN transactions ELSE 0 END),
+    SUM(CASE WHEN quarter_ms < ? THEN amount_minor ELSE 0 END)
 FROM sales_by_quarter WHERE quarter_ms >= ? AND quarter_ms < ?{own} GROUP BY 1, 2, 3
 """
 _QUARTER_HOURS: Final = """

@@ -7,7 +7,7 @@ meanwhile is shown what was computed last. Nobody watching costs nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
@@ -61,7 +61,7 @@ class Feed(Generic[K, V]):
             found = self._ask(key)
         return await asyncio.shield(found[1])
 
-    async def follow(self, key: K) -> AsyncIterator[V]:
+    async def follow(self, key: K) -> AsyncGenerator[V, None]:
         """Every value from now on, until `close`. Who is slow misses values, never the newest."""
         channel = self._channels.setdefault(key, _Channel())
         channel.followers += 1

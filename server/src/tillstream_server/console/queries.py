@@ -165,9 +165,13 @@ def _tables(driver: sqlite3.Connection, wanted: Filter, now_ms: int) -> tuple[st
     where, values = _status_where(wanted, now_ms)
     if wanted.store is not None or not where:
         return _FROM, ()
-    few = f"SELECT s.till_id FROM till_status s WHERE {' AND '.join(where)}"
-    ((count,),) = driver.execute(f"SELECT COUNT(*) FROM ({few} LIMIT ?)", (*values, FEW + 1))
-    return (f"FROM ({few}) few CROSS JOIN till t ON t.till_id = few.till_id {_JOINS}", values) if count <= FEW else (_FROM, ())
+    few = f"SELECT s.till_id FROM till_status s WHERE {' AND '.join(where)}"  # noqa: S608
+    ((count,),) = driver.execute(f"SELECT COUNT(*) FROM ({few} LIMIT ?)", (*values, FEW + 1))  # noqa: S608
+    return (
+        (f"FROM ({few}) few CROSS JOIN till t ON t.till_id = few.till_id {_JOINS}", values)
+        if count <= FEW
+        else (_FROM, ())
+    )
 
 
 async def till(conn: AsyncConnection, key: Key, now_ms: int) -> TillRow | None:
@@ -257,7 +261,9 @@ async def life(conn: AsyncConnection, row: TillRow) -> TillLife:
 
 def _life(driver: sqlite3.Connection, row: TillRow) -> TillLife:
     devices = tuple(Device(*found) for found in driver.execute(_DEVICES, (row.till_id,)))
-    happenings = [Happening(*found) for statement in _TIMELINE for found in driver.execute(statement, (row.till_id, TIMELINE))]
+    happenings = [
+        Happening(*found) for statement in _TIMELINE for found in driver.execute(statement, (row.till_id, TIMELINE))
+    ]
     happenings += _of_places(row)
     records = driver.execute(_RECORDS, (row.till_id, row.epoch or b"", RECORDS)).fetchall()
     ((alarms,),) = driver.execute(_ALARMS, (row.till_id,))
@@ -313,11 +319,12 @@ _TROUBLE: Final = (
     "(s.last_error <> '' OR s.dead_letters > 0 OR s.damaged_files > 0 OR s.oldest_queued_ms > ?"
     " OR abs(s.clock_ms - s.seen_ms) > ?)"
 )
-_BY_HEARTBEAT: Final = f"WHEN s.seen_ms IS NULL THEN 'new' WHEN s.seen_ms < ? THEN 'silent' WHEN {_TROUBLE} THEN 'ill' ELSE 'well' END"
+_BY_HEARTBEAT: Final = (
+    f"WHEN s.seen_ms IS NULL THEN 'new' WHEN s.seen_ms < ? THEN 'silent' WHEN {_TROUBLE} THEN 'ill' ELSE 'well' END"
+)
 _HEARD_STATE: Final = f"CASE {_BY_HEARTBEAT}"
 _STATE: Final = (
-    "CASE WHEN t.revoked_ms IS NOT NULL THEN 'revoked' WHEN c.till_id IS NOT NULL THEN 'source'"
-    f" {_BY_HEARTBEAT}"
+    f"CASE WHEN t.revoked_ms IS NOT NULL THEN 'revoked' WHEN c.till_id IS NOT NULL THEN 'source' {_BY_HEARTBEAT}"
 )
 _JOINS: Final = "LEFT JOIN till_status s ON s.till_id = t.till_id LEFT JOIN source c ON c.till_id = t.till_id"
 _FROM: Final = f"FROM till t {_JOINS}"
@@ -329,17 +336,17 @@ _HINTS: Final[dict[State, str]] = {
 """What holds for a state and has an index: it says no more than the state does."""
 
 _COLUMNS: Final = f"""
-SELECT t.till_id, t.retailer, t.store, t.till, t.created_ms, t.revoked_ms, {_STATE}, s.seen_ms, s.agent_version, s.queued,
-    s.oldest_queued_ms, s.clock_ms - s.seen_ms, s.last_error, s.dead_letters, s.damaged_files, s.disk_free, s.hook_p99,
-    s.epoch, s.position"""
+SELECT t.till_id, t.retailer, t.store, t.till, t.created_ms, t.revoked_ms, {_STATE}, s.seen_ms, s.agent_version,
+    s.queued, s.oldest_queued_ms, s.clock_ms - s.seen_ms, s.last_error, s.dead_letters, s.damaged_files,
+    s.disk_free, s.hook_p99, s.epoch, s.position"""
 _TILL: Final = f"{_COLUMNS} {_FROM} WHERE (t.retailer, t.store, t.till) = (?, ?, ?)"
 _STORE_COUNTS: Final = f"SELECT {_STATE}, COUNT(*) {_FROM} WHERE t.retailer = ? AND t.store = ? GROUP BY 1"
 
-_HEARD: Final = f"SELECT {_HEARD_STATE}, s.agent_version, COUNT(*) FROM till_status s GROUP BY 1, 2"
+_HEARD: Final = f"SELECT {_HEARD_STATE}, s.agent_version, COUNT(*) FROM till_status s GROUP BY 1, 2"  # noqa: S608
 _SPECIAL: Final = (
-    f"SELECT 'revoked', {_HEARD_STATE}, s.agent_version, COUNT(*) FROM till t {_JOINS}"
+    f"SELECT 'revoked', {_HEARD_STATE}, s.agent_version, COUNT(*) FROM till t {_JOINS}"  # noqa: S608
     " WHERE t.revoked_ms IS NOT NULL GROUP BY 2, 3",
-    f"SELECT 'source', {_HEARD_STATE}, s.agent_version, COUNT(*) FROM source d JOIN till t ON t.till_id = d.till_id"
+    f"SELECT 'source', {_HEARD_STATE}, s.agent_version, COUNT(*) FROM source d JOIN till t ON t.till_id = d.till_id"  # noqa: S608
     f" {_JOINS} WHERE t.revoked_ms IS NULL GROUP BY 2, 3",
 )
 """What the tills that are revoked or take webhooks count as, and what they were counted as by their heartbeats."""
@@ -361,7 +368,8 @@ ORDER BY created_ms DESC LIMIT 20
 """
 _TIMELINE: Final = (
     "SELECT created_ms, 'enrolled', hex(key_id) FROM device WHERE till_id = ? ORDER BY created_ms DESC LIMIT ?",
-    "SELECT first_seen_ms, 'started', lower(hex(epoch)) FROM epoch WHERE till_id = ? ORDER BY first_seen_ms DESC LIMIT ?",
+    "SELECT first_seen_ms, 'started', lower(hex(epoch)) FROM epoch WHERE till_id = ?"
+    " ORDER BY first_seen_ms DESC LIMIT ?",
     "SELECT first_seen_ms, 'alarm', kind FROM alarm WHERE till_id = ? ORDER BY first_seen_ms DESC LIMIT ?",
     "SELECT settled_ms, 'settled', note FROM alarm WHERE till_id = ? AND settled_ms IS NOT NULL"
     " ORDER BY settled_ms DESC LIMIT ?",

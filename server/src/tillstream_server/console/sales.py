@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing
 from datetime import date
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from aiohttp import web
 from msgspec import Meta, Struct
@@ -154,7 +154,7 @@ def _event(visit: Visit, sales: Sales) -> bytes:
     return made
 
 
-def _shown(sales: Sales) -> dict[str, object]:
+def _shown(sales: Sales) -> dict[str, Any]:
     """What the templates show of sales. `given` is how the address of the same page is made."""
     rest: dict[str, figures.StoreSales] = {}
     for one in sales.stores[BEST:]:

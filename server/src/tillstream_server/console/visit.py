@@ -92,7 +92,7 @@ class Visit:
         form_token = self.session.form_token if self.session else self._form_cookie()
         response = self.house.pages.response(template, {**self.context(), "form_token": form_token, **context}, status)
         if self.session is None:
-            response.set_cookie(FORM_COOKIE, form_token, max_age=_FORM_SECONDS, **self._cookie_rules())
+            self._give(response, FORM_COOKIE, form_token, _FORM_SECONDS)
         return response
 
     def context(self) -> dict[str, object]:
@@ -112,7 +112,7 @@ class Visit:
     def signs_in(self, id_: str) -> web.Response:
         """The answer to who has just signed in."""
         response = self.goes_to("/")
-        response.set_cookie(SESSION_COOKIE, id_, max_age=users.SESSION_MS // 1000, **self._cookie_rules())
+        self._give(response, SESSION_COOKIE, id_, users.SESSION_MS // 1000)
         response.del_cookie(FORM_COOKIE, path="/")
         return response
 
@@ -141,9 +141,10 @@ class Visit:
         given = self.request.cookies.get(FORM_COOKIE, "")
         return given if len(given) == len(to_text(bytes(32))) else to_text(self.house.random(32))
 
-    def _cookie_rules(self) -> dict[str, bool | str]:
+    def _give(self, response: web.Response, name: str, value: str, seconds: int) -> None:
+        """A cookie that no script reads and no other site sends."""
         secure = self.request.scheme == "https" or not _is_loopback(self.request.host)
-        return {"httponly": True, "samesite": "Strict", "secure": secure, "path": "/"}
+        response.set_cookie(name, value, max_age=seconds, path="/", httponly=True, samesite="Strict", secure=secure)
 
 
 View = Callable[[Visit], Awaitable[web.StreamResponse]]

@@ -3,9 +3,9 @@
 Three sorts of table lie here. *Facts* are appended and never changed: `ledger`, `duplicate`, `companion`, `link`,
 `lost`, `decision` (but for its delivery times), `received`, `alarm` (but for its settlement). *Projections* can be
 dropped and folded again from the facts: `sale`, `voiding`, `sales_by_hour`, `sales_by_quarter`, `product_day`,
-`products_by_day`, `member_stats`. The rest is what the server has to remember to serve its tills. Nothing here names
-a person: identifiers lie sealed in `vault_item`, under keys that lie in another file, and every hash that stands for
-somebody or something said is keyed.
+`products_by_day`, `member_stats`. The rest is what the server has to remember to serve its tills and head office's own
+people. Nothing here names a customer: identifiers lie sealed in `vault_item`, under keys that lie in another file, and
+every hash that stands for somebody or something said is keyed.
 
 Tables whose key is not their row number are stored by that key (`WITHOUT ROWID`), which saves the second tree.
 """

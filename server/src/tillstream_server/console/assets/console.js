@@ -8,7 +8,10 @@
   const read = (table) => {
     const rows = [...table.tBodies[0].rows];
     const columns = table.tHead.rows[0].cells.length - 1;
-    const values = Array.from({ length: columns }, (_, i) => rows.map((row) => Number(row.cells[i + 1].dataset.value)));
+    const values = Array.from({ length: columns }, (_, i) => rows.map((row) => {
+      const { value } = row.cells[i + 1].dataset;
+      return value === undefined ? null : Number(value);
+    }));
     return {
       names: [...table.tHead.rows[0].cells].map((cell) => cell.textContent),
       labels: rows.map((row) => row.cells[0].textContent),
