@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tillstream_protocol import cards
 from tillstream_protocol.cards import cut_numbers, is_card_number
 from tillstream_protocol.codec import encode
 from tillstream_protocol.redaction import cut_bytes, cut_cards
@@ -223,3 +224,16 @@ def cards_in(run: re.Match[str]) -> list[list[int]]:
             if is_card_number("".join(str(int(run.string[place])) for place in places)):
                 found.append(places)
     return found
+
+
+@given(st.from_regex(cards._ISSUER, fullmatch=True))
+def test_every_number_of_an_issuer_begins_with_two_digits_that_are_looked_for(number: str) -> None:
+    assert number[:2] in cards._BEGINNINGS
+    assert number[0] in cards._FIRST_DIGITS
+
+
+def test_two_digits_that_are_looked_for_begin_some_issuers_number() -> None:
+    for beginning in cards._BEGINNINGS:
+        tails = (f"{tail:02}" for tail in range(100))
+        ways = (f"{beginning}{tail}".ljust(size, "0") for tail in tails for size in range(13, 20))
+        assert any(cards._ISSUER.fullmatch(way) for way in ways), beginning

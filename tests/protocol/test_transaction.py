@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tillstream_protocol import transaction as transaction_module
 from tillstream_protocol.codec import encode, json_decoder, msgpack_decoder
 from tillstream_protocol.errors import InvalidInput
 from tillstream_protocol.limits import DEFAULT
@@ -111,6 +112,22 @@ def test_what_is_no_decimal_number_is_refused_by_its_place(path: list[str | int]
     error = refused(decode(msgspec.json.encode(at(path, value)["document"])))
     assert error.field == field
     assert error.limit is not None
+
+
+def test_what_was_fine_before_does_not_make_anything_else_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transaction_module, "_FINE", {None})
+    monkeypatch.setattr(transaction_module, "_MOST_REMEMBERED", 20)
+
+    def priced(*prices: str) -> Transaction:
+        return sale(lines=[{"seq": n, "amount": 1, "price": price} for n, price in enumerate(prices)])
+
+    for number in range(10):
+        check(priced("1.49", f"{number}.50"))
+        assert "price" in str(refused(priced("1.49", "1.49x", f"{number}.50")).field)
+        assert "price" in str(refused(priced("1.49", "2\x003")).field)
+    assert "1.49" in transaction_module._FINE
+    assert "1.49x" not in transaction_module._FINE
+    assert 10 < len(transaction_module._FINE) <= 20
 
 
 @given(st.text("0123456789.+-\x00e٣", min_size=1, max_size=32))

@@ -25,7 +25,7 @@ ERRORS: Final = {7: "the disk is nearly full", 16: "the server's certificate has
 
 async def draw_console(browser: Browser, state: Path, folder: Path) -> None:
     """Write the pictures into a folder."""
-    async with serving(state / "data", office_zone="Europe/Berlin") as server:
+    async with serving(state / "data", time_zone="Europe/Berlin") as server:
         await server.order(UserCreate("ada", "admin", password=PASSWORD))
         till = await server.till("till-1")
         async with till.on_push() as pushes:

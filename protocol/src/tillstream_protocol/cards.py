@@ -33,6 +33,12 @@ _ISSUER: Final = re.compile(
 )
 _FIRST_DIGITS: Final = "23456"
 """What a number of one of these issuers begins with."""
+_BEGINNINGS: Final = frozenset(
+    str(number)
+    for first, last in ((22, 27), (30, 30), (34, 38), (40, 55), (58, 58), (60, 60), (62, 65), (67, 67))
+    for number in range(first, last + 1)
+)
+"""The first two digits of one: neither years nor a till's milliseconds are among them."""
 _VALUES: Final = bytes(max(0, value - ord("0")) for value in range(256))
 _DOUBLED: Final = bytes((0, 2, 4, 6, 8, 1, 3, 5, 7, 9)) + bytes(246)
 SHORTEST: Final = 13
@@ -44,7 +50,7 @@ _LONG_RUN: Final = 200
 
 def is_card_number(digits: str) -> bool:
     """Whether ASCII digits alone have an issuer's prefix and a valid Luhn digit (ISO/IEC 7812-1, annex B)."""
-    if _ISSUER.fullmatch(digits) is None:
+    if digits[:2] not in _BEGINNINGS or _ISSUER.fullmatch(digits) is None:
         return False
     backwards = digits[::-1].encode().translate(_VALUES)
     return (sum(backwards[::2]) + sum(backwards[1::2].translate(_DOUBLED))) % 10 == 0
@@ -149,11 +155,12 @@ def _in_text(encoded: bytes) -> bool:
     shape = bare.translate(_SHAPE)
     start = shape.find(_ENOUGH)
     while start >= 0:
-        run = _DIGIT_RUN.match(bare, start)
-        assert run is not None
-        if _may_be_card(run[0], bare[run.end() : run.end() + 1]):
+        end = shape.find(b".", start)
+        if end < 0:
+            end = len(shape)
+        if _may_be_card(bare[start:end], bare[end : end + 1]):
             return True
-        start = shape.find(_ENOUGH, run.end())
+        start = shape.find(_ENOUGH, end)
     return False
 
 
@@ -162,7 +169,7 @@ def _may_be_card(digits: bytes, following: bytes) -> bool:
         return True
     text = digits.decode()
     for start in range(len(text) - SHORTEST + 1):
-        if text[start] in _FIRST_DIGITS:
+        if text[start : start + 2] in _BEGINNINGS:
             for size in range(SHORTEST, min(LONGEST, len(text) - start) + 1):
                 if is_card_number(text[start : start + size]):
                     return True
@@ -176,7 +183,6 @@ _AFTER_A_TRACK: Final = (b"=", b"D", b"^")
 _BARE: Final = bytes(value if value in _DIGITS + b"=D^" else ord(".") for value in range(256))
 _SHAPE: Final = bytes(ord("0") if value in _DIGITS else ord(".") for value in range(256))
 _ENOUGH: Final = b"0" * 12
-_DIGIT_RUN: Final = re.compile(rb"[0-9]+")
 _NUMBERS: Final = {b"\xcb": struct.Struct(">d"), b"\xcf": struct.Struct(">Q"), b"\xd3": struct.Struct(">q")}
 """How msgpack begins the numbers that are long enough for a card's, and how they go on."""
 
