@@ -300,13 +300,14 @@ class Capture:
 
     def _decide(self, sale: Transaction, closes: Closing | None) -> tuple[Decision, ...]:
         """The till's own decisions on a sale; one that is only training makes no offers."""
-        if sale.training or sale.test:
+        shown = closes.offers if closes is not None else frozenset()
+        if sale.training or sale.test or not (shown or self._edge.has_rules("transaction")):
             return ()
         facts = LazyFacts(partial(sale_facts, sale))
         decide = partial(self._edge.decide, store=sale.store, facts=facts, journal=self._journal)
         settled: list[Decision] = []
-        if closes is not None and closes.offers:
-            settled = decide("basket", key=basket_occasion_key(self._where.till_id, closes.key), among=closes.offers)
+        if closes is not None and shown:
+            settled = decide("basket", key=basket_occasion_key(self._where.till_id, closes.key), among=shown)
         made = sum(decision.outcome == "offered" for decision in settled)
         return (*settled, *decide("transaction", key=sale_occasion_key(sale), made=made))
 

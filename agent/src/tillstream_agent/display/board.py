@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import hmac
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
@@ -330,7 +329,7 @@ class Board:
 
     def _opaque(self, what: str, name: str) -> str:
         content = f"{what}\0{name}".encode("utf-8", "surrogatepass")
-        return hmac.digest(self._secret, content, hashlib.sha256)[:8].hex()
+        return hashlib.blake2b(content, digest_size=8, key=self._secret).hexdigest()
 
     def _touch(self) -> None:
         self._version += 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
@@ -56,7 +55,7 @@ def known(identifiers: Sequence[Identifier], secret: bytes, mode: Mode) -> Known
 
 def _mark(secret: bytes, identifier: Identifier) -> bytes:
     content = f"member\0{identifier.scheme}\0{identifier.value}".encode("utf-8", "surrogatepass")
-    return hmac.digest(secret, content, hashlib.sha256)[:8]
+    return hashlib.blake2b(content, digest_size=8, key=secret).digest()
 
 
 def _strip(identifier: Identifier, *, tail: bool) -> Strip:

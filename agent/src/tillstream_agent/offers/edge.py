@@ -54,6 +54,10 @@ class Edge:
         """The pack in use."""
         return self._pack
 
+    def has_rules(self, trigger: Trigger) -> bool:
+        """Whether the pack has any rule to decide by on such an occasion."""
+        return trigger in self._rules
+
     def accept(self, signed: SignedPack) -> bool:
         """Use a pack from now on; False if the one in use is as new.
 
