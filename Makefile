@@ -71,11 +71,6 @@ test: $(VENV)/ready ## every check and every test; ARGS goes to pytest
 	$(call say,Tests of every part)
 	@$(call pytest,$(VENV),$(PARTS))
 
-.PHONY: check-deploy
-check-deploy: $(VENV)/ready $(VENV)/deploy-server ## what deploy/ holds, with the tools that it is for; tests/support/deploy_server.sh has them
-	$(call say,What is deployed)
-	@$(call pytest,$(VENV),tests/deploy)
-
 .PHONY: test-alone
 test-alone: $(ALONE)/ready ## the agent's tests where only the agent is installed
 	$(call say,The agent alone: its tests without any server dependency)
@@ -154,10 +149,10 @@ package: $(PACKAGED)/ready ## build the agent's .deb, .rpm and offline bundle in
 # BOUND: seconds within which the checks of what is deployed have to end, once their environments are there.
 .PHONY: check-deploy
 BOUND ?= 600
-check-deploy: $(PACKAGED)/ready $(VENV)/ansible ## build what is deployed and try it; needs tests/support/packaging.sh once
+check-deploy: $(PACKAGED)/ready $(VENV)/ansible $(VENV)/deploy-server ## build what is deployed and try it; needs tests/support/{packaging,deploy_server}.sh once
 	$(call say,What is deployed)
 	@rm -f build/check-deploy.jsonl
-	@TILLSTREAM_CHECK_DEPLOY=1 timeout --kill-after=10 $(BOUND) $(call pytest,$(VENV),tests/deploy)
+	@TILLSTREAM_CHECK_DEPLOY=1 timeout --kill-after=10 $(BOUND) $(call pytest,$(VENV),tests/deploy/agent tests/deploy/server)
 	@cat build/check-deploy.jsonl
 
 $(VENV)/ansible: requirements/ansible.txt | $(VENV)/ready

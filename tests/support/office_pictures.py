@@ -6,7 +6,7 @@ import random
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from msgspec.structs import replace
 
@@ -33,7 +33,7 @@ async def draw_console(browser: Browser, state: Path, folder: Path) -> None:
             await till.sends(*sales)
             await pushes.says(till.heartbeat(8))
         _fill(server)
-        pictures = (
+        pictures: tuple[tuple[str, str, Literal["light", "dark"], int], ...] = (
             ("console-sales", "/sales", "light", 980),
             ("console-fleet", "/fleet", "dark", 760),
             ("console-till", "/tills/acme/north/till-1", "light", 900),
@@ -42,7 +42,7 @@ async def draw_console(browser: Browser, state: Path, folder: Path) -> None:
             context = await browser.new_context(
                 locale="en-GB",
                 color_scheme=scheme,
-                viewport={"width": 1180, "height": height},  # type: ignore[arg-type]
+                viewport={"width": 1180, "height": height},
             )
             page = await context.new_page()
             await page.goto(f"{server.address}/sign-in")

@@ -42,6 +42,7 @@ from .config import Config
 from .doctor.finding import Finding
 from .folder import Folder
 from .logs import kept_lines
+from .platforms import NEW_FILE
 from .status import Status
 
 MAX_LOG_LINES: Final = 20_000
@@ -123,7 +124,7 @@ def write(file: Path, parts: Mapping[str, bytes]) -> int:
             member.size, member.mode, member.mtime = len(content), 0o600, int(time.time())
             archive.addfile(member, io.BytesIO(content))
     try:
-        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        handle = os.open(file, NEW_FILE, 0o600)
         with os.fdopen(handle, "wb") as stream:
             return stream.write(packed.getvalue())
     except OSError as error:
@@ -266,7 +267,7 @@ def _files(folder: Folder) -> Iterator[dict[str, object]]:
         with suppress(OSError):
             found = file.stat()
             name = "STATE" if file == f.path else file.name
-            mine = found.st_uid == os.geteuid()
+            mine = sys.platform == "win32" or found.st_uid == os.geteuid()
             yield {"name": name, "size": found.st_size, "mode": oct(found.st_mode & 0o7777), "mine": mine}
 
 

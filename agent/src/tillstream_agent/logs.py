@@ -20,7 +20,7 @@ NAME: Final = "agent.log"
 FORMER: Final = "agent.log.1"
 POLL_S: Final = 0.25
 _TAIL: Final = 16 * 1024 * 1024
-_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
 
 
 class KeptLog(io.TextIOBase):

@@ -345,8 +345,10 @@ def _check_numbers(t: Transaction) -> None:
             doubtful.append(line.price)
         if line.regular_price not in fine:
             doubtful.append(line.regular_price)
-        if line.discounts or line.taxes:
-            doubtful += [part.rate for part in (*line.discounts, *line.taxes) if part.rate not in fine]
+        if line.discounts:
+            doubtful += [discount.rate for discount in line.discounts if discount.rate not in fine]
+        if line.taxes:
+            doubtful += [tax.rate for tax in line.taxes if tax.rate not in fine]
     if doubtful and not _are_decimals(cast("list[str]", doubtful)):
         _refuse_decimal(t)
     if most > MAX_AMOUNT or not small:

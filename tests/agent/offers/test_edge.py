@@ -151,7 +151,7 @@ async def test_captures_have_their_turns_while_a_pack_is_taken(edge: Edge, clock
 
 async def test_of_two_packs_taken_at_once_the_newer_is_used(edge: Edge, clock: TurnedClock) -> None:
     older, newer = pack(clock, BIG, BIG, version=1), pack(clock, version=2)
-    assert await asyncio.gather(edge.take(older), edge.take(newer)) == [False, True]
+    assert tuple(await asyncio.gather(edge.take(older), edge.take(newer))) == (False, True)
     assert (edge.pack_version, outcomes(edge)) == (2, [])
 
 

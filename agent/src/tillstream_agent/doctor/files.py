@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from tillstream_protocol.framing import FRAMES_START, HEADER_SIZE, ChunkHeader, 
 
 from ..clock import MAX_SKEW_MS, Clock
 from ..folder import Folder, Identity, NotEnrolled
+from ..platforms import NEW_FILE
 from ..status import damaged_files, disk_free
 from .finding import Finding, ok, problem, some
 
@@ -130,7 +132,7 @@ class Files:
             fix = f"chown -R to the agent's user, chmod 700 {f.path}, chmod 600 the files in it"
             cause = "modes were changed" if wrong else "the agent ran as another user, such as root"
             return problem("permissions", f"open to others, or another user's: {some(wrong + foreign)}", cause, fix)
-        if os.geteuid() not in (owner, 0):
+        if sys.platform != "win32" and os.geteuid() not in (owner, 0):
             fix = f"run it as user {owner}: sudo -u '#{owner}' tillstream-agent doctor"
             return problem("permissions", "the folder is another user's", "you are not the agent's user", fix)
         return ok("permissions", "the state folder is its user's alone")
@@ -141,10 +143,10 @@ class Files:
         if free is None or free < self.reserve + MIN_FREE:
             fix = "make room; captures stop when no more than the reserve is left"
             return problem("disk space", detail, "the disk is nearly full", fix)
-        found = os.statvfs(self.folder.path)
-        if found.f_files and found.f_favail < MIN_FILES:
+        places = _places(self.folder.path)
+        if places is not None and places < MIN_FILES:
             fix = "delete small files that nobody needs: each takes one of the disk's places (df -i)"
-            return problem("disk space", f"room for {found.f_favail} files only", "too many files on the disk", fix)
+            return problem("disk space", f"room for {places} files only", "too many files on the disk", fix)
         return ok("disk space", detail)
 
     def _state(self) -> Finding:
@@ -182,7 +184,7 @@ class Files:
     def _measure_sync(self) -> float:
         file = self.folder.path / f".doctor-{os.getpid()}"
         slowest = 0.0
-        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        handle = os.open(file, NEW_FILE, 0o600)
         try:
             for _ in range(_ROUNDS):
                 os.write(handle, bytes(4096))
@@ -214,7 +216,7 @@ def _is_damaged(chunk: Path) -> bool:
 
 def _is_open(path: Path, owner: int) -> bool:
     found = path.stat()
-    return bool(found.st_mode & 0o077) or found.st_uid != owner
+    return sys.platform != "win32" and (bool(found.st_mode & 0o077) or found.st_uid != owner)
 
 
 def _is_foreign(path: Path, owner: int) -> bool:
@@ -222,3 +224,12 @@ def _is_foreign(path: Path, owner: int) -> bool:
         return path.stat().st_uid != owner
     except OSError:
         return False
+
+
+def _places(folder: Path) -> int | None:
+    """How many more files the disk takes, where that is limited."""
+    if sys.platform != "win32":
+        found = os.statvfs(folder)
+        if found.f_files:
+            return found.f_favail
+    return None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..config import Config, ConfigError, load
@@ -29,23 +30,22 @@ def settings_or_complaint(
 def as_owner(folder: Path) -> Iterator[None]:
     """Be the user that a folder belongs to, if root asks: it shows what that user sees, and leaves no file of root's.
 
-    For the whole process, threads included, until the end of the context.
+    For the whole process, threads included, until the end of the context. On Windows nobody is changed.
     """
-    try:
-        found = folder.stat()
-    except OSError:
-        yield
-        return
-    if os.geteuid() != 0 or found.st_uid == 0:
-        yield
-        return
-    groups = os.getgroups()
-    os.setgroups([])
-    os.setegid(found.st_gid)
-    os.seteuid(found.st_uid)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(0)
-        os.setgroups(groups)
+    if sys.platform != "win32":
+        found = None
+        with suppress(OSError):
+            found = folder.stat()
+        if found is not None and os.geteuid() == 0 and found.st_uid != 0:
+            groups = os.getgroups()
+            os.setgroups([])
+            os.setegid(found.st_gid)
+            os.seteuid(found.st_uid)
+            try:
+                yield
+            finally:
+                os.seteuid(0)
+                os.setegid(0)
+                os.setgroups(groups)
+            return
+    yield
