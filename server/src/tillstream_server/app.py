@@ -293,11 +293,16 @@ async def _connect(
         folder,
         begin_again,
     )
-    events.metrics.know_currency(settings.currency)
-    watch = Watch(database, clock, events.metrics.gauges, opening_hours(config), config.silent_seconds)
+    watch = _watch(database, settings, config, around)
     console = _console(database, office, config, around, folder)
     gate = (enrolment, returns, rotations, intake, channel, hook_door, watch, console)
     return Parts(database, vault, server, devices, hub, notes, deliveries, desk, failures, office, *gate)
+
+
+def _watch(database: Database, settings: Settings, config: Config, around: Surroundings) -> Watch:
+    metrics = around.events.metrics
+    metrics.know_currency(settings.currency)
+    return Watch(database, around.clock, metrics.gauges, opening_hours(config), config.silent_seconds)
 
 
 def _console(database: Database, office: Office, config: Config, around: Surroundings, folder: Folder) -> Console:

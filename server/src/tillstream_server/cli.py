@@ -28,7 +28,7 @@ from tillstream_protocol.codec import invalid
 from tillstream_protocol.errors import TillstreamError
 from tillstream_protocol.limits import MAX_SHORT, MAX_TEXT, MIB
 
-from . import admin, app, backup, carried, cli_fleet, config, keys, office, users
+from . import admin, app, backup, carried, cli_fleet, cli_users, config, keys, office
 from .app import CannotListen, Surroundings
 from .auth import PERMISSIONS
 from .clock import SystemClock
@@ -336,7 +336,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_serve(commands)
     _add_backup(commands)
     _add_access(commands)
-    _add_users(commands)
+    cli_users.add_users(_group(commands, "user", "let people sign in to the console"), _TOOLS)
     _add_campaigns(commands)
     _add_fleet(commands)
     _add_sources(commands)
@@ -377,25 +377,6 @@ def _add_access(commands: Commands) -> None:
     one = _leaf(key, "recover", "make up for a lost or damaged box key, with the escrow key", _recover)
     one.add_argument("--escrow", required=True, type=_file, metavar="FILE", help="the escrow private key; - reads it")
     _leaf(key, "forget-escrow", "take the escrow key off the server after a recovery", _order(office.KeyForgetEscrow))
-
-
-def _add_users(commands: Commands) -> None:
-    user = _group(commands, "user", "let people sign in to the console")
-    one = _leaf(user, "create", "let somebody sign in", _order(users.UserCreate))
-    _user(one)
-    one.add_argument("--role", required=True, choices=sorted(users.ROLES))
-    one.add_argument("--retailer", type=_word, help="only this retailer (default: every one)")
-    one.add_argument("--store", type=_word, help="only this store of it")
-    one.add_argument("--password-file", **_PASSWORD)
-    _leaf(user, "list", "list them", _order(users.UserList, "users"))
-    _user(_leaf(user, "remove", "let somebody in no more", _order(users.UserRemove)))
-    one = _leaf(user, "password", "give somebody another password", _order(users.UserPassword))
-    _user(one)
-    one.add_argument("--password-file", **_PASSWORD)
-
-
-def _user(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--name", required=True, type=_word, help="what they sign in with")
 
 
 def _add_campaigns(commands: Commands) -> None:
@@ -591,13 +572,6 @@ _SECRET: Final[dict[str, Any]] = {
 }
 
 
-_PASSWORD: Final = {
-    **_SECRET,
-    "dest": "password",
-    "help": "the password; - reads it; without it one is made and printed",
-}
-
-
 def _opened(name: str) -> BinaryIO:
     try:
         return sys.stdin.buffer if name == "-" else Path(name).open("rb")
@@ -614,5 +588,6 @@ _TOOLS: Final = cli_fleet.Tools(
     say=_say,
     word=_word,
     whole=_whole,
+    secret=_secret,
     now_ms=SystemClock().now_ms,
 )

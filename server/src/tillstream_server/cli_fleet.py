@@ -30,6 +30,7 @@ class Tools:
     say: Callable[[str], None]
     word: Callable[[str], str]
     whole: Callable[[int, int], Callable[[str], int]]
+    secret: Callable[[str], str]
     now_ms: Callable[[], int]
 
 

@@ -16,7 +16,7 @@ from typing import Final
 
 from sqlalchemy import Column, ForeignKey, Index, PrimaryKeyConstraint, Table, Text, UniqueConstraint, text
 
-from . import columns, schema_fleet
+from . import columns, schema_accounts, schema_fleet
 from .columns import blob as _blob
 from .columns import flag as _flag
 from .columns import integer as _int
@@ -82,31 +82,8 @@ api_key = Table(
     PrimaryKeyConstraint("key_hash"),
 )
 
-console_user = _keyed(
-    "console_user",
-    _text("name"),
-    _text("role"),
-    _text("retailer", null=True),
-    _text("store", null=True),
-    _text("password"),
-    _int("created_ms"),
-    _int("signed_in_ms", null=True),
-    PrimaryKeyConstraint("name"),
-)
-"""Who may sign in to the console. `password` is an Argon2id hash with its salt and cost; without `retailer` or `store`
-a user sees every one."""
-
-console_session = _keyed(
-    "console_session",
-    _blob("id_hash"),
-    _text("name", ForeignKey("console_user.name", ondelete="CASCADE")),
-    _text("form_token"),
-    _int("created_ms"),
-    _int("expires_ms"),
-    PrimaryKeyConstraint("id_hash"),
-    Index(None, "name"),
-    Index(None, "expires_ms"),
-)
+console_user = schema_accounts.console_user
+console_session = schema_accounts.console_session
 
 till_status = Table(
     "till_status",
