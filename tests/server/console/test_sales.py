@@ -152,14 +152,10 @@ def test_what_is_shown_is_what_adding_every_sale_gives(
     path.write_bytes(empty.read_bytes())
     begin = ms("2026-03-27T00:00:00")
     instants = [(begin + quarter * 900_000 + 60_000, store, amount) for quarter, store, amount in sold]
-<<<<<<< HEAD
-    put(path, *((datetime.fromtimestamp(at / 1000, UTC).isoformat()[:19], store, cost) for at, store, cost in instants))
-=======
     put(
         path,
         *((datetime.fromtimestamp(at / 1000, UTC).isoformat()[:19], store, amount) for at, store, amount in instants),
     )
->>>>>>> 80ca4ad (Keep the tables of accounts in a module of their own)
     day = date(2026, 4, 5)
     found = asyncio.run(ask(path, office(day.isoformat()), "2026-05-01T00:00:00", zone))
     for number, back in enumerate((0, 1, 7)):

@@ -116,7 +116,6 @@ async def test_projections_hold_what_they_held_under_the_keys_that_a_rebuild_giv
         assert former_products.fetchall() == SOLD
 
 
-<<<<<<< HEAD
 STATS = "INSERT INTO member_stats VALUES (?, ?, 'acme', 2, 2, 1500, 20)"
 CATEGORY = "INSERT INTO member_category VALUES (?, ?, ?, ?, ?)"
 BOUGHT = [(b"m", "FOOD", "EUR", 3, 1200), (b"m", 'HOME "&"', "EUR", 1, 300), (b"m", "FOOD", "USD", 2, 700)]
@@ -160,7 +159,8 @@ async def test_campaigns_of_before_say_how_much_of_a_pack_they_take(former: Path
     bring_to(former, "0006", down=True)
     with closing(sqlite3.connect(former)) as conn:
         assert conn.execute("SELECT count(*) FROM campaign").fetchone() == (3,)
-=======
+
+
 async def test_sales_of_before_are_counted_by_the_quarter_of_an_hour(former: Path) -> None:
     with closing(sqlite3.connect(former)) as conn, conn:
         conn.executemany(SALE, [(b"a", 1, 200), (b"b", 2, 100), (b"c", 3, 40)])
@@ -174,7 +174,6 @@ async def test_sales_of_before_are_counted_by_the_quarter_of_an_hour(former: Pat
         (0, "acme", "s", "USD", 1, 200),
         (900000, "acme", "s", "USD", 1, 100),
     ]
->>>>>>> 80ca4ad (Keep the tables of accounts in a module of their own)
 
 
 def test_and_back_again(former: Path) -> None:
