@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from itertools import permutations
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support.hooks import PAYMENT_UPDATED, SHOPIFY, WOOCOMMERCE, Cloud, altered, canonical, iso
-from support.serving import Server
+from support.serving import Server, serving
 from tillstream_protocol.transaction import Source
 from tillstream_server import office
 from tillstream_server.admin import CommandFailed
@@ -83,6 +84,18 @@ async def test_a_repeat_that_was_not_noted_changes_nothing_either(cloud: Cloud) 
         conn.execute("DELETE FROM hook_event")
     assert (await cloud.woocommerce(woo("30.00"))).json()["outcome"] == "stored"
     assert await figures(cloud) == (1, {"USD": 4000})
+
+
+async def test_nor_does_a_restart_change_which_of_two_came_later(tmp_path: Path) -> None:
+    async with serving(tmp_path / "data") as server:
+        cloud = Cloud(server)
+        await cloud.source("woocommerce")
+        for number in (1, 2, 727):
+            await cloud.woocommerce(woo("30.00", id=number))
+    async with serving(tmp_path / "data") as server:
+        cloud = Cloud(server)
+        await cloud.woocommerce(woo("40.00"))
+        assert await figures(cloud) == (3, {"USD": 10000})
 
 
 async def test_a_vendors_order_by_a_generic_source_ranks_by_its_own_time(cloud: Cloud) -> None:

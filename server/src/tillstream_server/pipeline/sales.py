@@ -1,10 +1,12 @@
 """Which revision of each transaction holds, and whether it counts: the fold at the heart of the projections.
 
-The outcome depends on what has arrived, never on the order of arrival:
+The outcome depends on what has arrived, never on the order of arrival, but for the last word on what a POS dates:
 
 - Of the contents that came under one idempotency key, the one with the highest (revision, changed_at, captured_ms, seq,
-  content) holds. A content that came several times has the highest of its ranks; but where the POS says when it changed
-  it, the rank under which the ledger has it: what is only said again is no later change.
+  content) holds. A content that came several times has the highest of its ranks.
+- Where the POS says when it changed something, a content has the rank under which the ledger got it first, for what is
+  only said again is no later change; and its ledger id stands for seq, which begins anew with each epoch. Vendors' times
+  are of whole seconds, or of none at all, so that what came first has to decide often enough.
 - A transaction is voided while a void that holds names it, whichever of the two came first. A void that was replaced
   by a revision without that link voids no more.
 - Effects are applied once when a transaction begins to count, and taken back once when it ceases to.
@@ -44,8 +46,9 @@ class Entry(Struct, frozen=True, gc=False):
     def rank(self) -> Rank:
         """What decides between the contents of one transaction; the till only between copies of one content."""
         body = self.body
-        changed_at = _NEVER_SAID if body.changed_at is None else body.changed_at
-        return (body.revision, changed_at, self.captured_ms, self.seq, self.content, self.till_id)
+        if body.changed_at is None:
+            return (body.revision, _NEVER_SAID, self.captured_ms, self.seq, self.content, self.till_id)
+        return (body.revision, body.changed_at, self.captured_ms, self.ledger_id, self.content, self.till_id)
 
 
 def voided(body: Transaction, links: Iterable[tuple[str, bytes]]) -> frozenset[bytes]:
