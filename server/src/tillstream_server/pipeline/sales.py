@@ -2,8 +2,8 @@
 
 The outcome depends on what has arrived, never on the order of arrival, but for the last word on what a POS dates:
 
-- Of the contents that came under one idempotency key, the one with the highest (revision, changed_at, captured_ms, seq,
-  content) holds. A content that came several times has the highest of its ranks.
+- Of the contents that came under one idempotency key, the one with the highest (revision, changed_at, captured_ms,
+  seq, content) holds. A content that came several times has the highest of its ranks.
 - Where the POS says when it changed something, a content has the rank under which the ledger got it first, for what is
   only said again is no later change; and its ledger id stands for seq, which begins anew with each epoch. Vendors' times
   are of whole seconds, or of none at all, so that what came first has to decide often enough.
