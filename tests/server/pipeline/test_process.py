@@ -18,7 +18,8 @@ OFFER = b"o" * 16
 
 
 CATEGORIES = """
-SELECT c.key, c.value ->> 0, c.value ->> 1 FROM member_stats, json_each(member_stats.categories) c ORDER BY 1
+SELECT c.key, json_extract(c.value, '$[0]'), json_extract(c.value, '$[1]')
+FROM member_stats, json_each(member_stats.categories) c ORDER BY 1
 """
 
 

@@ -20,7 +20,8 @@ UPDATE member_stats SET categories = (
 """
 _SCATTER = """
 INSERT INTO member_category (subject, category, currency, lines, amount_minor)
-SELECT m.subject, c.key, m.currency, c.value ->> 0, c.value ->> 1 FROM member_stats m, json_each(m.categories) c
+SELECT m.subject, c.key, m.currency, json_extract(c.value, '$[0]'), json_extract(c.value, '$[1]')
+FROM member_stats m, json_each(m.categories) c
 """
 
 
