@@ -185,7 +185,7 @@ async def the_disk_flipped_a_byte(patient: Patient) -> AsyncIterator[None]:
 async def a_setting_was_mistyped(patient: Patient) -> AsyncIterator[None]:
     file = patient.place / "agent.toml"
     file.write_text("[sync]\nheartbeat_s = 0\n")
-    settings, patient.complaint = settings_or_complaint(file)
+    settings, patient.complaint = settings_or_complaint(patient.folder, file)
     patient.config = replace(settings, hook_port=0)
     yield
 

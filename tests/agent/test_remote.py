@@ -21,7 +21,7 @@ from tillstream_agent.clock import SystemClock
 from tillstream_agent.config import Config, ConfigError, load, overlaid
 from tillstream_agent.folder import Folder, StateError
 from tillstream_agent.inspection import look
-from tillstream_agent.remote import Remote, peek
+from tillstream_agent.remote import Remote, current
 from tillstream_agent.trial import Health, Trial, TrialTimes
 from tillstream_protocol.errors import Damaged
 from tillstream_protocol.messages import PackPush, SettingsPush
@@ -89,7 +89,7 @@ async def test_settings_are_tried_kept_and_there_after_a_restart(server: Gateway
         "settings_kept",
     ]
     assert said(log).count("started") == 2
-    assert peek(folder) == QUICK
+    assert opened(folder).values == QUICK
     async with running_agent(folder):
         await reported(server, SettingsReport(3, 3, "kept"))
 
@@ -266,11 +266,11 @@ async def test_an_agent_that_no_longer_knows_a_setting_does_without(server: Gate
             raise ConfigError("there is no such setting", field="x")
         return Config()
 
-    assert Remote.open(folder, folder.identity(), older).config() == Config()
+    assert current(folder, older) == Config()
 
 
 def test_nothing_is_set_from_afar_where_no_till_is_enrolled(tmp_path: Path) -> None:
-    assert peek(Folder(tmp_path)) == {}
+    assert current(Folder(tmp_path), partial(overlaid, Config(hook_port=1))).hook_port == 1
 
 
 # Which place wins

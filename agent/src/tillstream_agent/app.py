@@ -140,7 +140,7 @@ async def _live(folder: Folder, world: World, turn: _Turn) -> None:
     async with AsyncExitStack() as stack:
         try:
             core = await _core(stack, folder, folder.identity(), turn.config(), world, remote)
-            sync = await _sync(stack, core, turn.over.set)
+            sync = await _sync(stack, core)
             payloads = Payloads(core.desk, core.config.doors, currency=core.identity.currency)
             stack.callback(payloads.close)
             turn.port = await _doors(stack, core, payloads, sync.queue)
@@ -382,7 +382,7 @@ def _line(core: _Core) -> _Line:
     return _Line(address, tls, transport, device, Return(transport, device, core.identity.certificate, core.events))
 
 
-async def _sync(stack: AsyncExitStack, core: _Core, again: Callable[[], None]) -> _Sync:
+async def _sync(stack: AsyncExitStack, core: _Core) -> _Sync:
     line = _line(core)
     stack.push_async_callback(line.transport.close)
     await line.transport.warm_up()
@@ -408,7 +408,7 @@ async def _sync(stack: AsyncExitStack, core: _Core, again: Callable[[], None]) -
         uploader.acknowledged.set()
         uploader.wake()
 
-    rotation = _rotation(core, line, again)
+    rotation = _rotation(core, line)
     channel = _channel(core, line, Rewind(core.journal, core.events, acknowledgements_changed), rotation)
     housekeeping = Housekeeping(
         core.journal,
@@ -425,7 +425,7 @@ async def _sync(stack: AsyncExitStack, core: _Core, again: Callable[[], None]) -
     return _Sync(uploader, channel, housekeeping, queue, rotation)
 
 
-def _rotation(core: _Core, line: _Line, again: Callable[[], None]) -> Rotation:
+def _rotation(core: _Core, line: _Line) -> Rotation:
     return Rotation(
         folder=core.folder,
         identity=core.identity,
@@ -435,7 +435,7 @@ def _rotation(core: _Core, line: _Line, again: Callable[[], None]) -> Rotation:
         clock=core.time,
         randomness=core.world.randomness,
         events=core.events,
-        again=again,
+        again=core.remote.changed.set,
     )
 
 

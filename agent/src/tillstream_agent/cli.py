@@ -39,7 +39,7 @@ from .logs import KeptLog, follow, kept_lines
 from .notify import Supervisor
 from .platforms import stop_on_signals
 from .queue import Page, Wanted
-from .remote import peek
+from .remote import current
 from .status import Status
 from .sync.enrol import Enrolment
 from .sync.transport import Transport, Unreachable, server_address, tls_context
@@ -209,7 +209,7 @@ def _run(given: argparse.Namespace) -> int:
         flags["run.uvloop"] = False
     folder = _folder(given)
     settings = partial(_load, given.config, flags)
-    config = settings(peek(folder))
+    config = current(folder, settings)
     folder.identity()
     log = KeptLog(sys.stderr, folder.path, config.log_kept_bytes)
     supervisor = Supervisor.of(os.environ, os.getpid())
@@ -270,7 +270,7 @@ def _bundle(given: argparse.Namespace) -> int:
     from . import bundle  # the formats of which it tells are many
 
     folder = _folder(given)
-    config, complaint = settings_or_complaint(given.config, peek(folder))
+    config, complaint = settings_or_complaint(folder, given.config)
     clock = SystemClock()
 
     async def pack() -> int:
@@ -327,7 +327,7 @@ def _simulate(given: argparse.Namespace) -> int:
 
 def _doctor(given: argparse.Namespace) -> int:
     folder = _folder(given)
-    config, complaint = settings_or_complaint(given.config, peek(folder))
+    config, complaint = settings_or_complaint(folder, given.config)
 
     async def examine() -> int:
         with as_owner(folder.path):

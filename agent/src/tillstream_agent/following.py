@@ -1,4 +1,4 @@
-"""Following head office: watching the till with other settings, and having the next ones tried in a quiet moment."""
+"""Following head office: watching the till with other settings, and taking the next ones up in a quiet moment."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ class Following:
     times: TrialTimes
 
     async def run(self, over: asyncio.Event) -> None:
-        """Watch those that are on trial, then wait for others. Sets `over` when the parts are to be built anew."""
+        """Watch those that are on trial, then wait for others, or another device key. Sets `over` when the parts are to
+        be built anew."""
         if not self.remote.trying or await self._is_well():
             if not self.remote.waiting:
                 await self.remote.changed.wait()

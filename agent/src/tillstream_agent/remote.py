@@ -66,7 +66,7 @@ class _Held:
 
 @dataclass(slots=True)
 class Remote:
-    """The settings from afar of one state folder. `changed` is set when others wait to be tried."""
+    """The settings from afar of one state folder. `changed` is set when something waits to be taken up."""
 
     file: Path
     identity: Identity
@@ -206,12 +206,24 @@ class Remote:
 
 
 def peek(folder: Folder) -> Mapping[str, str]:
-    """What is set from afar in a folder whose agent may run or not; nothing where none is enrolled."""
+    """What is set from afar in a folder, to be shown; nothing where no till is enrolled."""
     try:
         identity = folder.identity()
     except StateError:
         return {}
     return Remote.open(folder, identity, lambda _: Config()).values
+
+
+def current(folder: Folder, apply: Apply) -> Config:
+    """The settings of a folder's agent, whether it runs or not, and whether a till is enrolled there or not.
+
+    Raises `ConfigError`.
+    """
+    try:
+        identity = folder.identity()
+    except StateError:
+        return apply({})
+    return Remote.open(folder, identity, apply).config()
 
 
 async def recover(remote: Remote, events: Events) -> None:

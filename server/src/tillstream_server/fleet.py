@@ -14,7 +14,7 @@ fleet as at its beginning. The state of a till is one word, the first that fits:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -35,10 +35,12 @@ _STATE: Final = (
     " ELSE 'ok' END"
 )
 _FROM: Final = "FROM till t LEFT JOIN till_status s ON s.till_id = t.till_id"
-_WHERE: Final = (
-    " WHERE (:retailer IS NULL OR t.retailer = :retailer) AND (:store IS NULL OR t.store = :store)"
-    " AND (:version IS NULL OR s.agent_version = :version) AND (:state IS NULL OR " + _STATE + " = :state)"
-)
+_CONDITIONS: Final = {
+    "retailer": "t.retailer = :retailer",
+    "store": "t.store = :store",
+    "version": "s.agent_version = :version",
+    "state": _STATE + " = :state",
+}
 _COLUMNS: Final = (
     "t.till_id, t.retailer, t.store, t.till, t.created_ms, t.revoked_ms, epoch, position, queued, oldest_queued_ms,"
     " hook_p50, hook_p99, hook_max, disk_free, clock_ms, agent_version, last_error, seen_ms, dead_letters,"
@@ -67,6 +69,13 @@ class Filter:
     state: State | None = None
     version: str | None = None
     """The version of the agent."""
+
+    def where(self) -> str:
+        """The conditions, each only if it is asked for: a store is found by its index, and a page of all by the till's
+        id, which a search by the retailer alone (hence the `+`) would have to sort for."""
+        asked = [text for name, text in _CONDITIONS.items() if getattr(self, name) is not None]
+        whole = " WHERE " + " AND ".join(["TRUE", *asked])
+        return whole if self.store is not None else whole.replace("t.retailer =", "+t.retailer =")
 
     def values(self, now_ms: int) -> dict[str, object]:
         """The same for a statement."""
@@ -109,7 +118,8 @@ async def search(
 ) -> list[dict[str, object]]:
     """Tills in the order of their ids, at most `limit` after the id `after`, each with its state and last heartbeat."""
     rows = await conn.exec_driver_sql(
-        f"SELECT {_COLUMNS}, {_STATE} AS state {_FROM}{_WHERE} AND t.till_id > :after ORDER BY t.till_id LIMIT :limit",
+        f"SELECT {_COLUMNS}, {_STATE} AS state {_FROM}{which.where()}"
+        " AND t.till_id > :after ORDER BY t.till_id LIMIT :limit",
         {**which.values(now_ms), "after": after, "limit": limit},
     )
     return [{name: _plain(value) for name, value in row._mapping.items()} for row in rows]
@@ -117,9 +127,10 @@ async def search(
 
 async def counts(conn: AsyncConnection, which: Filter, *, now_ms: int) -> dict[State, int]:
     """How many tills are in each state, zeros included. `state` of the filter is left out of account."""
+    which = replace(which, state=None)
     rows = await conn.exec_driver_sql(
-        f"SELECT {_STATE} AS state, COUNT(*) {_FROM}{_WHERE} GROUP BY 1",
-        {**which.values(now_ms), "state": None},
+        f"SELECT {_STATE} AS state, COUNT(*) {_FROM}{which.where()} GROUP BY 1",
+        which.values(now_ms),
     )
     found = {str(state): int(number) for state, number in map(tuple, rows)}
     return {state: found.get(state, 0) for state in STATES}
@@ -128,7 +139,8 @@ async def counts(conn: AsyncConnection, which: Filter, *, now_ms: int) -> dict[S
 async def versions(conn: AsyncConnection, which: Filter, *, now_ms: int) -> dict[str, int]:
     """How many tills run which version of the agent, by their last heartbeats."""
     rows = await conn.exec_driver_sql(
-        f"SELECT s.agent_version, COUNT(*) {_FROM}{_WHERE} AND s.agent_version IS NOT NULL GROUP BY 1 ORDER BY 1",
+        f"SELECT s.agent_version, COUNT(*) {_FROM}{which.where()}"
+        " AND s.agent_version IS NOT NULL GROUP BY 1 ORDER BY 1",
         which.values(now_ms),
     )
     return {str(version): int(number) for version, number in map(tuple, rows)}

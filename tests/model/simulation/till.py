@@ -132,7 +132,7 @@ class Machine:
         identity, over = folder.identity(), asyncio.Event()
         remote = Remote.open(folder, identity, partial(overlaid, CONFIG))
         core = await app._core(stack, folder, identity, CONFIG, world, remote)
-        sync = await app._sync(stack, core, over.set)
+        sync = await app._sync(stack, core)
         await stack.enter_async_context(app._background(core, sync, (), partial(core.following.run, over)))
         return _Run(process, connections, stack, core, sync)
 

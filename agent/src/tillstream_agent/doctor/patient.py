@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..config import Config, ConfigError, load
+from ..folder import Folder
+from ..remote import current
 
 
-def settings_or_complaint(
-    file: Path | None, remote: Mapping[str, str] | None = None
-) -> tuple[Config, ConfigError | None]:
+def settings_or_complaint(folder: Folder, file: Path | None) -> tuple[Config, ConfigError | None]:
     """The settings, with what head office sets; or the built-in ones, and what is wrong with those asked for.
 
     Raises `ConfigError` for a file that is not there.
     """
     try:
-        return load(file, remote=remote), None
+        return current(folder, lambda remote: load(file, remote=remote)), None
     except ConfigError as error:
         if file is not None and not file.exists():
             raise

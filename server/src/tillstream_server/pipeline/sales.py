@@ -1,12 +1,12 @@
 """Which revision of each transaction holds, and whether it counts: the fold at the heart of the projections.
 
-The outcome depends on what has arrived, never on the order of arrival, but for the last word on what a POS dates:
+The outcome depends on what has arrived, never on the order of arrival, but where a POS dates its changes alike:
 
 - Of the contents that came under one idempotency key, the one with the highest (revision, changed_at, captured_ms,
   seq, content) holds. A content that came several times has the highest of its ranks.
 - Where the POS says when it changed something, a content has the rank under which the ledger got it first, for what is
-  only said again is no later change; and its ledger id stands for seq, which begins anew with each epoch. Vendors' times
-  are of whole seconds, or of none at all, so that what came first has to decide often enough.
+  only said again is no later change; and its ledger id stands for seq, which begins anew with each epoch. Vendors'
+  times are of whole seconds, or of none at all, so that what came first has to decide often enough.
 - A transaction is voided while a void that holds names it, whichever of the two came first. A void that was replaced
   by a revision without that link voids no more.
 - Effects are applied once when a transaction begins to count, and taken back once when it ceases to.
