@@ -380,7 +380,7 @@ async def test_logs_shows_what_was_said_last(folder: Folder, capsys: pytest.Capt
     assert await command("logs", "--state", folder.path) == 1
     assert "no log is kept" in capsys.readouterr().err
     lines = [f'{{"n": {number}, "level": "info", "event": "said", "timestamp": "now"}}' for number in range(60)]
-    (folder.path / "agent.log").write_text("\n".join([*lines, "torn"]))
+    (folder.path / "agent.log").write_text("\n".join([*lines, "torn\n"]))
     assert await command("logs", "--state", folder.path, "-n", "2") == 0
     assert capsys.readouterr().out == "now info    said n=59\ntorn\n"
     assert await command("logs", "--state", folder.path, "-n", "2", "--json") == 0
@@ -428,7 +428,7 @@ async def test_the_doctor_tells_of_settings_that_cannot_be_meant_and_goes_on(
 async def test_what_is_watched_and_followed_goes_on_until_it_is_interrupted(folder: Folder) -> None:
     async with (
         process("run", "--state", folder.path, "--hook-port", "0") as agent,
-        process("status", "--state", folder.path, "--watch", "0.1", "--json") as watching,
+        process("status", "--state", folder.path, "--watch", "0.5", "--json") as watching,
     ):
         assert watching.stdout is not None
         async with asyncio.timeout(60):

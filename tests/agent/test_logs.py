@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 from pathlib import Path
 
 import pytest
 
-from tillstream_agent.logs import FORMER, NAME, KeptLog, follow, kept_lines
+from tillstream_agent.logs import FORMER, NAME, KeptLog, LogReader, kept_lines
 
 
 def test_what_is_said_goes_to_both_places(tmp_path: Path) -> None:
@@ -68,24 +69,44 @@ def test_a_log_whose_former_part_cannot_be_put_aside_goes_on(tmp_path: Path) -> 
     assert stream.getvalue().count("\n") == 5
 
 
+async def said(reader: LogReader, last: str) -> list[str]:
+    """What is followed up to a line."""
+    found = []
+    async for line in reader.follow(lambda _: asyncio.sleep(0)):
+        found.append(line)
+        if line == last:
+            break
+    return found
+
+
 async def test_what_is_said_later_can_be_followed_over_the_turn_of_the_file(tmp_path: Path) -> None:
     log = KeptLog(io.StringIO(), tmp_path, 60)
     log.write("before\n")
-
-    async def until_all() -> list[str]:
-        found = []
-        async for line in follow(tmp_path, lambda _: asyncio.sleep(0)):
-            found.append(line)
-            if line == "the last":
-                break
-        return found
-
-    following = asyncio.create_task(until_all())
-    await asyncio.sleep(0.01)
+    reader = LogReader(tmp_path)
+    following = asyncio.create_task(said(reader, "the last"))
     expected = [f"line {number}" for number in range(20)] + ["the last"]
     for line in expected:
         log.write(line + "\n")
         for _ in range(5):
             await asyncio.sleep(0)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert await following == expected
+    reader.close()
+
+
+async def test_nothing_is_missed_or_told_twice_between_reading_and_following(tmp_path: Path) -> None:
+    log = KeptLog(io.StringIO(), tmp_path, 1000)
+    log.write("before\nbeg")
+    reader = LogReader(tmp_path)
+    assert reader.lines == ["before"]
+    log.write("un\n")
+    log.write("the last\n")
+    async with asyncio.timeout(30):
+        assert await said(reader, "the last") == ["begun", "the last"]
+    reader.close()
+
+
+def test_a_log_that_is_turned_while_it_is_opened_is_not_told_twice(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_text("one\n")
+    os.link(tmp_path / NAME, tmp_path / FORMER)
+    assert kept_lines(tmp_path) == ["one"]

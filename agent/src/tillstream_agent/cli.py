@@ -35,7 +35,7 @@ from .doctor.patient import as_owner, settings_or_complaint
 from .export import export
 from .folder import AlreadyRunning, Folder, NotEnrolled, StateError, default_folder
 from .inspection import NoAnswer, ask, forget_pairings, list_queue, look, pair, retry, to_export
-from .logs import KeptLog, follow, kept_lines
+from .logs import KeptLog, LogReader
 from .notify import Supervisor
 from .platforms import stop_on_signals
 from .queue import Page, Wanted
@@ -291,19 +291,23 @@ def _bundle(given: argparse.Namespace) -> int:
 def _logs(given: argparse.Namespace) -> int:
     folder = _folder(given)
 
+    try:
+        reader = LogReader(folder.path)
+    except OSError as error:
+        hint = "it is kept from the agent's first start on, unless log.kept_bytes is 0; standard error has it all"
+        raise StateError(f"no log is kept in {folder.path}: {error.strerror}", hint=hint) from error
+
     async def tell() -> None:
-        coming = follow(folder.path)
-        for line in kept_lines(folder.path)[-given.lines if given.lines > 0 else None :]:
+        for line in reader.lines[-given.lines if given.lines > 0 else None :]:
             _print_line(line, raw=given.json)
         if given.follow:
-            async for line in coming:
+            async for line in reader.follow():
                 _print_line(line, raw=given.json)
 
     try:
         return _drive(tell())
-    except OSError as error:
-        hint = "it is kept from the agent's first start on, unless log.kept_bytes is 0; standard error has it all"
-        raise StateError(f"no log is kept in {folder.path}: {error.strerror}", hint=hint) from error
+    finally:
+        reader.close()
 
 
 def _simulate(given: argparse.Namespace) -> int:

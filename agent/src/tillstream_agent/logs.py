@@ -71,32 +71,47 @@ class KeptLog(io.TextIOBase):
                 os.close(handle)
 
 
-def kept_lines(folder: Path) -> list[str]:
-    """Every line that is kept, the oldest first. Raises `OSError` where there is none."""
-    former = b""
-    with suppress(FileNotFoundError):
-        former = _tail(folder / FORMER)
-    return (former + _tail(folder / NAME)).decode("utf-8", "replace").splitlines()
+class LogReader:
+    """What is kept of a log, and from exactly there on what is said. Raises `OSError` where there is none."""
 
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / NAME
+        self._opened = self._file.open("rb")
+        former = b""
+        with suppress(OSError), (folder / FORMER).open("rb") as before:
+            if not os.path.sameopenfile(before.fileno(), self._opened.fileno()):  # else it was turned just now
+                former = _tail(before)
+        *lines, self._begun = (former + _tail(self._opened)).split(b"\n")
+        self.lines = [_text(line) for line in lines]
+        """The whole lines that there were, the oldest first."""
 
-async def follow(folder: Path, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> AsyncIterator[str]:
-    """What is written from now on, line by line and without end. Raises `OSError` where there is no log."""
-    opened = (folder / NAME).open("rb")
-    opened.seek(0, os.SEEK_END)
-    begun = b""
-    try:
+    def close(self) -> None:
+        """Close the file."""
+        self._opened.close()
+
+    async def follow(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> AsyncIterator[str]:
+        """What is written from then on, line by line and without end."""
         while True:
-            turned = _turned(opened, folder / NAME)
-            *lines, begun = (begun + opened.read()).split(b"\n")
+            turned = _turned(self._opened, self._file)
+            *lines, self._begun = (self._begun + self._opened.read()).split(b"\n")
             for line in lines:
-                yield line.decode("utf-8", "replace")
+                yield _text(line)
             if turned:
-                opened.close()
-                opened, begun = (folder / NAME).open("rb"), b""
+                self._opened.close()
+                self._opened, self._begun = self._file.open("rb"), b""
             else:
                 await sleep(POLL_S)
-    finally:
-        opened.close()
+
+
+def kept_lines(folder: Path) -> list[str]:
+    """Every whole line that is kept, the oldest first. Raises `OSError` where there is none."""
+    reader = LogReader(folder)
+    reader.close()
+    return reader.lines
+
+
+def _text(line: bytes) -> str:
+    return line.decode("utf-8", "replace")
 
 
 def _turned(opened: io.BufferedReader, file: Path) -> bool:
@@ -107,7 +122,7 @@ def _turned(opened: io.BufferedReader, file: Path) -> bool:
         return False
 
 
-def _tail(file: Path) -> bytes:
-    with file.open("rb") as opened:
-        opened.seek(max(0, opened.seek(0, os.SEEK_END) - _TAIL))
-        return opened.read()
+def _tail(opened: io.BufferedReader) -> bytes:
+    """The end of a file, up to its end."""
+    opened.seek(max(0, opened.seek(0, os.SEEK_END) - _TAIL))
+    return opened.read()
