@@ -1,22 +1,35 @@
-"""The reference of the metrics names every one of both sides, with its type, labels and meaning."""
+"""The reference of the metrics names every one of both sides, with its type, labels and meaning.
+
+Run as a program, it writes the tables anew.
+"""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Final
 
+import pytest
 from prometheus_client import CollectorRegistry
 
 from tillstream_agent.metrics import AgentMetrics
 from tillstream_server.metrics import Metrics
 
-PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")
+FILE: Final = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
+SIDES: Final = ("server", "agent")
+ROWS: Final = re.compile(r"(?:^\| `.*\n)+", re.MULTILINE)
 
 
-def told(registry: CollectorRegistry, prefix: str) -> list[str]:
+def told(side: str) -> list[str]:
     """A row of the page for each metric, in the order of their names, as Prometheus calls them."""
+    registry = CollectorRegistry()
+    if side == "server":
+        Metrics(registry).know_currency("USD")
+    else:
+        AgentMetrics(registry)
     rows = []
     for family in sorted(registry.collect(), key=lambda family: family.name):
-        if family.name.startswith(prefix) and not family.name.endswith("_created"):
+        if family.name.startswith("tillstream_") and not family.name.endswith("_created"):
             kind = {"gaugehistogram": "gauge histogram", "info": "gauge"}.get(family.type, family.type)
             name = family.name + {"counter": "_total", "info": "_info"}.get(family.type, "")
             labels = sorted({label for sample in family.samples for label in sample.labels} - {"le"})
@@ -25,22 +38,21 @@ def told(registry: CollectorRegistry, prefix: str) -> list[str]:
     return rows
 
 
-def table(heading: str) -> list[str]:
-    lines = PAGE.split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0].splitlines()
-    return [line for line in lines if line.startswith("| `")]
+@pytest.mark.parametrize("side", SIDES)
+def test_every_metric_is_there(side: str) -> None:
+    tables = dict(zip(SIDES, ROWS.findall(FILE.read_text(encoding="utf-8")), strict=True))
+    assert len(told(side)) > 30
+    assert tables[side].splitlines() == told(side), (
+        f"write the page anew: .venv/bin/python tests/docs/{Path(__file__).name}"
+    )
 
 
-def test_every_metric_of_the_server_is_there() -> None:
-    registry = CollectorRegistry()
-    Metrics(registry).know_currency("USD")
-    rows = told(registry, "tillstream_server")
-    assert len(rows) > 40
-    assert table("The server") == rows
+def write() -> None:
+    """Write both tables as they should be."""
+    tables = iter(SIDES)
+    page = ROWS.sub(lambda _: "\n".join(told(next(tables))) + "\n", FILE.read_text(encoding="utf-8"))
+    FILE.write_text(page, encoding="utf-8")
 
 
-def test_every_metric_of_the_agent_is_there() -> None:
-    registry = CollectorRegistry()
-    AgentMetrics(registry)
-    rows = told(registry, "tillstream_agent")
-    assert len(rows) > 30
-    assert table("The agent") == rows
+if __name__ == "__main__":
+    write()
