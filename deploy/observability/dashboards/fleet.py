@@ -81,6 +81,13 @@ FLEET: Final = Dashboard(
                     unit="cps",
                 ),
                 lines(
+                    "Settings from head office",
+                    "What became of settings at tills, and rollouts that their reports halted, a second.",
+                    Query(rate("tillstream_server_settings_reported_total", "outcome"), "{{outcome}}"),
+                    Query(rate("tillstream_server_rollouts_halted_total"), "rollouts halted"),
+                    unit="cps",
+                ),
+                lines(
                     "Drift",
                     "The part of talking tills that runs another version than most.",
                     Query(f"max(tillstream:fleet_off_main_version:ratio{{{SERVER}}})", "off the main version"),

@@ -90,6 +90,12 @@ INTERNALS: Final = Dashboard(
                     unit="cps",
                 ),
                 lines(
+                    "Sign-ins",
+                    "Attempts to sign in to the console, a second, by outcome.",
+                    Query(rate("tillstream_server_console_sign_ins_total", "outcome"), "{{outcome}}"),
+                    unit="cps",
+                ),
+                lines(
                     "Alarms sounded",
                     "Things in tills' histories that do not fit, as they are noticed, a second.",
                     Query(rate("tillstream_server_alarms_total", "kind"), "{{kind}}"),
