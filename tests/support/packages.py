@@ -57,7 +57,7 @@ def output(*command: str | Path, **options: object) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=240,
+        timeout=900,
         **options,  # type: ignore[call-overload]
     )
     assert done.returncode == 0, done.stdout

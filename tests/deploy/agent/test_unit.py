@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from support.packages import ROOT, needs
+from tillstream_agent.config import read
 
 UNIT = ROOT / "deploy" / "agent" / "systemd" / "tillstream-agent.service"
 SCRIPTS = sorted(
@@ -48,3 +49,20 @@ def test_it_tells_when_it_is_ready_and_is_watched() -> None:
 def test_a_plain_shell_reads_every_script(script: Path) -> None:
     done = subprocess.run(["sh", "-n", str(script)], capture_output=True, text=True, timeout=20)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_the_settings_file_suggests_can_be_meant(tmp_path: Path) -> None:
+    shipped = (ROOT / "deploy" / "agent" / "etc" / "agent.toml").read_text(encoding="utf-8")
+    taken = [line.removeprefix("# ") for line in shipped.splitlines() if re.match(r"# (\[|\w+ = )", line)]
+    (tmp_path / "agent.toml").write_text("\n".join(taken))
+    reading = read(tmp_path / "agent.toml", {})
+    assert reading.wrong == ()
+    assert set(reading.origins) == {"hook.port", "hook.origins", "sync.ca_file", "log.level"}
+
+
+def test_the_unit_reads_the_folder_that_the_command_writes() -> None:
+    unit = UNIT.read_text(encoding="utf-8")
+    command = (ROOT / "deploy" / "agent" / "tillstream-agent.sh").read_text(encoding="utf-8")
+    for place in ("/var/lib/tillstream-agent", "/etc/tillstream-agent/agent.toml"):
+        assert f"={place}\n" in unit
+        assert f"$root{place}" in command
