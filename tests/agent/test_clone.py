@@ -56,6 +56,8 @@ async def test_a_file_of_every_kind_that_an_agent_writes_goes(tmp_path: Path) ->
             await sell(folder)
             while (await ask(folder)).queue.records:
                 await asyncio.sleep(0.01)
+    for name in ("agent.log", "agent.log.1"):
+        (folder.path / name).write_text("said by another till")
     assert {"journal", "state.db"} <= left(folder)
     await reset(folder)
     assert left(folder) == {"agent.lock"}

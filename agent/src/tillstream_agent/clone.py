@@ -22,6 +22,8 @@ from tillstream_protocol.errors import InvalidInput
 from .aftermath import MARK
 from .folder import Folder, StateError
 from .inspection import unsent
+from .logs import FORMER as FORMER_LOG
+from .logs import NAME as LOG
 from .status import damaged_files
 
 _BESIDE: Final = ("", "-wal", "-shm", "-journal")
@@ -79,6 +81,8 @@ def _remove(folder: Folder) -> tuple[str, ...]:
         folder.paired_file,
         folder.settings_file,
         folder.path / MARK,
+        folder.path / LOG,
+        folder.path / FORMER_LOG,
         folder.socket,
         folder.port_file,
     )

@@ -12,7 +12,7 @@ import msgspec
 
 from . import config_show
 from .clone import Forgotten, reset
-from .config import read
+from .config import load, read
 from .folder import Folder, default_folder
 from .remote import peek
 from .service import ACTIONS, act, run_service
@@ -90,11 +90,11 @@ def _clone_reset(given: argparse.Namespace) -> int:
 
 
 def _service(given: argparse.Namespace) -> int:
-    state = given.state if given.state is not None else default_folder()
+    folder = _folder(given)
     if given.action == "run":
-        run_service(Folder(state), read(given.config))
+        run_service(folder, lambda remote: load(given.config, remote=remote))
     else:
-        print(act(given.action, state, given.config))
+        print(act(given.action, folder.path, given.config))
     return 0
 
 

@@ -9,6 +9,7 @@ Checked by mypy for Windows. It has not been run there yet.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import subprocess
@@ -17,14 +18,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from secrets import SystemRandom
-from typing import Final, Literal
+from typing import Final, Literal, TextIO, cast
 
 from tillstream_protocol.errors import InvalidInput, TillstreamError
 
 from .app import World, run
 from .clock import SystemClock
-from .config import Reading
 from .folder import Folder
+from .logs import KeptLog
+from .remote import Apply, peek
 
 NAME: Final = "TillstreamAgent"
 ACCOUNT: Final = f"NT SERVICE\\{NAME}"
@@ -34,11 +36,6 @@ _NOT_THERE: Final = 1060
 _ALREADY_RUNNING: Final = 1056
 _NOT_STARTED: Final = 1062
 _STATES: Final = {1: "stopped", 2: "starting", 3: "stopping", 4: "running", 5: "resuming", 6: "pausing", 7: "paused"}
-
-LOG: Final = "agent.log"
-"""Where the service logs, in the state folder: nobody reads a service's standard error."""
-MOST_LOG: Final = 16 * 1024 * 1024
-"""Bytes of log beyond which a start begins a new file; the one before is kept."""
 
 Action = Literal["install", "uninstall", "start", "stop", "status"]
 ACTIONS: Final[tuple[Action, ...]] = ("install", "uninstall", "start", "stop", "status")
@@ -149,7 +146,6 @@ def act(action: Action, state: Path, config: Path | None) -> str:
     """Do it on this machine; what to say of it. Raises `ServiceError`, or `InvalidInput` where this is no Windows."""
     if sys.platform == "win32":
         return perform(Service(_run), action, Path(sys.executable), state, config)
-    # for mypy, which reads the one half or the other
     raise _not_here()
 
 
@@ -163,22 +159,26 @@ def perform(service: Service, action: Action, program: Path, state: Path, config
     return others[action]()
 
 
-def run_service(folder: Folder, reading: Reading) -> None:
-    """Be the agent under Windows' service manager, which starts this. Raises `ServiceError`, or as the agent does."""
-    if reading.wrong:
-        raise reading.wrong[0]
+def run_service(folder: Folder, settings: Apply) -> None:
+    """Be the agent under Windows' service manager, which starts this.
+
+    Nobody reads a service's standard error, so the log is what the state folder keeps of it. Raises `ServiceError`,
+    `ConfigError`, or as the agent does.
+    """
+    config = settings(peek(folder))
     if sys.platform == "win32":
         from .service_host import Host
 
         folder.identity()
-        log = folder.path / LOG
-        if log.exists() and log.stat().st_size > MOST_LOG:
-            log.replace(log.with_suffix(".log.1"))
-        with log.open("a", encoding="utf-8", buffering=1) as stream:
-            world = World(SystemClock(), os.urandom, SystemRandom().random, stream)
-            host = Host(NAME, lambda stop, ready: run(folder, reading.config, world, stop=stop, started=ready))
+        with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
+            log = cast("TextIO", KeptLog(nowhere, folder.path, config.log_kept_bytes))
+            world = World(SystemClock(), os.urandom, SystemRandom().random, log)
+
+            async def be_agent(stop: asyncio.Event, ready: Callable[[int], None]) -> None:
+                await run(folder, config, world, stop=stop, started=ready, settings=settings)
+
             try:
-                host.run()
+                Host(NAME, be_agent).run()
             except OSError as error:
                 hint = "start it by: tillstream-agent service start"
                 raise ServiceError(f"the service manager did not start this: {error}", hint=hint) from error
