@@ -20,6 +20,7 @@ import aiohttp
 
 from demo.processes import Program, Server
 from tillstream_server.console.fleet import SHARED_SECONDS
+from tillstream_server.console.live import MAX_IDLE_SECONDS
 from tillstream_server.users import UserCreate
 
 from . import chain
@@ -113,7 +114,7 @@ async def _watched(session: aiohttp.ClientSession, server: Server, viewers: int,
     async with AsyncExitStack() as stack:
         streams = [await stack.enter_async_context(session.get(f"{server.url}/sales/stream")) for _ in range(viewers)]
         readers = [asyncio.create_task(_read(stream)) for stream in streams]
-        await asyncio.sleep(min(2.0, seconds))
+        await asyncio.sleep(min(MAX_IDLE_SECONDS, seconds))
         before, started = _cpu(server), time.perf_counter()
         await asyncio.sleep(seconds)
         cost = (_cpu(server) - before) / (time.perf_counter() - started)

@@ -207,3 +207,30 @@ def test_a_recovery_takes_no_foreign_key(data: Path, tmp_path: Path, run: Run) -
     done = run("key", "recover", "--data", data, "--escrow", tmp_path / "foreign")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "not an escrow key of this server" in done.stderr
+
+
+def test_users_are_made_listed_given_another_password_and_removed(data: Path, tmp_path: Path, run: Run) -> None:
+    made = result(run, "user", "create", "--data", data, "--name", "ada", "--role", "operator")
+    assert len(made["password"]) == 24
+    file = tmp_path / "password"
+    file.write_text("umbrella kettle marmot violin\n")
+    who = ("--name", "lin", "--role", "manager", "--retailer", "acme", "--store", "north")
+    assert "password" not in result(run, "user", "create", "--data", data, *who, "--password-file", file)
+    done = run("user", "list", "--data", data)
+    assert [line.split()[:2] for line in done.stdout.splitlines()] == [
+        ["name=ada", "role=operator"],
+        ["name=lin", "role=manager"],
+    ]
+    assert result(run, "user", "password", "--data", data, "--name", "lin")["password"] != made["password"]
+    for name in ("ada", "lin"):
+        assert run("user", "remove", "--data", data, "--name", name).returncode == 0
+    assert "nobody may sign in yet" in run("user", "list", "--data", data).stderr
+    done = run("user", "create", "--data", data, "--name", "a b", "--role", "admin")
+    assert (done.returncode, "name" in done.stderr) == (1, True)
+
+
+def test_a_time_zone_that_there_is_not_is_named(data: Path, run: Run) -> None:
+    (data / "server.toml").write_text('office_zone = "Mars/Olympus"')
+    done = run("user", "list", "--data", data)
+    assert done.returncode == 1
+    assert "'Mars/Olympus' is no time zone (office_zone)" in done.stderr

@@ -57,6 +57,8 @@ async def test_the_hour_is_the_stores_own(server: Server) -> None:
     await server.take(sale(end=Moment(NOW, offset_minutes=-300)))
     local = NOW - 5 * HOUR
     assert await server.rows("SELECT hour_ms FROM sales_by_hour") == [(local - local % HOUR,)]
+    quarter = await server.rows("SELECT quarter_ms, transactions FROM sales_by_quarter")
+    assert quarter == [(NOW - NOW % (HOUR // 4), 1)]
 
 
 async def test_quantities_are_exact(server: Server) -> None:
@@ -245,7 +247,7 @@ async def test_taking_the_last_visit_back_restores_the_one_before(server: Server
 async def test_a_void_takes_back_the_sale(server: Server) -> None:
     await server.take(sale("1", customer=member()))
     await server.take(void("v", "1"))
-    for table in ("sales_by_hour", "products_by_day", "member_stats"):
+    for table in ("sales_by_hour", "sales_by_quarter", "products_by_day", "member_stats"):
         assert await server.rows(f"SELECT count(*) FROM {table}") == [(0,)]
     assert await server.rows("SELECT voided, counted FROM sale WHERE kind = 'sale'") == [(1, 0)]
 

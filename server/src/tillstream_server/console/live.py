@@ -1,7 +1,7 @@
 """One query for everybody who watches: what is asked for by a key is computed once, and told to all.
 
-While somebody follows a key it is computed again and again, never more than a tenth of the time; whoever opens a page
-meanwhile is shown what was computed last. Nobody watching costs nothing.
+While somebody follows a key it is computed again and again, a tenth of the time at most unless the figures would become
+a quarter of a minute old; whoever opens a page meanwhile is shown what was computed last. Nobody watching costs nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ V = TypeVar("V")
 
 IDLE_SHARE: Final = 9
 """Of every time that a computation takes, so many times as long is left alone after it."""
+MAX_IDLE_SECONDS: Final = 15.0
 MAX_KEPT: Final = 256
 """Values kept for those who ask next."""
 
@@ -94,7 +95,8 @@ class Feed(Generic[K, V]):
             started = loop.time()
             value = await self._compute(key)
             ended = loop.time()
-            self._recent[key] = ended + max(self._seconds, IDLE_SHARE * (ended - started)), task
+            idle = min(IDLE_SHARE * (ended - started), MAX_IDLE_SECONDS)
+            self._recent[key] = ended + max(self._seconds, idle), task
             return value
 
         task = asyncio.create_task(compute())

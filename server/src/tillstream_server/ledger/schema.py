@@ -431,8 +431,8 @@ sales_by_quarter = _keyed(
     _int("amount_minor"),
     PrimaryKeyConstraint("quarter_ms", "retailer", "store", "currency"),
 )
-"""`quarter_ms` is the instant at which a quarter of an hour begins: every time zone's days begin with one. A window of
-time lies together here, whatever stores it spans; one store's history lies together in `sales_by_hour`."""
+"""`quarter_ms` is the instant at which a quarter of an hour begins, as every zone's days do. A window of time lies
+together here, whatever stores it spans; one store's history lies together in `sales_by_hour`."""
 
 product_day = Table(
     "product_day",
