@@ -17,6 +17,9 @@ OUTSIDE = {
     "batch_bytes": (1_023, 4_128_769),
     "batches_waiting": (0, 100_001),
     "ping_seconds": (0, 3_601),
+    "silent_seconds": (0,),
+    "opening_hours": ("8-20",),
+    "time_zone": ("", "Mars/Olympus"),
     "pack_refresh_seconds": (0.5,),
 }
 EDGES = {
@@ -24,6 +27,9 @@ EDGES = {
     "batch_bytes": (1_024, 4_128_768),
     "batches_waiting": (1, 100_000),
     "ping_seconds": (0.001, 3_600),
+    "silent_seconds": (0.001,),
+    "opening_hours": ("Mo-Fr 08:00-20:00, Sa 09:00-14:00",),
+    "time_zone": ("Europe/Berlin",),
     "pack_refresh_seconds": (1,),
 }
 

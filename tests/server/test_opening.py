@@ -75,5 +75,5 @@ def test_what_cannot_be_meant_is_named(hours: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("zone", ["Mars/Olympus", "", "../etc/passwd", "a\0b"])
 def test_a_zone_that_is_not_known_is_named(zone: str, tmp_path: Path) -> None:
-    with pytest.raises(config.ConfigError, match="there is no time zone"):
+    with pytest.raises(config.ConfigError, match="time_zone"):
         config.load(tmp_path / "server.toml", {}, {"time_zone": zone})
