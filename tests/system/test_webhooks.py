@@ -99,6 +99,9 @@ def test_what_was_acknowledged_outlives_the_process_and_is_counted_once(tmp_path
         assert deliver(address, ORDER, event="5")[0] == 401
         assert run(data, "source", "revoke", "--kind", "woocommerce")["revoked"]
         assert deliver(address, ORDER, event="6")[0] == 404
+        replaced = run(data, "source", "replace", "--kind", "woocommerce", "--secret-file", secret)
+        assert replaced == made
+        assert deliver(address, ORDER, event="7")[0] == 200
     for file in data.rglob("*"):
         assert not file.is_file() or SECRET.encode() not in file.read_bytes()
 

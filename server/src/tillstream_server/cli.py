@@ -417,11 +417,13 @@ def _add_sources(commands: Commands) -> None:
     one.add_argument("--store", required=True, type=_word)
     _source(one)
     one.add_argument("--till", type=_word, help="its name among the store's tills (default: the source's)")
+    one.add_argument("--secret-file", **_SECRET)
     _settings_of_source(one)
     help_ = "put another in its place, revoked or not: the same shop, and so the same till"
     one = _leaf(source, "replace", help_, _order(office.SourceReplace))
     _source(one)
     one.add_argument("--to", type=_word, metavar="NAME", help="what it is called from now on")
+    one.add_argument("--secret-file", **{**_SECRET, "help": "another signing secret; - reads it (default: as it was)"})
     _settings_of_source(one)
     one = _leaf(source, "list", "list them, without secrets", _order(office.SourceList, "sources"))
     one.add_argument("--retailer", type=_word)
@@ -441,7 +443,6 @@ def _settings_of_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--url", type=_up_to(MAX_TEXT), help="how the vendor reaches this server: https://hooks.example.com"
     )
-    parser.add_argument("--secret-file", **_SECRET)
     parser.add_argument("--adapter", type=_word, help="for generic: what reads it (default: canonical transactions)")
     parser.add_argument("--options", type=_file, metavar="FILE", help="the adapter's own settings, as a JSON object")
     parser.add_argument("--currency", type=_word, help="where the payload names none")
