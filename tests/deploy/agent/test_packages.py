@@ -52,6 +52,7 @@ def lintian(packages: dict[str, Path]) -> Iterator[subprocess.Popen[str] | None]
     command = ["lintian", "--allow-root", "--fail-on", "error,warning", str(packages["deb"])]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
         yield running
+        running.kill()
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +126,15 @@ def test_the_rpm_holds_what_the_deb_holds(packages: dict[str, Path]) -> None:
     assert "glibc >= 2." in output(*ask, "--requires")
 
 
+@needs("rpm")
+@as_root
+def test_the_rpm_installs_and_runs_where_nothing_else_is(packages: dict[str, Path]) -> None:
+    with scratch() as root:
+        output("rpm", f"--root={root}", "--install", "--nodeps", "--noscripts", packages["rpm"])
+        program = root / "usr/lib/tillstream-agent/tillstream-agent"
+        assert output("env", "-i", program, "--version").startswith("tillstream-agent ")
+
+
 @needs("unshare", "setpriv", "systemd-sysusers")
 @as_root
 async def test_the_bundle_installs_without_a_network_and_keeps_the_settings(
@@ -168,5 +178,5 @@ def test_a_bundle_that_was_altered_installs_nothing(packages: dict[str, Path], t
 
 @needs("lintian")
 def test_lintian_finds_no_error_and_no_warning(lintian: subprocess.Popen[str]) -> None:
-    said, _ = lintian.communicate(timeout=240)
+    said, _ = lintian.communicate(timeout=900)
     assert (lintian.returncode, said) == (0, "")
