@@ -43,6 +43,10 @@ PERMISSIONS: Final[Mapping[Role, frozenset[Permission]]] = {
 ROLES: Final = get_args(Role)
 MIN_PASSWORD: Final = 12
 MAX_PASSWORD: Final = 256
+LETTERS: Final = 5
+"""Different ones that a password has at least."""
+TELLING_NAME: Final = 4
+"""Characters of a name that no password of its user may hold; shorter ones are in many words."""
 SESSION_MS: Final = 12 * 3_600_000
 """How long a session lasts: a working day."""
 MAX_SESSIONS: Final = 20
@@ -261,7 +265,8 @@ async def _hashed(name: str, password: str, random: Randomness) -> str:
     if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
         limit = f"{MIN_PASSWORD} to {MAX_PASSWORD} characters"
         raise WeakPassword("the password is too short or too long", field="password", limit=limit)
-    if len(set(password)) < 5 or name.casefold() in password.casefold():
+    names_itself = len(name) >= TELLING_NAME and name.casefold() in password.casefold()
+    if len(set(password)) < LETTERS or names_itself:
         hint = "take several words that do not go together"
         raise WeakPassword("the password is too easy to guess", field="password", hint=hint)
     return await asyncio.get_running_loop().run_in_executor(_HASHERS, _hash, plain, random(argon.SALTBYTES))

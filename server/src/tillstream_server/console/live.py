@@ -1,7 +1,7 @@
 """One query for everybody who watches: what is asked for by a key is computed once, and told to all.
 
-While somebody follows a key it is computed again and again, a tenth of the time at most unless the figures would become
-a quarter of a minute old; whoever opens a page meanwhile is shown what was computed last. Nobody watching costs nothing.
+While somebody follows a key it is computed again and again: for a tenth of the time at most, but every quarter of a
+minute at least. Whoever opens a page meanwhile is shown what was computed last. Nobody watching costs nothing.
 """
 
 from __future__ import annotations
