@@ -85,13 +85,15 @@ async def make(conn: AsyncConnection, till_id: bytes, retailer: str, store: str,
     return Place(till_id, retailer, store, till, revoked=False)
 
 
-async def give_device(conn: AsyncConnection, place: Place, device: NewDevice, now_ms: int) -> None:
-    """Let a new device speak for a till; the one before it may no longer."""
+async def give_device(
+    conn: AsyncConnection, place: Place, device: NewDevice, now_ms: int, *, made_ms: int | None = None
+) -> None:
+    """Let a new device speak for a till; those before it may no longer. It was made now unless told otherwise."""
     await conn.exec_driver_sql(
         "UPDATE device SET revoked_ms = ? WHERE till_id = ? AND (revoked_ms IS NULL OR revoked_ms > ?)",
         (now_ms, place.till_id, now_ms),
     )
-    await _add_device(conn, place, device, now_ms, None)
+    await _add_device(conn, place, device, now_ms if made_ms is None else made_ms, None)
 
 
 async def add_next_device(conn: AsyncConnection, place: Place, former: bytes, device: NewDevice, now_ms: int) -> int:
@@ -135,7 +137,7 @@ async def take_back(conn: AsyncConnection, given: Certificate, now_ms: int) -> P
     device = NewDevice(key_id(given.device_public_key), given.device_public_key, "", "")
     newest = await conn.exec_driver_sql("SELECT MAX(created_ms) FROM device WHERE till_id = ?", (place.till_id,))
     if given.issued_ms > (newest.scalar() or 0):
-        await give_device(conn, place, device, given.issued_ms)
+        await give_device(conn, place, device, now_ms, made_ms=given.issued_ms)
     else:
         await _add_device(conn, place, device, given.issued_ms, now_ms)
     return place
