@@ -149,7 +149,7 @@ def _member_row(p: Projector, subject: bytes, currency: str) -> tuple[object, ..
 def _drops(p: Projector) -> Iterator[Statement]:
     """A row that nothing contributes to is no row: so a rebuild finds it too."""
     yield _DROP_HOURS, [(p.retailer, *key) for key in p.hours]
-    yield _DROP_QUARTERS, list(p.quarters)
+    yield _DROP_QUARTERS, [(at_ms, p.retailer, *key) for at_ms, *key in p.quarters]
     days = {day_id(p.retailer, *day): products for day, products in p.products.items()}
     yield _DROP_PRODUCTS, [(id_, sku) for id_, products in days.items() for sku in products]
     yield _DROP_DAYS, [(id_,) for id_ in days]
