@@ -46,7 +46,7 @@ async def server() -> AsyncIterator[Gateway]:
 
 @pytest.fixture
 async def folder(server: Gateway, tmp_path: Path) -> Folder:
-    return await enrolled(tmp_path / f"home-of-{SURNAME}" / "state", server)
+    return await enrolled(tmp_path / SURNAME / "s", server)
 
 
 async def parts_of(folder: Folder, config: Config) -> dict[str, bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tillstream_protocol.decisions import Campaign, Occasion, Rule, decide, ranked, ready
@@ -74,6 +74,7 @@ def occasion(facts: Facts) -> Occasion:
 
 
 @given(st.lists(conditions, max_size=12), any_facts)
+@example([{"==": [0, 0]}, {"<": [var("time.hour"), 0]}, {"==": [0, 0]}], {"time.hour": -1})
 def test_what_is_decided_is_the_same_as_by_looking_at_all(several: list[Any], known: dict[str, Fact]) -> None:
     rules = rules_of(*several)
     at = occasion(known)

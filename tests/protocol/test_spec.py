@@ -30,7 +30,9 @@ STRUCTS = sorted(
         value
         for module in (decisions, effects, errors, events, messages, pack, settings, transaction)
         for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, msgspec.Struct) and value is not msgspec.Struct
+        if isinstance(value, type)
+        and issubclass(value, msgspec.Struct)
+        and value not in (msgspec.Struct, decisions.Occasion, decisions.Rule)  # these never travel
     },
     key=lambda struct: (struct.__module__, struct.__name__),
 )

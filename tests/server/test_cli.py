@@ -230,7 +230,7 @@ def test_users_are_made_listed_given_another_password_and_removed(data: Path, tm
 
 
 def test_a_time_zone_that_there_is_not_is_named(data: Path, run: Run) -> None:
-    (data / "server.toml").write_text('office_zone = "Mars/Olympus"')
+    (data / "server.toml").write_text('time_zone = "Mars/Olympus"')
     done = run("user", "list", "--data", data)
     assert done.returncode == 1
-    assert "'Mars/Olympus' is no time zone (office_zone)" in done.stderr
+    assert "there is no time zone 'Mars/Olympus'" in done.stderr

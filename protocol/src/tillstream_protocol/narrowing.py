@@ -126,7 +126,7 @@ def _choices(term: object) -> Iterator[_Marks]:
 
 
 def _by_trying(term: dict[object, object]) -> _Marks | None:
-    """The values of its only variable for which a term is true, if those can be tried and not all will do."""
+    """The values of its only variable for which a term is true, if those can be tried and some, not all, will do."""
     variables = set(variables_of(term))
     if len(variables) != 1:
         return None
@@ -136,7 +136,7 @@ def _by_trying(term: dict[object, object]) -> _Marks | None:
         return None
     run = compile_condition(term)
     true = [value for value in domain if run({variable: value}) is True]
-    return frozenset((variable, value) for value in true) if len(true) < len(domain) else None
+    return frozenset((variable, value) for value in true) if 0 < len(true) < len(domain) else None
 
 
 def _equal(left: object, right: object) -> Iterator[_Marks]:
