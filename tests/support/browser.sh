@@ -30,4 +30,5 @@ else
             npm ci --prefix "$folder" --ignore-scripts --no-audit --no-fund --loglevel=error
         fi
     done
+    make assets # htmx and uPlot, for the console
 fi

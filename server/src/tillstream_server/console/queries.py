@@ -367,7 +367,7 @@ SELECT key_id, created_ms, revoked_ms, agent_version, platform FROM device WHERE
 ORDER BY created_ms DESC LIMIT 20
 """
 _TIMELINE: Final = (
-    "SELECT created_ms, 'enrolled', hex(key_id) FROM device WHERE till_id = ? ORDER BY created_ms DESC LIMIT ?",
+    "SELECT created_ms, 'enrolled', lower(hex(key_id)) FROM device WHERE till_id = ? ORDER BY created_ms DESC LIMIT ?",
     "SELECT first_seen_ms, 'started', lower(hex(epoch)) FROM epoch WHERE till_id = ?"
     " ORDER BY first_seen_ms DESC LIMIT ?",
     "SELECT first_seen_ms, 'alarm', kind FROM alarm WHERE till_id = ? ORDER BY first_seen_ms DESC LIMIT ?",
