@@ -283,6 +283,11 @@ def test_the_exit_code_tells_an_unheard_server_from_worse(
     assert status_code(status) == code
 
 
+def _heed_interrupts() -> None:
+    """Whoever runs the tests in a shell's background has them, and what they start, ignore interrupts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @asynccontextmanager
 async def process(*arguments: str | Path) -> AsyncIterator[asyncio.subprocess.Process]:
     """The command as a process of its own."""
@@ -293,6 +298,7 @@ async def process(*arguments: str | Path) -> AsyncIterator[asyncio.subprocess.Pr
         *map(str, arguments),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        preexec_fn=_heed_interrupts,
     )
     try:
         yield started
@@ -434,7 +440,7 @@ async def test_what_is_watched_and_followed_goes_on_until_it_is_interrupted(fold
         async with asyncio.timeout(60):
             while not msgspec.json.decode(await watching.stdout.readline())["running"]:
                 pass
-        async with process("logs", "--state", folder.path, "-f", "--json") as following:
+        async with process("logs", "--state", folder.path, "-f", "--json") as following, asyncio.timeout(60):
             assert following.stdout is not None
             assert msgspec.json.decode(await following.stdout.readline())["event"] == "started"
             agent.terminate()
