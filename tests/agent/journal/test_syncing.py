@@ -11,7 +11,7 @@ import pytest
 
 from support.disks import BROKEN, FULL, TroubledFile
 from support.stories import LEASE, QUICK, Story, all_is_safe, begun, tag
-from support.tills import Reasons
+from support.tills import Reasons, crash
 from tillstream_agent.journal import JournalError, JournalFull, syncing
 from tillstream_agent.journal.errors import translate
 from tillstream_protocol.framing import Spend
@@ -289,6 +289,42 @@ async def test_what_moves_for_an_earlier_failure_is_synced_at_once(
     assert journal.safe
     assert story.till.drain(journal) == [b"a", b"b"]
     await journal.close()
+
+
+async def test_what_moved_from_an_open_file_is_no_safer_until_the_next_pass_which_does_not_wait(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await crash_with_a_record(story)
+    journal = await begun(story)
+    journal.append(b"b", kind=1)
+    fails_once(story, monkeypatch)
+    journal._syncer._dirty.clear()
+    await story.passes(journal)
+    assert not journal.safe, "the folder failed for what the former run left: the open file moves, and is to be synced"
+    assert journal._syncer._dirty.is_set()
+    assert not journal._syncer._failures
+    assert len(story.chunks()) == 3, "the former file stays, since nothing says that the new one is on the disk"
+    await story.passes(journal, 2)
+    assert len(story.chunks()) == 2
+    assert story.till.drain(journal) == [b"a", b"b"]
+    await journal.close()
+
+
+async def crash_with_a_record(story: Story) -> None:
+    journal = await begun(story)
+    journal.append(b"a", kind=1)
+    await crash(journal)
+
+
+def fails_once(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the folder's next sync fail, and none after it."""
+    sync_folder = story.disk.sync_folder
+
+    async def fail() -> None:
+        monkeypatch.setattr(story.disk, "sync_folder", sync_folder)
+        raise OSError(BROKEN, "planted")
+
+    monkeypatch.setattr(story.disk, "sync_folder", fail)
 
 
 async def test_what_was_synced_is_told_and_why_it_was_not(story: Story) -> None:
