@@ -146,6 +146,9 @@ class SimTransport:
     def __init__(self, link: Link) -> None:
         self._link = link
 
+    async def warm_up(self) -> None:
+        """There is nothing to load."""
+
     async def post(self, path: str, body: bytes, headers: Mapping[str, str] | None = None) -> Response:
         """Send a msgpack body. Raises `Unreachable`."""
         return await self._link.post(path, body, {"Content-Type": CONTENT_TYPE, **(headers or {})})
