@@ -23,13 +23,15 @@ the machine away from keys, token and socket.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import secrets
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -165,6 +167,8 @@ class Folder:
         self.journal = path / "journal"
         self.database = path / "state.db"
         self.lock_file = path / "agent.lock"
+        self._changing = threading.Lock()
+        """Held while a part of the identity is changed."""
 
     def create(self) -> None:
         """Make the folder, for this user only. Raises `StateError`."""
@@ -269,13 +273,20 @@ class Folder:
         """Whether one is to be taken before it is time."""
         return self.rotate_file.exists()
 
-    def rotated(self, identity: Identity) -> None:
+    def rotated(self, device_key_id: bytes, certificate: SignedCertificate) -> None:
         """Be the same till with the key of `next_rotation_seed`, by one decisive step. Raises `StateError`."""
-        with self._translated():
+        with self._changing, self._translated():
+            identity = replace(self.identity(), device_key_id=device_key_id, certificate=certificate)
             self._keep_former(identity)
             write_private(self.identity_file, identity.encode())
             os.replace(self.following_device_key_file, self.device_key_file)  # noqa: PTH105
             self.rotate_file.unlink(missing_ok=True)
+
+    def seal_to(self, box_public: bytes, escrow_public: bytes) -> None:
+        """Put down the keys that chunks are sealed to; what else changed of the identity stays. Raises `StateError`."""
+        with self._changing, self._translated():
+            identity = replace(self.identity(), box_public=box_public, escrow_public=escrow_public)
+            write_private(self.identity_file, identity.encode())
 
     def rewrite(self, identity: Identity) -> None:
         """Put down what changed of the identity without a new enrolment. Raises `StateError`."""
@@ -388,6 +399,19 @@ def default_folder(environment: dict[str, str] | os._Environ[str] = os.environ) 
         named = environment.get("XDG_STATE_HOME")
         base = (Path(named) if named else Path.home() / ".local" / "state") / "tillstream-agent"
     return base
+
+
+async def in_thread(write: Callable[[], None]) -> None:
+    """Write beside the event loop. Who is cancelled meanwhile waits for the end all the same: what is built next from
+    the folder must not find it half changed, nor have it change later."""
+    done = asyncio.ensure_future(asyncio.to_thread(write))
+    try:
+        await asyncio.shield(done)
+    except asyncio.CancelledError:
+        await asyncio.wait({done})
+        if not done.cancelled():
+            done.exception()
+        raise
 
 
 def write_private(file: Path, content: bytes) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -12,10 +14,12 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from support.agents import enrolled, running_agent, sale
+from support.agents import Telling, enrolled, running_agent, sale
 from support.gateways import Gateway, gateway
-from tillstream_agent.folder import Folder
+from tillstream_agent import folder as folders
+from tillstream_agent.folder import Folder, in_thread, write_private
 from tillstream_agent.sync import rotate
+from tillstream_agent.sync.keys import write_down
 from tillstream_protocol.framing import ChunkHeader
 from tillstream_protocol.messages import Rotate
 from tillstream_protocol.signing import SignKey
@@ -169,3 +173,49 @@ async def test_a_key_without_a_certificate_is_old_and_so_is_one_that_cannot_be_r
     async with running_agent(folder):
         await presented(server, former)
     assert folder.identity().certificate is not None
+
+
+async def test_new_keys_to_seal_to_do_not_bring_the_former_device_key_back(server: Gateway, folder: Folder) -> None:
+    known_to_the_parts = folder.identity()
+    new = SignKey(folder.next_rotation_seed(lambda size: b"n" * size))
+    folder.rotated(new.key_id, server.certificate(new.public))
+    newest = replace(known_to_the_parts, box_public=b"b" * 32, escrow_public=b"e" * 32)
+    await write_down(folder, newest, Telling().events)
+    who = folder.identity()
+    assert folder.device_key(who).key_id == new.key_id
+    assert (who.box_public, who.escrow_public) == (b"b" * 32, b"e" * 32)
+    assert who.certificate == server.certificate(new.public)
+
+
+async def test_a_rotation_keeps_the_keys_to_seal_to_that_came_before_it(server: Gateway, folder: Folder) -> None:
+    former = folder.identity().device_key_id
+    async with running_agent(folder):
+        await server.until(lambda server: bool(server.vitals))
+        folder.seal_to(b"b" * 32, b"e" * 32)
+        await server.push(1, Rotate("a test"))
+        async with asyncio.timeout(10):
+            while (who := folder.identity()).device_key_id == former:
+                await asyncio.sleep(0.005)
+        assert who.box_public == b"b" * 32
+
+
+async def test_a_rotation_that_is_cancelled_while_it_is_written_down_is_there_whole(
+    server: Gateway, folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = SignKey(folder.next_rotation_seed(lambda size: b"n" * size))
+    begun, may = threading.Event(), threading.Event()
+
+    def slow(file: Path, content: bytes) -> None:
+        begun.set()
+        may.wait(10)
+        write_private(file, content)
+
+    monkeypatch.setattr(folders, "write_private", slow)
+    writing = asyncio.create_task(in_thread(partial(folder.rotated, new.key_id, server.certificate(new.public))))
+    await asyncio.to_thread(begun.wait, 10)
+    writing.cancel()
+    asyncio.get_running_loop().call_later(0.05, may.set)
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    assert folder.identity().device_key_id == new.key_id
+    assert SignKey(folder.device_key_file.read_bytes()).key_id == new.key_id

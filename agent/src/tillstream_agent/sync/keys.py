@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 from tillstream_protocol.pack import Pack
 from tillstream_protocol.sealing import key_id
 
 from ..events import Events
-from ..folder import Folder, Identity, StateError
+from ..folder import Folder, Identity, StateError, in_thread
 
 
 class Sealing(Protocol):
@@ -49,8 +49,11 @@ class SealingKeys:
 
 
 async def write_down(folder: Folder, identity: Identity, events: Events) -> None:
-    """Write an identity whose keys have changed, beside the event loop; what fails is told of."""
+    """Write the keys of an identity that have changed, beside the event loop; what fails is told of.
+
+    The device may have another key by now that this identity does not know of, so nothing else is written.
+    """
     try:
-        await asyncio.to_thread(folder.rewrite, identity)
+        await in_thread(partial(folder.seal_to, identity.box_public, identity.escrow_public))
     except StateError as error:
         events.housekeeping_failed("keep the server's keys", error)

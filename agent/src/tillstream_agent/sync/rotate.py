@@ -9,17 +9,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from tillstream_protocol.codec import encode
 from tillstream_protocol.errors import TillstreamError
-from tillstream_protocol.messages import RotateRequest, decode_rotate_reply, open_certificate, rotate_bytes
+from tillstream_protocol.messages import (
+    RotateRequest,
+    SignedCertificate,
+    decode_rotate_reply,
+    open_certificate,
+    rotate_bytes,
+)
 from tillstream_protocol.signing import SignKey, sign_request
 
 from ..clock import Clock
 from ..events import Events
-from ..folder import Folder, Identity
+from ..folder import Folder, Identity, in_thread
 from .enrol import ForeignCertificate, Randomness
 from .link import Link
 from .transport import Refused, Transport
@@ -75,18 +82,18 @@ class Rotation:
     async def rotate(self) -> bool:
         """Have another key, if the server takes it; whatever it answers, the till keeps one that speaks for it."""
         try:
-            identity = await self._exchange()
-            await asyncio.to_thread(self.folder.rotated, identity)
+            key_id, certificate = await self._exchange()
+            await in_thread(partial(self.folder.rotated, key_id, certificate))
         except TillstreamError as error:
             if isinstance(error, Refused) and error.code == "device_taken":
                 self.folder.drop_rotation_seed()
             self.events.rotation_failed(error)
             return False
-        self.events.rotated(identity.device_key_id)
+        self.events.rotated(key_id)
         return True
 
-    async def _exchange(self) -> Identity:
-        """The identity under the new key, which the server has certified."""
+    async def _exchange(self) -> tuple[bytes, SignedCertificate]:
+        """The new key's id, and the server's certificate of it."""
         new = SignKey(self.folder.next_rotation_seed(self.randomness))
         who = self.identity
         proof = new.sign(rotate_bytes(who.till_id, self.device.public, new.public))
@@ -96,7 +103,7 @@ class Rotation:
         given = open_certificate(reply.certificate, who.server_public)
         if (given.till_id, given.device_public_key) != (who.till_id, new.public):
             raise ForeignCertificate("the certificate names another till or device", field="certificate")
-        return replace(who, device_key_id=new.key_id, certificate=reply.certificate)
+        return new.key_id, reply.certificate
 
     async def _until_connected(self) -> None:
         """Head office asks over the channel, so it opens in a moment if it is not open yet."""
