@@ -64,6 +64,10 @@ class Till:
     """What asked for another device key."""
     start: Callable[[], None]
 
+    def rotate(self) -> None:
+        """Another device key is asked for."""
+        self.rotations.append("asked")
+
     async def hears(self, event: str) -> None:
         """Return when something was logged."""
         async with asyncio.timeout(10):
@@ -134,7 +138,7 @@ async def channel(place: Path) -> AsyncIterator[Till]:
                 link,
                 telling.events,
                 remote,
-                lambda: rotations.append("asked"),
+                lambda: till.rotate(),
             ),
             rewind=Rewind(journal, telling.events, lambda: changes.append("acked")),
             edge=edge,
@@ -151,7 +155,7 @@ async def channel(place: Path) -> AsyncIterator[Till]:
         def start() -> None:
             tasks.append(asyncio.create_task(channel.run()))
 
-        yield Till(
+        till = Till(
             server,
             folder,
             journal,
@@ -168,6 +172,7 @@ async def channel(place: Path) -> AsyncIterator[Till]:
             rotations,
             start,
         )
+        yield till
         for task in tasks:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

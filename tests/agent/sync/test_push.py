@@ -11,6 +11,7 @@ import pytest
 from support.agents import NOW_MS, offer, offer_push
 from support.channels import EPOCH, Till, channel
 from support.gateways import NEVER_MS
+from tillstream_agent.folder import StateError
 from tillstream_agent.state import StateUnavailable
 from tillstream_agent.sync import push as push_module
 from tillstream_protocol.messages import (
@@ -19,6 +20,7 @@ from tillstream_protocol.messages import (
     Push,
     Range,
     Revoked,
+    Rotate,
 )
 from tillstream_protocol.sealing import key_id
 from tillstream_protocol.signing import SignKey
@@ -253,6 +255,24 @@ async def test_a_push_that_cannot_be_kept_gets_no_receipt_and_comes_again(
     await till.server.until(lambda server: server.receipts == [1])
     assert till.said("push_closed")[0]["code"] == "state_unavailable"
     assert len(await till.state.load_offers(0)) == 1
+
+
+async def test_a_request_for_another_device_key_that_cannot_be_remembered_comes_again(
+    till: Till, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = iter([True])
+
+    def fails_once() -> None:
+        if next(failures, False):
+            raise StateError("planted")
+        till.rotations.append("asked")
+
+    monkeypatch.setattr(till, "rotate", fails_once)
+    till.server.pushes.append(Push(1, NEVER_MS, Rotate("a test")))
+    till.start()
+    await till.server.until(lambda server: server.receipts == [1])
+    assert till.rotations == ["asked"]
+    assert till.said("push_closed")[0]["code"] == "state_unavailable"
 
 
 async def test_a_server_that_talks_nonsense_is_left(till: Till) -> None:

@@ -225,9 +225,7 @@ class Mailbox:
         elif isinstance(body, SettingsPush):
             await self._take_settings(push.seq, body)
         elif isinstance(body, Rotate):
-            await self._state.note_push(push.seq)
-            self._events.rotation_asked(body.reason)
-            self._rotate()
+            await self._take_rotation(push.seq, body)
         else:
             await self._state.note_push(push.seq)
             self._link.revoked = True
@@ -237,6 +235,15 @@ class Mailbox:
         """Note a push that came too late. Raises `StateUnavailable`."""
         await self._state.note_push(push.seq)
         self._events.pushed("expired")
+
+    async def _take_rotation(self, seq: int, body: Rotate) -> None:
+        """It is remembered before the push counts as taken: asked for twice does less harm than not at all."""
+        try:
+            self._rotate()
+        except StateError as error:
+            raise StateUnavailable(error.message, hint=error.hint) from error
+        await self._state.note_push(seq)
+        self._events.rotation_asked(body.reason)
 
     async def _take_settings(self, seq: int, body: SettingsPush) -> None:
         remote = self._remote
