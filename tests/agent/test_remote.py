@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from collections.abc import AsyncIterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -16,10 +17,12 @@ import pytest
 from support.agents import enrolled, running_agent, sale
 from support.gateways import TILL_ID, Gateway, gateway
 from support.tills import TurnedClock
-from tillstream_agent import config
+from tillstream_agent import config, following
 from tillstream_agent.clock import SystemClock
 from tillstream_agent.config import Config, ConfigError, load, overlaid
-from tillstream_agent.folder import Folder, StateError
+from tillstream_agent.folder import Folder, StateError, write_private
+from tillstream_agent.hooks import crowd
+from tillstream_agent.hooks.http import HttpDoor
 from tillstream_agent.inspection import look
 from tillstream_agent.remote import Remote, current
 from tillstream_agent.trial import Health, Trial, TrialTimes
@@ -136,6 +139,75 @@ async def test_newer_settings_end_the_trial_of_older_ones(server: Gateway, folde
         await reported(server, SettingsReport(1, 1, "trial"))
         await server.push(2, SettingsPush(signed(server, 2, QUICK | {"log.level": "debug"})))
         await reported(server, SettingsReport(2, 2, "kept"))
+
+
+async def test_settings_that_parts_break_down_over_are_gone_back_from(
+    server: Gateway, folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_door = HttpDoor.open
+
+    async def breaks(door: HttpDoor, port: int) -> int:
+        if port == 65535:
+            raise OSError(24, "Too many open files")
+        return await open_door(door, port)
+
+    monkeypatch.setattr(HttpDoor, "open", breaks)
+    async with running_agent(folder) as (port, _):
+        await server.push(1, SettingsPush(signed(server, 1, {"hook.port": "65535"})))
+        await reported(server, SettingsReport(0, 1, "rolled_back", "OSError: [Errno 24] Too many open files"))
+        assert await sells(folder, port, "after") == 201
+
+
+async def test_no_part_is_closed_for_settings_that_cannot_be_written_down(
+    server: Gateway, folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "AGAIN_S", 0.02)
+    tried = 0
+
+    def full(*_: object) -> None:
+        nonlocal tried
+        tried += 1
+        raise OSError(28, "No space left on device")
+
+    assert await opened(folder).take(signed(server, 1, QUICK))
+    with monkeypatch.context() as patch:
+        patch.setattr("tillstream_agent.remote.write_private", full)
+        async with running_agent(folder) as (port, log):
+            async with asyncio.timeout(10):
+                while tried < 5:
+                    await asyncio.sleep(0.01)
+            assert said(log).count("started") == 1
+            assert await sells(folder, port, "meanwhile") == 201
+            patch.undo()
+            await reported(server, SettingsReport(1, 1, "kept"))
+
+
+async def test_what_strangers_do_at_the_hook_is_not_held_against_settings(
+    server: Gateway, folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crowd, "STRANGERS_A_SECOND", 1)
+    async with running_agent(folder):
+        await server.push(1, SettingsPush(signed(server, 1, QUICK)))
+        await reported(server, SettingsReport(1, 1, "kept"))
+
+
+async def test_a_till_that_cannot_capture_does_not_wait_for_its_customers_to_be_helped(
+    server: Gateway, folder: Folder
+) -> None:
+    async with running_agent(folder, trial=TrialTimes(watch_s=30, ill_s=30, every_s=0.05)) as (port, _):
+        await server.push(1, SettingsPush(signed(server, 1, FULL)))
+        await reported(server, SettingsReport(1, 1, "trial"))
+        headers = {"Authorization": f"Bearer {folder.hook_token()}"}
+        basket = f"http://127.0.0.1:{port}/v1/baskets/7"
+        async with (
+            aiohttp.ClientSession() as client,
+            client.put(basket, json={"revision": 1, "state": "open"}, headers=headers) as reply,
+        ):
+            assert reply.status == 200, await reply.text()
+        assert await sells(folder, port, "1") == 507
+        await server.push(2, SettingsPush(signed(server, 2, QUICK)))
+        await reported(server, SettingsReport(2, 2, "trial"))
+        assert await sells(folder, port, "1") == 201
 
 
 async def test_a_server_from_before_there_were_settings_is_not_told_of_any(server: Gateway, folder: Folder) -> None:
@@ -255,6 +327,63 @@ async def test_a_full_disk_keeps_settings_waiting_and_goes_back_all_the_same(
     assert opened(folder).trying, "and so the next start goes back as well"
 
 
+async def test_settings_that_could_not_be_kept_may_come_again(
+    server: Gateway, folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = opened(folder)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tillstream_agent.remote.write_private", full)
+        for values in (QUICK, {"hook.prot": "1"}):
+            with pytest.raises(StateError):
+                await remote.take(signed(server, 1, values))
+            assert (remote.report(), remote.waiting) == (SettingsReport(0, 0, "none"), False)
+    assert await remote.take(signed(server, 1, QUICK))
+    assert (remote.waiting, remote.changed.is_set()) == (True, True)
+
+
+@pytest.mark.parametrize("end", ["keep", "roll_back"])
+async def test_what_is_decided_on_a_trial_is_not_about_settings_that_come_meanwhile(
+    server: Gateway, folder: Folder, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    remote = opened(folder)
+    await remote.take(signed(server, 1, QUICK))
+    await remote.begin()
+    written = threading.Event()
+
+    def slow(file: Path, content: bytes) -> None:
+        written.wait(10)
+        write_private(file, content)
+
+    monkeypatch.setattr("tillstream_agent.remote.write_private", slow)
+    taking = asyncio.create_task(remote.take(signed(server, 2, FULL)))
+    await asyncio.sleep(0.05)
+    ending = asyncio.create_task(remote.keep() if end == "keep" else remote.roll_back("a test"))
+    await asyncio.sleep(0.05)
+    written.set()
+    assert await taking
+    await ending
+    assert (remote.waiting, remote.values, remote.report()) == (True, {}, SettingsReport(0, 2, "trial"))
+    assert opened(folder).report() == remote.report()
+    await remote.begin()
+    assert remote.values == FULL
+
+
+async def test_a_refusal_is_still_told_of_when_an_earlier_trial_has_ended(server: Gateway, folder: Folder) -> None:
+    remote = opened(folder)
+    await remote.take(signed(server, 1, QUICK))
+    await remote.begin()
+    assert not await remote.take(signed(server, 2, {"hook.prot": "1"}))
+    refused = remote.report()
+    assert refused.outcome == "refused"
+    assert await remote.keep()
+    assert remote.report() == refused
+    assert (remote.values, remote.running) == (QUICK, 1)
+
+
 async def test_an_agent_that_no_longer_knows_a_setting_does_without(server: Gateway, folder: Folder) -> None:
     remote = opened(folder)
     await remote.take(signed(server, 1, QUICK))
@@ -298,7 +427,7 @@ def test_every_setting_that_may_come_from_afar_is_one() -> None:
         "log.level": "info",
     }
     overlaid(Config(), dict.fromkeys(REMOTE, "100") | values)
-    assert set(settings()) - REMOTE == {"sync.ca_file", "run.uvloop", "log.kept_bytes"}, "as the reference says"
+    assert set(settings()) - REMOTE == {"sync.ca_file", "log.kept_bytes", "run.uvloop"}, "as the reference says"
     with pytest.raises(ConfigError, match="no setting 'a'"):
         load(None, {}, None, {"a": "1"})
 

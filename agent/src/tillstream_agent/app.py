@@ -144,10 +144,10 @@ async def _live(folder: Folder, world: World, turn: _Turn) -> None:
             payloads = Payloads(core.desk, core.config.doors, currency=core.identity.currency)
             stack.callback(payloads.close)
             turn.port = await _doors(stack, core, payloads, sync.queue)
-        except TillstreamError as error:
+        except Exception as error:
             if not remote.trying:
                 raise
-            await rolled_back(remote, f"{error.code}: {error.message}", before)
+            await rolled_back(remote, _why(error), before)
             return
         core.events.started(version=__version__, port=turn.port, queued=core.journal.queue().records)
         turn.started(turn.port)
@@ -158,6 +158,12 @@ async def _live(folder: Folder, world: World, turn: _Turn) -> None:
         if turn.stop.is_set():
             _tell(core, world.supervisor.stopping)
         core.events.stopping(queued=core.journal.queue().records)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, TillstreamError):
+        return f"{error.code}: {error.message}"
+    return f"{type(error).__name__}: {error}"
 
 
 def _events(world: World) -> Events:
@@ -252,7 +258,7 @@ async def _core(
         edge,
         board,
         remote,
-        Following(remote, reporter, baskets, link, events, world.clock, world.trial),
+        Following(remote, reporter, baskets, link, events, world.clock, world.trial, folder.hook_token),
         link,
         reporter,
         counter,

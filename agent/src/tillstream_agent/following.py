@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
@@ -24,6 +25,8 @@ QUIET_TRIES: Final = 480
 """Other settings wait two minutes at most for the customers at the till."""
 BUSY_S: Final = 600.0
 """A basket that nobody touched for so long keeps nobody waiting."""
+AGAIN_S: Final = 60.0
+"""After how long it is tried again to write down that other settings are tried."""
 HOOK_S: Final = 2.0
 _NOT_OF_SETTINGS: Final = frozenset({"", "poison", "revoked"})
 """Troubles of uploading that no setting brings about."""
@@ -40,6 +43,8 @@ class Following:
     events: Events
     clock: Clock
     times: TrialTimes
+    token: Callable[[], str]
+    """The hook's: with it, a look at the hook is not among the strangers' calls."""
 
     async def run(self, over: asyncio.Event) -> None:
         """Watch those that are on trial, then wait for others, or another device key. Sets `over` when the parts are to
@@ -48,6 +53,7 @@ class Following:
             if not self.remote.waiting:
                 await self.remote.changed.wait()
             await self._quiet()
+            await self._begin()
         over.set()
 
     async def _is_well(self) -> bool:
@@ -62,15 +68,29 @@ class Following:
 
     async def _keep(self) -> None:
         try:
-            await self.remote.keep()
+            if not await self.remote.keep():
+                return
         except StateError as error:
             self.events.housekeeping_failed("remember the settings", error)
         self.events.settings_kept(self.remote.running)
 
+    async def _begin(self) -> None:
+        """Write down that others are tried before anything is closed for them, as soon as that can be done: a disk
+        without room must not have all parts closed and built anew for nothing."""
+        while True:
+            try:
+                return await self.remote.begin()
+            except StateError as error:
+                self.events.housekeeping_failed("remember the settings", error)
+            await asyncio.sleep(AGAIN_S)
+
     async def _quiet(self) -> None:
-        """Wait until no customer is being served, within reason: open baskets are not remembered beyond a restart."""
+        """Wait until no customer is being served, within reason: open baskets are not remembered beyond a restart.
+
+        A till that cannot capture serves nobody.
+        """
         for _ in range(QUIET_TRIES):
-            if not self.baskets.busy(BUSY_S):
+            if self.events.capture_trouble or not self.baskets.busy(BUSY_S):
                 return
             await asyncio.sleep(QUIET_S)
 
@@ -86,7 +106,7 @@ class Following:
         """Ask the till's own hook whether it is there, as a POS would."""
         hook = Transport(f"http://127.0.0.1:{self.reporter.http_port}", tls=None, timeout=HOOK_S)
         try:
-            answer = await hook.get("/healthz")
+            answer = await hook.get("/healthz", {"Authorization": f"Bearer {self.token()}"})
         except TillstreamError:
             return "hook_silent"
         finally:

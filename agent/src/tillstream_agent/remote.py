@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -32,7 +33,7 @@ from tillstream_protocol.signing import from_text, to_text
 
 from .config import Config, ConfigError
 from .events import Events
-from .folder import Folder, Identity, StateError, write_private
+from .folder import Folder, Identity, StateError, in_thread, write_private
 
 Apply = Callable[[Mapping[str, str]], Config]
 """The till's own settings with those from afar among them. Raises `ConfigError`."""
@@ -78,6 +79,8 @@ class Remote:
     trying: bool = False
     _good: _Held | None = None
     _candidate: _Held | None = None
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while the file is written: what is decided on a trial is not about settings that come meanwhile."""
 
     @classmethod
     def open(cls, folder: Folder, identity: Identity, apply: Apply) -> Remote:
@@ -122,28 +125,42 @@ class Remote:
     async def take(self, signed: SignedSettings) -> bool:
         """Keep newer settings to be tried, or say why not. Whether they are to be tried.
 
-        Raises `StateError`, or what `open_settings` raises for settings that are not ours.
+        Raises `StateError`, or what `open_settings` raises for settings that are not ours; then nothing is taken, and
+        the same may come again.
         """
         settings = open_settings(signed, self.identity.server_public, self.identity.till_id)
-        if settings.version <= self.newest:
-            return False
-        self.newest, self.reason = settings.version, ""
+        async with self._turn:
+            if settings.version <= self.newest:
+                return False
+            before = (self.newest, self.outcome, self.reason, self.trying, self._candidate)
+            taken = self._accept(_Held(signed, settings))
+            try:
+                await self._store()
+            except BaseException:
+                self.newest, self.outcome, self.reason, self.trying, self._candidate = before
+                raise
+        if taken:
+            self.changed.set()
+        return taken
+
+    def _accept(self, held: _Held) -> bool:
+        """Have settings wait, if they can be meant."""
+        self.newest, self.reason = held.settings.version, ""
         try:
-            require_remote(frozenset(settings.settings))
-            self.apply(settings.settings)
+            require_remote(frozenset(held.settings.settings))
+            self.apply(held.settings.settings)
         except TillstreamError as error:
             self.outcome, self.reason = "refused", error.message[:MAX_TEXT]
-            await self._store()
             return False
-        self.outcome, self.trying, self._candidate = "trial", False, _Held(signed, settings)
-        await self._store()
-        self.changed.set()
+        self.outcome, self.trying, self._candidate = "trial", False, held
         return True
 
     async def begin(self) -> None:
         """Run with those that wait, if any do, from now on and on trial. Raises `StateError`."""
-        self.changed.clear()
-        if self._candidate is not None and not self.trying:
+        async with self._turn:
+            self.changed.clear()
+            if not self.waiting:
+                return
             self.trying = True
             try:
                 await self._store()
@@ -151,16 +168,31 @@ class Remote:
                 self.trying = False
                 raise
 
-    async def keep(self) -> None:
-        """The till is well with those on trial. Raises `StateError`."""
-        self._good, self._candidate, self.trying, self.outcome = self._candidate, None, False, "kept"
-        await self._store()
+    async def keep(self) -> bool:
+        """The till is well with those on trial. False where others came meanwhile. Raises `StateError`."""
+        async with self._turn:
+            if not self.trying:
+                return False
+            self._end("kept", "")
+            self._good, self._candidate, self.trying = self._candidate, None, False
+            await self._store()
+        return True
 
     async def roll_back(self, reason: str) -> None:
-        """Run with the last good ones again, whether that can be written down or not. Raises `StateError`."""
-        self._candidate, self.trying = None, False
-        self.outcome, self.reason = "rolled_back", reason[:MAX_TEXT]
-        await self._store()
+        """Run with the last good ones again, whether that can be written down or not. Raises `StateError`.
+
+        Where others came meanwhile, those are next.
+        """
+        async with self._turn:
+            if self.trying:
+                self._end("rolled_back", reason[:MAX_TEXT])
+                self._candidate, self.trying = None, False
+                await self._store()
+
+    def _end(self, outcome: Outcome, reason: str) -> None:
+        """The report is of the newest settings: a later version that was refused has its own."""
+        if self.running == self.newest:
+            self.outcome, self.reason = outcome, reason
 
     def report(self) -> SettingsReport:
         """What the server is told."""
@@ -179,7 +211,7 @@ class Remote:
             _written(self._candidate),
         )
         try:
-            await asyncio.to_thread(write_private, self.file, msgspec.json.encode(plain) + b"\n")
+            await in_thread(partial(write_private, self.file, msgspec.json.encode(plain) + b"\n"))
         except OSError as error:
             raise StateError(f"{self.file} cannot be written: {error.strerror}", hint="check disk space") from error
 

@@ -159,9 +159,9 @@ class Transport:
         """Send a msgpack body. Raises `Unreachable`."""
         return await self._send("POST", path, body, {"Content-Type": CONTENT_TYPE, **(headers or {})})
 
-    async def get(self, path: str) -> Response:
+    async def get(self, path: str, headers: Mapping[str, str] | None = None) -> Response:
         """Fetch a path. Raises `Unreachable`."""
-        return await self._send("GET", path, None, {})
+        return await self._send("GET", path, None, headers or {})
 
     async def close(self) -> None:
         """Close the connections."""
