@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp.web import Application, RouteDef
 
+from support.serving import serving
 from support.tools import ROOT, SERVER, run, tool
+from tillstream_server import web
 from tillstream_server.config import Config
+from tillstream_server.events import Events
 
 HOST = "head.example.com"
 PIP = "make .venv/deploy-server has it"
@@ -168,3 +172,28 @@ def test_the_ingress_leaves_figures_inside() -> None:
     paths = [path["path"] for path in ingress["spec"]["rules"][0]["http"]["paths"]]
     assert "/till" in paths
     assert not any("/metrics".startswith(path) for path in paths if path != "/")
+
+
+async def test_the_ingress_leads_to_everything_but_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every page of the console, too: each path that the server has is one that the Ingress names."""
+    served: set[str] = set()
+    make = web.application
+
+    def application(routes: Iterable[RouteDef], events: Events) -> Application:
+        made = make(routes, events)
+        served.update(resource.canonical for resource in made.router.resources())
+        return made
+
+    monkeypatch.setattr(web, "application", application)
+    async with serving(tmp_path / "data"):
+        pass
+    (ingress,) = (one for one in objects("production") if one["kind"] == "Ingress")
+    paths = [(path["path"], path["pathType"]) for path in ingress["spec"]["rules"][0]["http"]["paths"]]
+    lost = {at for at in served if not any(leads(path, kind, at) for path, kind in paths)}
+    assert "/sales/stream" in served
+    assert lost == {"/metrics"}
+
+
+def leads(path: str, kind: str, to: str) -> bool:
+    """Whether a path of an Ingress leads to one of the server's, by whole elements as Kubernetes matches."""
+    return to == path or (kind == "Prefix" and to.startswith(f"{path.rstrip('/')}/"))
