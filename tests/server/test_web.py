@@ -179,5 +179,37 @@ async def test_metrics_tell_money_so_what_comes_through_a_proxy_needs_a_key(serv
     ],
 )
 def test_this_machine_is_its_loopback_alone(remote: Any, here: bool) -> None:
-    request = make_mocked_request("GET", "/metrics").clone(remote=remote)
+    request = make_mocked_request("GET", "/metrics", {"Host": "127.0.0.1:8700"}).clone(remote=remote)
     assert is_from_here(request) is here
+
+
+@pytest.mark.parametrize(
+    ("host", "here"),
+    [
+        ("localhost:8700", True),
+        ("127.9.9.9", True),
+        ("[::1]:8700", True),
+        ("head.example.com", False),
+        ("localhost.example.com", False),
+        ("10.0.0.1:8700", False),
+        ("[::1", False),
+        ("", False),
+    ],
+)
+def test_a_proxy_that_says_nothing_of_itself_is_known_by_the_name_that_was_asked_for(host: str, here: bool) -> None:
+    request = make_mocked_request("GET", "/metrics", {"Host": host}).clone(remote="127.0.0.1")
+    assert is_from_here(request) is here
+
+
+async def test_a_stranger_behind_a_silent_proxy_reads_no_figures(server: Server) -> None:
+    """HAProxy passes the Host on that was asked for; nginx, unless told otherwise, asks for its own in HTTP/1.0."""
+    assert (await server.get("/metrics", {"Host": "head.example.com"})).status == 401
+    host, _, port = server.address.removeprefix("http://").rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        writer.write(f"GET /metrics HTTP/1.0\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode())
+        reply = await reader.read()
+    finally:
+        writer.close()
+    assert reply.split(b" ", 2)[1] == b"401"
+    assert b"tillstream_server_amount" not in reply

@@ -8,10 +8,11 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 from aiohttp import web
-from aiohttp.http import HttpProcessingError
+from aiohttp.http import HttpProcessingError, HttpVersion11
 from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
@@ -74,7 +75,7 @@ _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
 }
 
-_PROXIED: Final = ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via")
+_PROXIED: Final = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Via")
 """What says that a proxy speaks for somebody else."""
 _NOT_HTTP: Final = ErrorBody("invalid_input", "this is not HTTP as it is spoken here")
 _FAILED: Final = ErrorBody("internal", "the server failed", retryable=True)
@@ -132,8 +133,24 @@ def is_from_here(request: web.Request) -> bool:
     """Whether a request comes from this machine itself, as far as can be told: what a proxy passes on does not."""
     if any(name in request.headers for name in _PROXIED):
         return False
+    # A proxy that says nothing of itself often passes the name on that was asked for, or speaks HTTP/1.0, as nginx did.
+    if request.version < HttpVersion11 or not _is_asked_as_local(request):
+        return False
+    return _is_loopback(request.remote or "")
+
+
+def _is_asked_as_local(request: web.Request) -> bool:
+    """Whether the caller calls this machine by a name that leads nowhere else."""
     try:
-        address = ipaddress.ip_address(request.remote or "")
+        host = urlsplit(f"//{request.headers.get('Host', '')}").hostname or ""
+    except ValueError:
+        return False
+    return host == "localhost" or _is_loopback(host)
+
+
+def _is_loopback(text: str) -> bool:
+    try:
+        address = ipaddress.ip_address(text)
     except ValueError:
         return False
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
