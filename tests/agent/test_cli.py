@@ -25,7 +25,7 @@ from tillstream_agent.folder import Folder
 from tillstream_agent.hooks.pairing import TRIES
 from tillstream_agent.inspection import NoAnswer
 from tillstream_agent.status import QueueStatus, Status
-from tillstream_protocol.messages import Token
+from tillstream_protocol.messages import DeadLetter, Token
 
 
 @pytest.fixture
@@ -414,6 +414,9 @@ async def test_simulate_says_what_became_of_it(
     async with running_agent(folder):
         assert await command("simulate", "--state", folder.path) == 0
         assert "the server has it" in capsys.readouterr().out
+        server.dead[1] = DeadLetter(1, "cannot_open", "altered")
+        assert await command("simulate", "--state", folder.path) == 5
+        assert "the server would not take it: cannot_open" in capsys.readouterr().out
         server.answers(503, times=100)
         assert await command("simulate", "--state", folder.path, "--wait", "0", "--json") == 4
     done = msgspec.json.decode(capsys.readouterr().out)

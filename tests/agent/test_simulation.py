@@ -18,6 +18,7 @@ from tillstream_agent.clock import SystemClock
 from tillstream_agent.folder import Folder, write_private
 from tillstream_agent.inspection import NoAnswer
 from tillstream_agent.simulation import SYSTEM, Simulated, made_up, simulate
+from tillstream_protocol.messages import DeadLetter
 from tillstream_protocol.transaction import reconcile
 
 
@@ -49,6 +50,16 @@ async def test_it_is_captured_and_sent(server: Gateway, folder: Folder) -> None:
         done = await sell(folder)
     assert (done.ack, done.sent) == ("disk", True)
     assert (bytes.fromhex(done.epoch), done.seq) in server.records
+
+
+async def test_what_the_server_would_not_take_is_not_called_sent(server: Gateway, folder: Folder) -> None:
+    """It is in no queue any more: refused as it was and set aside here, or kept by the server as a dead letter."""
+    server.dead[0] = DeadLetter(0, "cannot_open", "altered")
+    server.refuses = {1}
+    async with running_agent(folder):
+        for seq, code in enumerate(("cannot_open", "unacceptable")):
+            done = await sell(folder)
+            assert (done.seq, done.sent, done.refused) == (seq, False, code)
 
 
 async def test_without_a_server_it_waits(server: Gateway, folder: Folder) -> None:

@@ -18,7 +18,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from secrets import SystemRandom
-from typing import Any, Final, TextIO, cast
+from typing import TYPE_CHECKING, Any, Final, TextIO, cast
 
 import msgspec
 
@@ -43,6 +43,9 @@ from .remote import current
 from .status import Status
 from .sync.enrol import Enrolment
 from .sync.transport import Transport, Unreachable, server_address, tls_context
+
+if TYPE_CHECKING:
+    from .simulation import Simulated
 
 OK: Final = 0
 ERROR: Final = 1
@@ -323,7 +326,9 @@ def _simulate(given: argparse.Namespace) -> int:
             _print_json(done)
         else:
             print(f"captured as {done.epoch} {done.seq} ({done.ack}) in {done.took_ms:.1f} ms, marked as training")
-            print("the server has it" if done.sent else "it waits in the queue for the server")
+            print(_fate(done))
+        if done.refused:
+            return DEGRADED
         return OK if done.sent else UNREACHABLE
 
     return _drive(sell())
@@ -346,6 +351,12 @@ def _doctor(given: argparse.Namespace) -> int:
         return PROBLEMS if any(finding.verdict == "problem" for finding in findings) else OK
 
     return _drive(examine())
+
+
+def _fate(done: Simulated) -> str:
+    if done.refused:
+        return f"the server would not take it: {done.refused} (see tillstream-agent queue list)"
+    return "the server has it" if done.sent else "it waits in the queue for the server"
 
 
 def _display(given: argparse.Namespace) -> int:

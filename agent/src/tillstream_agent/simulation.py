@@ -15,7 +15,7 @@ from tillstream_protocol.transaction import Line, Moment, Source, Tender, Transa
 from .calling import CallFailed, call_hook
 from .clock import Clock, local_offset_minutes
 from .folder import Folder
-from .inspection import ask
+from .inspection import ask, list_queue
 
 SYSTEM: Final = "tillstream-simulate"
 ANSWER_S: Final = 5.0
@@ -41,7 +41,9 @@ class Simulated(Struct, frozen=True):
     ack: str
     took_ms: float
     sent: bool
-    """False where the queue was not empty when the time to wait was over."""
+    """False where the server would not take it, or the queue was not empty when the time to wait was over."""
+    refused: str = ""
+    """Why the server would not take it, as a code; else empty."""
 
 
 def made_up(clock: Clock, randomness: Callable[[int], bytes]) -> Transaction:
@@ -95,7 +97,15 @@ async def simulate(
         raise CallFailed(message, hint="see tillstream-agent logs")
     taken = msgspec.json.decode(answer.body, type=_Taken)
     sent = await _is_sent(folder, wait_s)
-    return Simulated(sale.pos_id, taken.till, taken.epoch, taken.seq, taken.ack, round(took * 1000, 3), sent)
+    refused = await _refusal(folder, clock, taken)
+    took_ms = round(took * 1000, 3)
+    return Simulated(sale.pos_id, taken.till, taken.epoch, taken.seq, taken.ack, took_ms, sent and not refused, refused)
+
+
+async def _refusal(folder: Folder, clock: Clock, taken: _Taken) -> str:
+    """Why the server would not take the sale, which then is in no queue either; empty where it did not say so."""
+    page = await list_queue(folder, clock)
+    return next((line.code for line in page.lines if (line.epoch, line.seq) == (taken.epoch, taken.seq)), "")
 
 
 async def _is_sent(folder: Folder, wait_s: float) -> bool:
