@@ -288,7 +288,10 @@ def _log(folder: Folder) -> list[str]:
 
 def _secrets(folder: Folder) -> Iterator[bytes]:
     """What must be in no part, whatever else is: the folder's keys and its token, in every form they are written in."""
-    files = (folder.device_key_file, folder.next_device_key_file, folder.tag_key_file, *folder.former.glob("*.key"))
+    f = folder
+    files = [f.device_key_file, f.next_device_key_file, f.following_device_key_file, f.tag_key_file]
+    with suppress(OSError):
+        files += f.former.glob("*.key")
     for file in files:
         with suppress(OSError):
             if raw := file.read_bytes():

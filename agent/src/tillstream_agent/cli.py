@@ -273,7 +273,8 @@ def _bundle(given: argparse.Namespace) -> int:
     from . import bundle  # the formats of which it tells are many
 
     folder = _folder(given)
-    config, complaint = settings_or_complaint(folder, given.config)
+    with as_owner(folder.path):
+        config, complaint = settings_or_complaint(folder, given.config)
     clock = SystemClock()
 
     async def pack() -> int:
@@ -336,7 +337,8 @@ def _simulate(given: argparse.Namespace) -> int:
 
 def _doctor(given: argparse.Namespace) -> int:
     folder = _folder(given)
-    config, complaint = settings_or_complaint(folder, given.config)
+    with as_owner(folder.path):
+        config, complaint = settings_or_complaint(folder, given.config)
 
     async def examine() -> int:
         with as_owner(folder.path):
@@ -346,7 +348,7 @@ def _doctor(given: argparse.Namespace) -> int:
         else:
             for finding in findings:
                 print(_finding(finding))
-        if findings[0].check == "identity" and not folder.identity_file.exists():
+        if findings[0].check == "identity" and not _is_enrolled(folder):
             return NOT_ENROLLED
         return PROBLEMS if any(finding.verdict == "problem" for finding in findings) else OK
 
@@ -357,6 +359,17 @@ def _fate(done: Simulated) -> str:
     if done.refused:
         return f"the server would not take it: {done.refused} (see tillstream-agent queue list)"
     return "the server has it" if done.sent else "it waits in the queue for the server"
+
+
+def _is_enrolled(folder: Folder) -> bool:
+    """Whether there is an identity, readable or not."""
+    try:
+        folder.identity()
+    except NotEnrolled:
+        return False
+    except StateError:
+        return True
+    return True
 
 
 def _display(given: argparse.Namespace) -> int:

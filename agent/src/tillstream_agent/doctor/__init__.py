@@ -93,6 +93,10 @@ class Doctor:
         except TimeoutError:
             fix = "see the other findings, and what else the machine is busy with; try again"
             return [problem(check, f"no result within {REST_S:.1f} s", "the machine, its disk or a line hangs", fix)]
+        except OSError as error:
+            detail = f"{error.filename or check}: {error.strerror or error}"
+            fix = "see dmesg, and what lies there; send support a bundle"
+            return [problem(check, detail, "the disk fails, or somebody changed what lies there", fix)]
 
     def _files(self) -> Files:
         reserve, machine = self.config.journal_reserve_bytes, self.surroundings.machine_id()
@@ -117,6 +121,9 @@ class Doctor:
         error = self.complaint
         if error is None:
             return []
+        if isinstance(error.__cause__, PermissionError):
+            fix = "let the agent's user read the file and enter its folder; then restart the agent"
+            return [problem("settings", error.message, "it is not the agent's user's to read", fix)]
         fix = f"write {error.limit}" if error.limit else error.hint or "set it right; then restart the agent"
         return [problem("settings", error.message, "a setting cannot be meant, so the agent does not start", fix)]
 

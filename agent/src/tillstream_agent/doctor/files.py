@@ -59,6 +59,8 @@ class Files:
         try:
             identity = self.folder.identity()
         except TillstreamError as error:
+            if isinstance(error.__cause__, PermissionError):
+                return self._locked_out(error.__cause__)
             fix = error.hint or "enrol anew with --replace"
             cause = "this agent has joined no server" if isinstance(error, NotEnrolled) else "the file was altered"
             return problem("identity", error.message, cause, fix)
@@ -96,15 +98,27 @@ class Files:
 
         That goes at some 70 MB a second, and ends after `LOOK_S`.
         """
+        try:
+            os.scandir(self.folder.journal).close()
+        except FileNotFoundError:
+            pass  # nothing was captured yet
+        except PermissionError:
+            return _may_not_read("journal", [self.folder.journal.name])
         kept = damaged_files(self.folder.path)
         damaged = [name for name in kept if name.endswith(".damaged")]
+        barred: list[str] = []
         chunks, until, seen = self._chunks(), self.clock.monotonic() + LOOK_S, 0
         for file in chunks:
             if self.clock.monotonic() >= until:
                 break
             seen += 1
-            if _is_damaged(file):
-                damaged.append(file.name)
+            try:
+                if _is_damaged(file):
+                    damaged.append(file.name)
+            except PermissionError:
+                barred.append(file.name)
+        if barred and not damaged:
+            return _may_not_read("journal", sorted(barred))
         if damaged:
             fix = "check the disk; keep the files and send them to support: the server may still open parts of them"
             detail = f"{len(damaged)} damaged files: {some(sorted(damaged))}"
@@ -119,13 +133,18 @@ class Files:
             self.folder.tag_key()
             self.folder.hook_token()
         except TillstreamError as error:
+            f = self.folder
+            barred = [file.name for file in (f.device_key_file, f.tag_key_file, f.token_file) if _is_barred(file)]
+            if barred:
+                return _may_not_read("identity", barred)
             return problem("identity", error.message, "a file of the state folder is gone", error.hint or "")
         return ok("identity", f"till {identity.till} of store {identity.store}, {identity.retailer}")
 
     def _permissions(self) -> Finding:
         f = self.folder
         owner = f.path.stat().st_uid
-        files = (f.identity_file, f.device_key_file, f.tag_key_file, f.token_file, f.database, f.socket)
+        keys = (f.device_key_file, f.next_device_key_file, f.following_device_key_file, *f.former.glob("*"))
+        files = (f.identity_file, *keys, f.tag_key_file, f.token_file, f.database, f.socket)
         wrong = [path.name for path in (f.path, *files) if path.exists() and _is_open(path, owner)]
         foreign = [path.name for path in (f.lock_file, f.journal, *self._chunks()) if _is_foreign(path, owner)]
         if wrong or foreign:
@@ -133,9 +152,18 @@ class Files:
             cause = "modes were changed" if wrong else "the agent ran as another user, such as root"
             return problem("permissions", f"open to others, or another user's: {some(wrong + foreign)}", cause, fix)
         if sys.platform != "win32" and os.geteuid() not in (owner, 0):
-            fix = f"run it as user {owner}: sudo -u '#{owner}' tillstream-agent doctor"
-            return problem("permissions", "the folder is another user's", "you are not the agent's user", fix)
+            return _another_user("the folder is another user's", owner)
         return ok("permissions", "the state folder is its user's alone")
+
+    def _locked_out(self, error: PermissionError) -> Finding:
+        """Who looks may not read what the agent needs: they are not its user, or not even that may."""
+        detail = f"{error.filename}: {error.strerror}"
+        with suppress(OSError):
+            owner = self.folder.path.stat().st_uid
+            if sys.platform == "win32" or os.geteuid() == owner:
+                return problem("permissions", detail, *_BARRED)
+            return _another_user(detail, owner)
+        return problem("permissions", detail, "you are not the agent's user", "run it as root, or as the agent's user")
 
     def _space(self) -> Finding:
         free = disk_free(self.folder.path)
@@ -197,16 +225,42 @@ class Files:
         return slowest
 
 
+_BARRED: Final = ("its mode or owner was changed", "chown it to the agent's user; chmod 700 folders, 600 files")
+
+
+def _may_not_read(check: str, names: list[str]) -> Finding:
+    """The disk is well, and nothing is gone: no reason to enrol anew, or to replace anything."""
+    return problem(check, f"may not be read: {some(names)}", *_BARRED)
+
+
+def _another_user(detail: str, owner: int) -> Finding:
+    fix = f"run it as user {owner}: sudo -u '#{owner}' tillstream-agent doctor"
+    return problem("permissions", detail, "you are not the agent's user", fix)
+
+
+def _is_barred(file: Path) -> bool:
+    """Whether a file is there that may not be read."""
+    try:
+        file.open("rb").close()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def _is_damaged(chunk: Path) -> bool:
     """Whether a chunk cannot be read, has a bad header, or bytes that are nothing before the last of its frames.
 
-    What follows the last frame may be a write under way, or one that a crash cut off.
+    What follows the last frame may be a write under way, or one that a crash cut off. Raises `PermissionError`.
     """
     try:
         data = chunk.read_bytes()
         ChunkHeader.read(data[:FRAMES_START])
     except FileNotFoundError:
         return False  # it was acknowledged, and its time was over
+    except PermissionError:
+        raise
     except (OSError, DamagedChunk):
         return True
     return data[:HEADER_SIZE] != data[HEADER_SIZE:FRAMES_START] or any(

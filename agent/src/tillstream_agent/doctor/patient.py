@@ -21,9 +21,21 @@ def settings_or_complaint(folder: Folder, file: Path | None) -> tuple[Config, Co
     try:
         return current(folder, lambda remote: load(file, remote=remote)), None
     except ConfigError as error:
-        if file is not None and not file.exists():
+        if file is not None and isinstance(error.__cause__, FileNotFoundError):
             raise
         return Config(), error
+
+
+def _groups(user: int, group: int) -> list[int]:
+    """The groups that a user is in, by which a POS's folder may be its to use; none for one without a name."""
+    if sys.platform == "win32":
+        return []
+    import pwd
+
+    try:
+        return os.getgrouplist(pwd.getpwuid(user).pw_name, group)
+    except KeyError:
+        return []
 
 
 @contextmanager
@@ -38,7 +50,7 @@ def as_owner(folder: Path) -> Iterator[None]:
             found = folder.stat()
         if found is not None and os.geteuid() == 0 and found.st_uid != 0:
             groups = os.getgroups()
-            os.setgroups([])
+            os.setgroups(_groups(found.st_uid, found.st_gid))
             os.setegid(found.st_gid)
             os.seteuid(found.st_uid)
             try:
