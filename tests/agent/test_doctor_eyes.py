@@ -22,6 +22,7 @@ from tillstream_agent.config_doors import Doors, DropSetting
 from tillstream_agent.doctor import Doctor, Finding, Surroundings, findings_of_doors
 from tillstream_agent.doctor.patient import as_owner, settings_or_complaint
 from tillstream_agent.folder import Folder
+from tillstream_agent.state import State
 from tillstream_protocol.errors import TillstreamError
 
 OWNER = pwd.getpwnam("nobody").pw_uid
@@ -49,6 +50,7 @@ async def folder(place: Path) -> AsyncIterator[Folder]:
         journal = await TestTill(folder.journal).start()
         journal.append(b"x" * 100, kind=1)
         await journal.close()
+        await (await State.open(folder.database)).close()
         for path in (folder.path, *folder.path.rglob("*")):
             os.chown(path, OWNER, GROUP)
         folder.hook_token()  # which reads what Python needs for it, too
@@ -105,6 +107,7 @@ def test_who_may_not_even_enter_its_parent_is_told_so(place: Path, capsys: pytes
         ("device.key", "identity"),
         ("tag.key", "identity"),
         ("hook-token", "identity"),
+        ("state.db", "permissions"),
         ("journal", "journal"),
         ("journal/0000000001.chunk", "journal"),
     ],
@@ -112,10 +115,19 @@ def test_who_may_not_even_enter_its_parent_is_told_so(place: Path, capsys: pytes
 async def test_what_its_user_may_not_read_is_neither_gone_nor_damaged(folder: Folder, name: str, check: str) -> None:
     (folder.path / name).chmod(0)
     with as_owner(folder.path):
-        finding = (await problems(folder))[check]
+        found = await problems(folder)
+    finding = found[check]
     assert finding.cause == "its mode or owner was changed"
     assert Path(name).name in finding.detail
     assert "chmod" in finding.fix
+
+
+async def test_where_the_state_file_may_not_be_read_the_agent_is_still_said_not_to_run(folder: Folder) -> None:
+    folder.database.chmod(0)
+    with as_owner(folder.path):
+        found = await problems(folder)
+    assert found["agent"].detail == "not running"
+    assert found["queue"].cause.startswith("state.db")
 
 
 async def test_a_journal_that_is_no_folder_is_named(folder: Folder) -> None:

@@ -151,6 +151,8 @@ class Files:
             fix = f"chown -R to the agent's user, chmod 700 {f.path}, chmod 600 the files in it"
             cause = "modes were changed" if wrong else "the agent ran as another user, such as root"
             return problem("permissions", f"open to others, or another user's: {some(wrong + foreign)}", cause, fix)
+        if _is_barred(f.database):
+            return _may_not_read("permissions", [f.database.name])
         if sys.platform != "win32" and os.geteuid() not in (owner, 0):
             return _another_user("the folder is another user's", owner)
         return ok("permissions", "the state folder is its user's alone")

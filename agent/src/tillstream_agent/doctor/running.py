@@ -67,9 +67,8 @@ class Running:
         """The agent, running or not."""
         try:
             if not self.folder.is_running():
-                status = await read_stopped(self.folder, self.clock)
                 stopped = problem("agent", "not running", "nobody has started it, or it ended", _START)
-                return [stopped, *port_taken(self.hook_port), queue(status)]
+                return [stopped, *port_taken(self.hook_port), await self._waiting()]
             started = self.timer()
             status = await ask(self.folder, patience=PATIENCE_S)
             took = self.timer() - started
@@ -77,6 +76,14 @@ class Running:
             return [problem("agent", error.message, "it hangs, or runs as another user", error.hint or "")]
         findings = [ok("agent", f"running, answers in {took * 1000:.1f} ms"), *self._age(status)]
         return [*findings, *await self._door(status), *findings_of(status)]
+
+    async def _waiting(self) -> Finding:
+        """The queue of an agent that does not run."""
+        try:
+            return queue(await read_stopped(self.folder, self.clock))
+        except TillstreamError as error:
+            fix = "see the other findings; then start the agent, which makes a damaged state file anew"
+            return problem("queue", error.message, "state.db, which says what the server has, cannot be read", fix)
 
     def _age(self, status: Status) -> Iterator[Finding]:
         if status.agent_version != self.version:
