@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support.hooks import PAYMENT_UPDATED, SHOPIFY, WOOCOMMERCE, Cloud, altered, canonical, iso
+from support.hooks import PAYMENT_UPDATED, SECRET, SHOPIFY, WOOCOMMERCE, Cloud, altered, canonical, iso
 from support.serving import Server, serving
 from tillstream_protocol.transaction import Source
 from tillstream_server import office
@@ -211,6 +211,22 @@ async def test_one_in_force_is_replaced_at_once_and_keeps_its_secret(cloud: Clou
     await cloud.server.order(office.SourceReplace("shopify", currency="EUR", url="https://new.example.com"))
     assert (await cloud.shopify(altered(SHOPIFY, currency=None))).json()["outcome"] == "stored"
     assert await figures(cloud) == (1, {"EUR": 40994})
+
+
+@pytest.mark.parametrize("secret", [None, "a third secret"])
+async def test_a_secret_that_is_being_rotated_is_taken_on_unless_another_is_given(
+    cloud: Cloud, secret: str | None
+) -> None:
+    await cloud.source("woocommerce")
+    await cloud.server.order(office.SourceRotate("woocommerce", secret="another secret"))
+    await cloud.server.order(office.SourceReplace("woocommerce", zone="Europe/Paris", secret=secret))
+    assert (await cloud.woocommerce(woo())).status == (200 if secret is None else 401)
+    cloud.secret = secret or "another secret"
+    assert (await cloud.woocommerce(woo("50.00", LATER))).json()["outcome"] == "stored"
+    if secret is None:
+        cloud.server.clock.turn(25 * 3600)
+        cloud.secret = SECRET
+        assert (await cloud.woocommerce(woo("60.00", LATER))).error["code"] == "bad_signature"
 
 
 @pytest.mark.parametrize(

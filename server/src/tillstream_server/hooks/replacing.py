@@ -56,10 +56,10 @@ async def replace(
     other = await sources.in_force(conn, new.kind, new.name)
     if other not in (None, till_id):
         raise InvalidInput(f"there is a {new.kind} source {new.name!r} already", field="to", hint="give another --to")
-    sealed = bytes(found["secret"])
-    if order.secret is not None:
+    sealed, another = bytes(found["secret"]), order.secret is not None
+    if another:
         sealed = sources.sealed(keys, till_id, sources.secret_for(order.kind, order.secret, random), random)
-    values = (new.name, new.adapter, new.url, new.currency, new.zone, new.options, sealed, till_id)
+    values = (new.name, new.adapter, new.url, new.currency, new.zone, new.options, sealed, another, another, till_id)
     await conn.exec_driver_sql(_REPLACE, values)
     place = await tills.by_id(conn, till_id)
     assert place is not None
@@ -84,5 +84,8 @@ WHERE s.kind = ? AND s.name = ? ORDER BY s.revoked_ms IS NOT NULL, s.revoked_ms 
 """
 _REPLACE: Final = """
 UPDATE source SET name = ?, adapter = ?, url = ?, currency = ?, zone = ?, options = ?, secret = ?,
-    former_secret = NULL, former_until_ms = NULL, revoked_ms = NULL WHERE till_id = ?
+    former_secret = CASE WHEN ? THEN NULL ELSE former_secret END,
+    former_until_ms = CASE WHEN ? THEN NULL ELSE former_until_ms END, revoked_ms = NULL WHERE till_id = ?
 """
+"""Without another secret, the one before a rotation is taken for as long as was said: a vendor may still sign with it,
+and WooCommerce sends nothing twice."""
