@@ -505,6 +505,9 @@ async def test_a_job_that_is_too_long_is_printed_and_told_of(open_shop: Shop) ->
         b"OPTIONS * HTTP/1.1\r\n",
         b"POST /" + b"x" * 70_000,
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"\x00\x03\x00\x08!\x12\xa4B0BAF0uckfrPV\x00\x19\x00\x04\x11\x00\x00\x00",
+        b"\x00l\x00\x01\x00X!\x12\xa4B6M46F8r8ZU5F\x00\x06\x00\x12TOTAL+99+EVIL:bvlc",
+        b"\x00\x0a\x00\x01\x00\x0a!\x12\xa4B6M46F8r8ZU5F",
     ],
 )
 async def test_a_web_page_can_neither_print_nor_sell(

@@ -7,9 +7,10 @@ printer's own would have been.
 
 The copy never holds up the print: bytes go on first, and what goes wrong with the copy is told and changes nothing.
 
-A web page can have the till's browser talk to this port. So a connection that begins like HTTP, or like TLS, is reset
-at once: such a request is neither printed nor captured. The printer is called only when something is there to print:
-who says nothing occupies no printer, is forgotten after a while, and sooner where others need the room.
+A web page can have the till's browser talk to this port. So a connection that begins like HTTP, like TLS, or like
+WebRTC's STUN is reset at once: such a request is neither printed nor captured. The printer is called only when
+something is there to print: who says nothing occupies no printer, is forgotten after a while, and sooner where others
+need the room.
 """
 
 from __future__ import annotations
@@ -47,8 +48,12 @@ UNDATED: Final = 10
 """How many times as long as a receipt with a date one without waits for more: its date may still be printed."""
 _READ: Final = 64 * 1024
 _RESET: Final = struct.pack("ii", 1, 0)
-_BROWSER: Final = re.compile(rb"[A-Z]{3,10} (?:/|\*|https?:)[^\s\x00-\x1f]*(?: HTTP/|$)|\x16\x03")
-"""How a request begins that a web page can have made: one in HTTP, or the greeting of TLS."""
+_BROWSER: Final = re.compile(
+    rb"[A-Z]{3,10} (?:/|\*|https?:)[^\s\x00-\x1f]*(?: HTTP/|$)|\x16\x03|(?:..)?\x00[\x01\x03]..\x21\x12\xa4\x42",
+    re.DOTALL,
+)
+"""How a request begins that a web page can have made: one in HTTP, the greeting of TLS, or STUN by TCP, with a length
+before it or without, by which WebRTC asks for a way to a peer or to a relay (RFC 8489, RFC 6544, RFC 8656)."""
 
 
 class PrinterPort:
