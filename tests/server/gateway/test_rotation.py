@@ -128,6 +128,16 @@ async def test_a_revoked_till_takes_no_other_key(server: Server) -> None:
     assert (await asks(till, new)).status == 200
 
 
+async def test_a_former_key_that_somebody_copied_cannot_end_the_one_that_took_its_place(server: Server) -> None:
+    till = await server.till("till-1")
+    copied = await rotated(till)
+    assert (await till.uploads(till.batch(sale(1)))).status == 200
+    refused = await asks(till, SignKey(os.urandom(32)), by=copied)
+    assert (refused.status, refused.error["code"]) == (403, "device_taken")
+    assert (await till.uploads(till.batch(sale(2)))).status == 200
+    assert await speaks(server) == [till.device.key_id.hex(), copied.key_id.hex()]
+
+
 async def test_a_till_that_enrols_anew_ends_both_keys(server: Server) -> None:
     till = await server.till("till-1")
     former = await rotated(till)

@@ -1,7 +1,8 @@
 """`POST /till/v1/rotate`: a till takes another device key, and no moment passes in which none speaks for it.
 
 The request is signed by the device that speaks for the till now, and carries the next one's own proof. Both speak until
-the next one has been heard; a till that never got the answer goes on with the former one, and asks again.
+the next one has been heard; a till that never got the answer goes on with the former one, and asks again. Once the next
+one has been heard, the former one names no other: whoever copied it would end the key that took its place.
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ class Rotations:
         return messages.RotateReply(messages.sign_certificate(certificate, self.sign))
 
     async def _admit(self, conn: AsyncConnection, sender: Device, public: bytes) -> int:
-        """When the next device was made, now or at an earlier request."""
+        """When the next device was made, now or at an earlier request. Raises `DeviceTaken` or `Revoked`."""
+        await self._require_present(conn, sender)
         known = await self.devices.read(conn, key_id(public))
         if known is not None:
             if known.till_id != sender.till_id or known.revoked or known.key_id == sender.key_id:
@@ -74,3 +76,11 @@ class Rotations:
         version, platform = await tills.device_versions(conn, sender.key_id)
         device = tills.NewDevice(key_id(public), public, version, platform)
         return await tills.add_next_device(conn, place, sender.key_id, device, self.clock.now_ms())
+
+    async def _require_present(self, conn: AsyncConnection, sender: Device) -> None:
+        """Raise for a device that another took the place of, or that was turned away since it signed."""
+        now = await self.devices.read(conn, sender.key_id)
+        if now is None or now.revoked:
+            raise Revoked("this till is revoked", hint="ask head office; the queue is kept")
+        if now.until_ms is not None:
+            raise DeviceTaken("another key took the place of this one", hint="the newest key asks")
