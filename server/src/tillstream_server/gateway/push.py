@@ -110,12 +110,20 @@ class PushChannel:
         self.events.push_opened(device.till_id, present.agent_version)
         ending: Ending = "broken"
         try:
+            if await self._is_turned_away(device):
+                ending = "revoked"
+                return
             self.notes.present(device.till_id, present.last_push)
             ending = await self._both_ways(socket, session, line, present)
         finally:
             self.hub.leave(line)
             self.events.push_ended(device.till_id, ending)
             await socket.close(code=CLOSE_CODES[ending], message=ending.encode())
+
+    async def _is_turned_away(self, device: Device) -> bool:
+        """Whether a till was revoked while it was let in. From here on its line is there to be ended."""
+        now = await self.devices.find(device.key_id)
+        return now is None or now.revoked
 
     async def _both_ways(
         self, socket: web.WebSocketResponse, session: PushSession, line: Line, present: Present
