@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import threading
 from collections.abc import AsyncIterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import aiohttp
 import msgspec
@@ -18,16 +20,18 @@ from support.agents import enrolled, running_agent, sale
 from support.gateways import TILL_ID, Gateway, gateway
 from support.tills import TurnedClock
 from tillstream_agent import config, following
+from tillstream_agent.baskets import Baskets
 from tillstream_agent.clock import SystemClock
 from tillstream_agent.config import Config, ConfigError, load, overlaid
 from tillstream_agent.folder import Folder, StateError, write_private
+from tillstream_agent.following import Following
 from tillstream_agent.hooks import crowd
 from tillstream_agent.hooks.http import HttpDoor
 from tillstream_agent.inspection import look
-from tillstream_agent.remote import Remote, current
+from tillstream_agent.remote import Apply, Remote, current
 from tillstream_agent.trial import Health, Trial, TrialTimes
 from tillstream_protocol.errors import Damaged
-from tillstream_protocol.messages import PackPush, SettingsPush
+from tillstream_protocol.messages import PackPush, Rotate, SettingsPush
 from tillstream_protocol.settings import REMOTE, Settings, SettingsReport, SignedSettings, sign_settings
 from tillstream_protocol.signing import BadSignature, SignKey
 
@@ -210,6 +214,58 @@ async def test_a_till_that_cannot_capture_does_not_wait_for_its_customers_to_be_
         assert await sells(folder, port, "1") == 201
 
 
+async def test_a_file_that_was_spoiled_meanwhile_does_not_end_an_agent_that_is_built_anew(
+    server: Gateway, folder: Folder
+) -> None:
+    spoiled: list[ConfigError] = []
+
+    def apply(values: Mapping[str, str]) -> Config:
+        for error in spoiled:
+            raise error
+        return overlaid(Config(hook_port=0), values)
+
+    async with running_agent(folder, apply=apply) as (port, log):
+        await server.until(lambda server: bool(server.vitals))
+        former = folder.identity().device_key_id
+        spoiled.append(ConfigError("hook.port in /etc/agent.toml is 'x'", field="hook.port"))
+        await server.push(1, Rotate("a test"))
+        await server.until(lambda server: server.presents[-1].device_key_id != former)
+        assert await sells(folder, port, "after") == 201
+        await server.until(lambda server: len(server.records) == 1)
+    assert "hook.port in /etc/agent.toml is 'x'" in log.getvalue()
+    with pytest.raises(ConfigError):
+        await start(folder, apply)
+
+
+async def start(folder: Folder, apply: Apply) -> None:
+    async with running_agent(folder, apply=apply):
+        pass
+
+
+async def test_an_open_basket_keeps_no_till_ill_whose_trial_was_cut_short(server: Gateway, folder: Folder) -> None:
+    remote, clock = opened(folder), SystemClock()
+    await remote.take(signed(server, 1, FULL))
+    await remote.begin()
+    baskets = Baskets(clock, os.urandom)
+    baskets.keep(baskets.open("1"))
+    looks: list[str] = []
+
+    class Ill(Following):
+        async def look(self) -> Health:
+            looks.append("ill")
+            return Health("journal_full")
+
+    over, times = asyncio.Event(), TrialTimes(watch_s=30, ill_s=0.3, every_s=0.05)
+    nobody = cast("Any", None)
+    events = cast("Any", SimpleNamespace(capture_trouble=""))
+    watching = Ill(remote, nobody, baskets, nobody, events, clock, times, nobody)
+    remote.changed.set()  # another device key, say
+    await asyncio.wait_for(watching.run(over), 5)
+    assert over.is_set()
+    assert len(looks) > 2
+    assert remote.trying, "and the next life goes back from them"
+
+
 async def test_a_server_from_before_there_were_settings_is_not_told_of_any(server: Gateway, folder: Folder) -> None:
     server.revisions = False
     async with running_agent(folder) as (port, _):
@@ -256,6 +312,21 @@ async def test_what_cannot_be_used_is_refused_with_the_reason(
     assert remote.report() == SettingsReport(0, 4, "refused", why)
     assert opened(folder).report() == remote.report()
     assert not remote.changed.is_set()
+
+
+@pytest.mark.parametrize("well", [True, False])
+async def test_what_is_refused_while_others_are_tried_is_told_as_refused(
+    server: Gateway, folder: Folder, well: bool
+) -> None:
+    remote = opened(folder)
+    await remote.take(signed(server, 1, QUICK))
+    await remote.begin()
+    assert not await remote.take(signed(server, 2, {"hook.port": "x"}))
+    told = remote.report()
+    assert (told.running, told.newest, told.outcome) == (1, 2, "refused")
+    await (remote.keep() if well else remote.roll_back("a test"))
+    assert remote.report() == SettingsReport(1 if well else 0, 2, "refused", told.reason)
+    assert opened(folder).report() == remote.report()
 
 
 async def test_an_agent_that_ended_while_it_tried_them_goes_back(server: Gateway, folder: Folder) -> None:

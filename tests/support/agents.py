@@ -33,6 +33,7 @@ from tillstream_agent.letters import Letters
 from tillstream_agent.metrics import AgentMetrics, LatencyWindow
 from tillstream_agent.offers.edge import Edge
 from tillstream_agent.queue import QueueDesk
+from tillstream_agent.remote import Apply
 from tillstream_agent.status import Reporter
 from tillstream_agent.sync import enrol
 from tillstream_agent.sync.link import Link
@@ -241,8 +242,10 @@ async def running_agent(
     clock: Clock | None = None,
     boot: str | None = "this boot",
     trial: TrialTimes = QUICK,
+    apply: Apply | None = None,
 ) -> AsyncIterator[tuple[int, io.StringIO]]:
-    """A whole agent on a free port: the port, and what it logs. It waits little between tries."""
+    """A whole agent on a free port: the port, and what it logs. It waits little between tries. `apply` stands for
+    settings that are read anew."""
     log = io.StringIO()
     world = World(clock or SystemClock(), os.urandom, lambda: 0.02, log, lambda: boot, trial=trial)
     stop = asyncio.Event()
@@ -253,7 +256,7 @@ async def running_agent(
         if not ready.done():
             ready.set_result(port)
 
-    task = asyncio.create_task(run(folder, settings, world, stop=stop, started=opened))
+    task = asyncio.create_task(run(folder, settings, world, stop=stop, started=opened, settings=apply))
     try:
         await asyncio.wait((task, asyncio.shield(ready)), return_when=asyncio.FIRST_COMPLETED)
         if task.done():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Final
 
@@ -49,12 +49,20 @@ class Following:
     async def run(self, over: asyncio.Event) -> None:
         """Watch those that are on trial, then wait for others, or another device key. Sets `over` when the parts are to
         be built anew."""
-        if not self.remote.trying or await self._is_well():
-            if not self.remote.waiting:
-                await self.remote.changed.wait()
-            await self._quiet()
+        trying = self.remote.trying
+        if not trying or await self._is_well():
+            if trying and self.remote.changed.is_set():
+                await self._quiet_or_ill()
+            else:
+                await self._quiet_next()
             await self._begin()
         over.set()
+
+    async def _quiet_next(self) -> None:
+        """Wait for others, and then for a quiet moment."""
+        if not self.remote.waiting:
+            await self.remote.changed.wait()
+        await self._quiet()
 
     async def _is_well(self) -> bool:
         """Whether the till can stay as it is: the settings on trial are kept, or others wait already."""
@@ -85,14 +93,20 @@ class Following:
             await asyncio.sleep(AGAIN_S)
 
     async def _quiet(self) -> None:
-        """Wait until no customer is being served, within reason: open baskets are not remembered beyond a restart.
-
-        A till that cannot capture serves nobody.
-        """
+        """Wait until no customer is being served, within reason: open baskets are not remembered beyond a restart."""
         for _ in range(QUIET_TRIES):
-            if self.events.capture_trouble or not self.baskets.busy(BUSY_S):
+            if self._is_quiet():
                 return
             await asyncio.sleep(QUIET_S)
+
+    def _is_quiet(self) -> bool:
+        """A till that cannot capture serves nobody."""
+        return bool(self.events.capture_trouble) or not self.baskets.busy(BUSY_S)
+
+    async def _quiet_or_ill(self) -> None:
+        """The same where a trial was cut short; a till that is ill with what it tries waits for no customer."""
+        times = replace(self.times, watch_s=QUIET_TRIES * QUIET_S)
+        await Trial(self.look, self._is_quiet, self.clock, times).verdict()
 
     async def look(self) -> Health:
         """How the till is: does its hook answer, can it capture, is the server reached."""

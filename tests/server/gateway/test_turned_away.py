@@ -39,7 +39,9 @@ async def opened(root: Path) -> AsyncIterator[tuple[Till, Parts]]:
     async with app.opened(Folder(root), Config(), app.Surroundings(server.clock, os.urandom, events)) as parts:
         door = TestServer(web.application(parts.routes(events), events))
         async with door, aiohttp.ClientSession() as http:
-            till.server = Server(str(door.make_url("")).rstrip("/"), server.folder, server.clock, metrics, server.log, http)
+            till.server = Server(
+                str(door.make_url("")).rstrip("/"), server.folder, server.clock, metrics, server.log, http
+            )
             yield till, parts
 
 
