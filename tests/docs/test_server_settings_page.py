@@ -20,6 +20,7 @@ OUTSIDE = {
     "silent_seconds": (0,),
     "opening_hours": ("8-20",),
     "time_zone": ("", "Mars/Olympus"),
+    "proxies": ("caddy", "10.0.0.1/8"),
     "pack_refresh_seconds": (0.5,),
 }
 EDGES = {
@@ -30,6 +31,7 @@ EDGES = {
     "silent_seconds": (0.001,),
     "opening_hours": ("Mo-Fr 08:00-20:00, Sa 09:00-14:00",),
     "time_zone": ("Europe/Berlin",),
+    "proxies": ("127.0.0.1, 172.16.0.0/12",),
     "pack_refresh_seconds": (1,),
 }
 

@@ -30,7 +30,7 @@ from .campaigns.book import CampaignBook
 from .campaigns.packs import Packs
 from .campaigns.triggers import Triggers
 from .clock import Clock
-from .config import Config, opening_hours
+from .config import Config, opening_hours, proxies
 from .console.door import Console
 from .console.first_run import FILE, FirstRun
 from .console.pages import Pages
@@ -309,9 +309,8 @@ def _console(database: Database, office: Office, config: Config, around: Surroun
     clock, random = around.clock, around.random
     first_run = FirstRun(database, folder.root / FILE, random)
     zone = ZoneInfo(config.time_zone)
-    made = House(
-        database, office, first_run, Throttle(clock), Pages(), Dictionary(), clock, random, around.events, zone
-    )
+    parts = Throttle(clock), Pages(), Dictionary(), clock, random, around.events, zone, proxies(config)
+    made = House(database, office, first_run, *parts)
     return Console(made, web.status_of)
 
 

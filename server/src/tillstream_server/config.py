@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -47,6 +48,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """When some store is certain to sell, as `Mo-Fr 08:00-20:00, Sa 09:00-14:00`; alerts heed it. Empty: not said."""
     time_zone: Annotated[str, Meta(min_length=1, max_length=64)] = "UTC"
     """Head office's zone, by its IANA name: that of `opening_hours` and of the console's days."""
+    proxies: str = ""
+    """Addresses and networks of the proxies before the server, with commas between; what they say of callers is heeded."""
     pack_refresh_seconds: Annotated[float, Meta(ge=1)] = 6 * 3600.0
     """How old a till's pack may get before it is issued anew."""
 
@@ -68,6 +71,7 @@ def load(file: Path, environment: Mapping[str, str], flags: Mapping[str, object]
     if bool(config.tls_certificate) != bool(config.tls_key):
         raise ConfigError("tls_certificate and tls_key go together", field="tls_key")
     opening_hours(config)
+    proxies(config)
     return config
 
 
@@ -77,6 +81,14 @@ def opening_hours(config: Config) -> opening.OpeningHours:
         return opening.parse(config.opening_hours, config.time_zone)
     except ValueError as error:
         raise ConfigError(f"opening_hours and time_zone: {error}", field="opening_hours") from error
+
+
+def proxies(config: Config) -> tuple[IPv4Network | IPv6Network, ...]:
+    """The networks of `proxies`. Raises `ConfigError`."""
+    try:
+        return tuple(ip_network(text.strip()) for text in config.proxies.split(",") if text.strip())
+    except ValueError as error:
+        raise ConfigError(f"proxies: {error}", field="proxies") from error
 
 
 def _from_file(file: Path) -> dict[str, object]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
 import sqlite3
 import stat
+from collections import Counter
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
 from support.consoles import PASSWORD, Visitor, visitor
-from support.serving import Server
+from support.serving import Server, serving
 from tillstream_server.admin import CommandFailed
 from tillstream_server.users import MAX_SESSIONS, SESSION_MS, UserCreate, UserList, UserPassword, UserRemove
 
@@ -98,6 +102,34 @@ async def test_guessing_at_a_password_is_slowed_down_and_heals(server: Server, g
     assert server.count("console_sign_ins_total", outcome="throttled") == 1
     server.clock.turn(61)
     assert (await guest.signs_in("ada")).path == "/sales"
+
+
+async def test_guesses_at_the_same_time_are_as_many_as_one_after_another(server: Server, guest: Visitor) -> None:
+    await server.order(UserCreate("ada", "viewer", password=PASSWORD))
+    fields = {"form_token": (await guest.goes("/sign-in")).form_token, "name": "ada", "password": "a wrong password"}
+    answers = await asyncio.gather(*(guest.posts("/sign-in", fields) for _ in range(12)))
+    assert Counter(page.status for page in answers) == {401: 5, 429: 7}
+
+
+async def test_behind_our_proxy_guesses_are_the_guessers_own(initialised: Path, tmp_path: Path) -> None:
+    shutil.copytree(initialised, tmp_path / "data")
+    async with serving(tmp_path / "data", proxies="127.0.0.1, 10.0.0.0/8") as server, visitor(server) as guest:
+        await server.order(UserCreate("ada", "viewer", password=PASSWORD))
+        page = await guest.goes("/sign-in")
+        wrong = {"form_token": page.form_token, "name": "ada", "password": ""}
+        hops = ("203.0.113.9", "198.51.100.1, 203.0.113.9", "203.0.113.9, 10.1.2.3")
+        for number in range(6):
+            answer = await guest.posts("/sign-in", wrong, **{"X-Forwarded-For": hops[number % 3]})
+            assert answer.status == (401 if number < 5 else 429)
+        guest.headers["X-Forwarded-For"] = "203.0.113.10"
+        assert (await guest.signs_in("ada")).path == "/sales"
+
+
+async def test_nobody_is_believed_to_be_a_proxy_unasked(server: Server, guest: Visitor) -> None:
+    wrong = {"form_token": (await guest.goes("/sign-in")).form_token, "name": "ada", "password": ""}
+    for number in range(6):
+        answer = await guest.posts("/sign-in", wrong, **{"X-Forwarded-For": f"203.0.113.{number}"})
+    assert answer.status == 429
 
 
 async def test_what_the_browser_keeps_is_for_this_server_and_no_script(server: Server, guest: Visitor) -> None:

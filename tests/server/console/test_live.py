@@ -13,7 +13,7 @@ import pytest
 from support.serving import SetClock
 from tillstream_server.console.live import Feed
 from tillstream_server.console.showing import Showing
-from tillstream_server.console.throttle import MAX_KEPT, Throttle, TooManyAttempts
+from tillstream_server.console.throttle import MAX_KEPT, MAX_NAME, Throttle, TooManyAttempts
 from tillstream_server.console.words import LANGUAGES, load
 from tillstream_server.users import ROLES
 
@@ -102,30 +102,36 @@ def test_attempts_at_one_name_from_many_places_come_to_an_end_and_heal() -> None
     clock = SetClock()
     throttle = Throttle(clock)
     for number in range(60):
-        throttle.check(f"10.0.0.{number}", "ada")
-        throttle.failed(f"10.0.0.{number}", "ada")
+        throttle.take(f"10.0.0.{number}", "ada")
     with pytest.raises(TooManyAttempts):
-        throttle.check("10.9.9.9", "ada")
-    throttle.check("10.9.9.9", "bob")
+        throttle.take("10.9.9.9", "ada")
+    throttle.take("10.9.9.9", "bob")
     clock.turn(11)
-    throttle.check("10.9.9.9", "ada")
+    throttle.take("10.9.9.9", "ada")
 
 
 def test_one_place_comes_to_an_end_whatever_names_it_tries() -> None:
     throttle = Throttle(SetClock())
     for number in range(30):
-        throttle.check("10.0.0.1", f"user{number}")
-        throttle.failed("10.0.0.1", f"user{number}")
+        throttle.take("10.0.0.1", f"user{number}")
     with pytest.raises(TooManyAttempts):
-        throttle.check("10.0.0.1", "somebody")
-    throttle.check("10.0.0.2", "somebody")
+        throttle.take("10.0.0.1", "somebody")
+    throttle.take("10.0.0.2", "somebody")
 
 
 def test_the_book_of_attempts_has_an_end() -> None:
     throttle = Throttle(SetClock())
     for number in range(MAX_KEPT):
-        throttle.failed("::1", f"user{number}")
+        throttle.take(f"10.0.{number // 256}.{number % 256}", f"user{number}" + "x" * 1000)
     assert len(throttle._spent) <= MAX_KEPT
+    assert max(len(name) for _, name in throttle._spent) <= MAX_NAME
+
+
+def test_what_succeeded_is_no_guess() -> None:
+    throttle = Throttle(SetClock())
+    for _ in range(100):
+        throttle.take("10.0.0.1", "ada")
+        throttle.give_back("10.0.0.1", "ada")
 
 
 def test_every_language_says_everything_and_fills_in_the_same_places() -> None:

@@ -60,15 +60,15 @@ async def sign_in(visit: Visit) -> web.Response:
     name, password = fields.get("name", "").strip(), fields.get("password", "")
     house = visit.house
     try:
-        house.throttle.check(visit.address, name)
+        house.throttle.take(visit.address, name)
     except TooManyAttempts:
         house.events.sign_in_refused("throttled")
         raise
     if len(password) > users.MAX_PASSWORD or not await users.check_password(house.database, name, password):
-        house.throttle.failed(visit.address, name)
         house.events.sign_in_refused("wrong")
         error = SignInFailed("name or password is wrong", field="password")
         return visit.page("sign_in.html", 401, name=name, error=error)
+    house.throttle.give_back(visit.address, name)
     session = await users.begin_session(house.database, name, house.clock.now_ms(), house.random)
     house.events.signed_in(session.user.role)
     return visit.signs_in(session.id)
@@ -97,7 +97,7 @@ async def set_up(visit: Visit) -> web.Response:
     house = visit.house
     if not await house.first_run.is_open():
         return visit.goes_to("/sign-in")
-    house.throttle.check(visit.address, _SET_UP)
+    house.throttle.take(visit.address, _SET_UP)
     name = fields.get("name", "").strip()
     try:
         _check_code(visit, fields)
@@ -124,11 +124,11 @@ async def change_password(visit: Visit) -> web.Response:
     fields = await visit.form()
     house, name = visit.house, visit.user.name
     assert visit.session is not None
-    house.throttle.check(visit.address, name)
+    house.throttle.take(visit.address, name)
     try:
         if not await users.check_password(house.database, name, fields.get("current", "")[: users.MAX_PASSWORD + 1]):
-            house.throttle.failed(visit.address, name)
             raise SignInFailed("the present password is another", field="current")
+        house.throttle.give_back(visit.address, name)
         await users.change_password(house.database, name, _agreed(fields), house.random, keep=visit.session.id)
     except InvalidInput as error:
         return visit.page("account.html", 400, error=error, done=False, least=users.MIN_PASSWORD)
@@ -136,11 +136,9 @@ async def change_password(visit: Visit) -> web.Response:
 
 
 def _check_code(visit: Visit, fields: Mapping[str, str]) -> None:
-    try:
-        visit.house.first_run.check(fields.get("code", ""))
-    except InvalidInput:
-        visit.house.throttle.failed(visit.address, _SET_UP)
-        raise
+    """A right code is no guess, whatever else is wrong with the form. Raises `WrongCode`."""
+    visit.house.first_run.check(fields.get("code", ""))
+    visit.house.throttle.give_back(visit.address, _SET_UP)
 
 
 def _new_admin(name: str) -> UserCreate:

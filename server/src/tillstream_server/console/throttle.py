@@ -1,6 +1,7 @@
 """How often somebody may guess: buckets of attempts that fill again with time, by who is tried and from where.
 
-Only failures count. A name that is tried from many places is slowed down as a whole, but far later than for one place:
+An attempt counts from its beginning and is given back if it succeeds: so those that are made at the same time come to
+an end as those do that are made one after another. A name that is tried from many places is slowed down as a whole, but far later than for one place:
 so nobody is easily kept from signing in by others who guess at their name.
 """
 
@@ -16,6 +17,9 @@ from ..clock import Clock
 
 MAX_KEPT: Final = 20_000
 """Buckets in memory; the one that was used longest ago is forgotten first."""
+
+MAX_NAME: Final = 65
+"""Characters of a name that tell buckets apart: no user's is as long, and none fills the memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,26 +47,33 @@ class TooManyAttempts(TillstreamError):
 
 
 class Throttle:
-    """Counts failures. `check` before an attempt, `failed` after one that failed."""
+    """Counts attempts. `take` one before trying, `give_back` what succeeded."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._spent: OrderedDict[tuple[str, str], tuple[float, float]] = OrderedDict()
         """Key → attempts spent, and when that was so."""
 
-    def check(self, place: str, name: str) -> None:
-        """Raise `TooManyAttempts` where there is none left."""
-        wait = max(self._wait(key, allowance) for key, allowance in _keys(place, name))
+    def take(self, place: str, name: str) -> None:
+        """Take an attempt off. Raise `TooManyAttempts` where there is none left."""
+        keys = _keys(place, name)
+        wait = max(self._wait(key, allowance) for key, allowance in keys)
         if wait > 0:
             raise TooManyAttempts(int(wait) + 1)
-
-    def failed(self, place: str, name: str) -> None:
-        """Take an attempt off."""
-        for key, allowance in _keys(place, name):
-            self._spent[key] = self._now_spent(key, allowance) + 1, self._clock.monotonic()
+        for key, allowance in keys:
+            self._put(key, self._now_spent(key, allowance) + 1)
             self._spent.move_to_end(key)
         while len(self._spent) > MAX_KEPT:
             self._spent.popitem(last=False)
+
+    def give_back(self, place: str, name: str) -> None:
+        """Add the attempt again that was taken off."""
+        for key, allowance in _keys(place, name):
+            if key in self._spent:
+                self._put(key, max(0.0, self._now_spent(key, allowance) - 1))
+
+    def _put(self, key: tuple[str, str], spent: float) -> None:
+        self._spent[key] = spent, self._clock.monotonic()
 
     def _wait(self, key: tuple[str, str], allowance: Allowance) -> float:
         """Seconds until there is an attempt."""
@@ -74,4 +85,5 @@ class Throttle:
 
 
 def _keys(place: str, name: str) -> tuple[tuple[tuple[str, str], Allowance], ...]:
+    name = name[:MAX_NAME]
     return (((place, name), PER_PLACE_AND_NAME), ((place, ""), PER_PLACE), (("", name), PER_NAME))

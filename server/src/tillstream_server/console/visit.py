@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Final, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -23,6 +23,7 @@ from ..events import Events
 from ..ledger.database import Database
 from ..office import Office
 from ..users import Permission, Session, User
+from .caller import place_of
 from .first_run import FirstRun
 from .pages import Pages, with_query
 from .showing import Showing
@@ -64,6 +65,7 @@ class House:
     random: Randomness
     events: Events
     zone: ZoneInfo
+    proxies: tuple[IPv4Network | IPv6Network, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +86,8 @@ class Visit:
 
     @property
     def address(self) -> str:
-        """Where the request comes from, as far as the connection tells."""
-        return self.request.remote or ""
+        """Where the request comes from, as far as the connection and our own proxies tell."""
+        return place_of(self.request, self.house.proxies)
 
     def page(self, template: str, status: int = 200, **context: object) -> web.Response:
         """A page of this visit."""
