@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
+import re
 import sqlite3
 from collections import Counter
 from contextlib import closing
 
 from support.consoles import PASSWORD, Page, Visitor, visitor
-from support.serving import NOW, Server, sale
+from support.serving import NOW, Server, Till, sale
+from tillstream_protocol.messages import Token
 from tillstream_server.console import queries
 from tillstream_server.console.queries import LAG_MS, SILENT_MS, SKEW_MS
 from tillstream_server.users import UserCreate
@@ -147,8 +150,6 @@ async def test_a_till_shows_how_it_is_and_what_happened(server: Server, admin: V
         await pushes.says(till.heartbeat(1))
         while (page := await admin.goes("/tills/acme/north/t1")).words.count("Well") == 0:
             pass
-    await till.asks_in(b"x" * 16)
-    assert "Enrolments refused since the server was started: token_unknown 1" in (await admin.goes("/fleet")).words
     assert till.device.key_id.hex() in page.text
     assert "12.34 USD" in page.words.replace("\N{NO-BREAK SPACE}", " ")
     for told in ("Device enrolled", "Agent started", "Last heard"):
@@ -166,6 +167,23 @@ async def test_a_till_is_turned_away_by_who_types_its_name_and_let_in_again(serv
     assert [line["what"] for line in server.logged("done_in_console")] == ["till_revoke"]
     page = await admin.posts(f"{address}/allow-again", {"form_token": page.form_token})
     assert "Never heard" in page.words
+
+
+async def test_who_was_not_let_in_is_listed_to_those_whose_store_it_is(server: Server, admin: Visitor) -> None:
+    text = await server.token("till-1")
+    await Till(server).enrols(text)
+    for secret in (Token.parse(text).secret, Token.parse(text).secret, b"never made here!"):
+        await Till(server).asks_in(secret)
+    async with asyncio.timeout(10):
+        while "token_unknown" not in (page := await admin.goes("/fleet")).words or "token_used" not in page.words:
+            await asyncio.sleep(0.05)
+    assert re.search(r"token_used north acme till-1 127\.0\.0\.1 0\.1\.0 test 2", page.words)
+    for name, role, store, seen in (("nora", "manager", "north", True), ("sue", "manager", "south", False)):
+        async with visitor(server) as other:
+            await other.comes_in(name, role, "acme", store)
+            words = (await other.goes("/fleet?store=north&retailer=acme")).words
+            assert ("token_used" in words) == seen
+            assert "token_unknown" not in words
 
 
 async def test_each_role_sees_what_is_its_own(server: Server, guest: Visitor) -> None:

@@ -13,7 +13,7 @@ from msgspec import Meta, Struct, structs, to_builtins
 from tillstream_protocol.errors import InvalidInput
 from tillstream_protocol.messages import Name
 
-from .. import office_fleet
+from .. import fleet, office_fleet
 from . import queries
 from .live import Feed
 from .pages import HEADERS, place
@@ -22,6 +22,8 @@ from .visit import Guard, NothingHere, Visit, query
 
 PAGE: Final = 50
 CSV_PAGE: Final = 1000
+REFUSED: Final = 20
+"""Failed enrolments that the page lists; the command lists all."""
 SHARED_SECONDS: Final = 5.0
 """How long the fleet's figures are shared before they are counted again."""
 ScopeKey = tuple[str | None, str | None]
@@ -89,6 +91,7 @@ class Fleet:
         now_ms = visit.house.clock.now_ms()
         async with visit.house.database.read() as conn:
             rows = await queries.tills(conn, wanted, now_ms, after=asked.key(), limit=PAGE + 1)
+            refused = await fleet.failures(conn, retailer=wanted.retailer, store=wanted.store, limit=REFUSED + 1)
         counts = await self.counts.latest((wanted.retailer, wanted.store))
         return visit.page(
             "fleet_rows.html" if visit.is_part() else "fleet.html",
@@ -99,19 +102,10 @@ class Fleet:
             continued=asked.after is not None,
             counts=counts,
             states=queries.STATES,
-            refusals=self._refusals(),
+            refused=refused[:REFUSED],
+            more_refused=len(refused) > REFUSED,
             as_of_ms=now_ms,
         )
-
-    def _refusals(self) -> dict[str, int]:
-        """Enrolments that were refused since the server was started, by outcome."""
-        found: dict[str, int] = {}
-        for metric in self._guard.house.events.metrics.enrolments.collect():
-            for sample in metric.samples:
-                outcome = sample.labels.get("outcome", "")
-                if sample.name.endswith("_total") and sample.value and outcome not in ("joined", "repeated"):
-                    found[outcome] = int(sample.value)
-        return found
 
     async def as_csv(self, visit: Visit) -> web.StreamResponse:
         """Every till that the filters let through."""
