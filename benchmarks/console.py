@@ -39,6 +39,7 @@ PAGES: Final = {
     "one till": f"/tills/{chain.RETAILER}/{chain.store_name(0)}/{chain.till_name(0)}",
     "live sales, head office's days": "/sales",
     "live sales, stores' own days": "/sales?time=store",
+    "live sales, of a store without any": f"/sales?retailer={chain.RETAILER}&store=none",
     "stores": "/stores",
     "one store": f"/stores/{chain.RETAILER}/{chain.store_name(0)}",
 }

@@ -6,6 +6,7 @@ given, a server that does not count what was sent. No figure's size is looked at
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -196,4 +197,5 @@ async def test_console_asks_for_every_page_and_has_them_watched(tmp_path: Path) 
         "1 watching live sales",
         "50 watching live sales",
     }
+    assert all(re.fullmatch(r"\d+ tills, [1-9][\d,]+ rows of a year's sales", one.condition) for one in answer.measures)
     assert all(one.value > 0 for one in answer.measures if "ms" in one.unit)

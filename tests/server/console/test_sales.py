@@ -127,6 +127,28 @@ async def test_without_sales_today_the_latest_day_with_some_is_shown(ledger: Pat
     assert (asked.totals, asked.passed_over) == ((), False)
 
 
+@pytest.mark.parametrize("offset_h", [-18, 0, 5.75, 18])
+async def test_a_store_that_has_not_sold_for_long_is_found_by_its_own_hours(ledger: Path, offset_h: float) -> None:
+    others = [f"2026-06-{day:02}T{hour:02}:00:00" for day in range(1, 9) for hour in range(24)]
+    put(ledger, *((at, "busy", 1) for at in others))
+    put(ledger, ("2026-01-02T23:45:00", "closed", 9), ("2026-06-09T12:15:00", "closed", 7), offset_h=offset_h)
+    steps = 0
+
+    def count() -> None:
+        nonlocal steps
+        steps += 1
+
+    zone, now = ZoneInfo("UTC"), ms("2026-06-09T12:00:00")
+    with closing(sqlite3.connect(ledger)) as conn:
+        conn.set_progress_handler(count, 1)
+        for store, day in (("closed", date(2026, 1, 2)), ("new", None)):
+            reader = figures._Reader(conn, office(store=store), zone, now)
+            assert reader._latest() == day
+    assert steps < len(others) * 5, "the other stores' sales were read"
+    found = await ask(ledger, Question("acme", None, "office", None), "2026-06-30T00:00:00")
+    assert found.day == date(2026, 6, 9)
+
+
 async def test_currencies_are_never_added(ledger: Path) -> None:
     put(ledger, ("2026-06-09T08:00:00", "a", 5), ("2026-06-09T08:00:00", "b", 6))
     put(ledger, ("2026-06-09T08:00:00", "a", 700), currency="JPY")

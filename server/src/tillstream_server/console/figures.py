@@ -28,6 +28,8 @@ DAY_MS: Final = 24 * HOUR_MS
 DAYS_BACK: Final = (0, 1, 7)
 """The days that are compared, as days before the one that is shown."""
 HISTORY_DAYS: Final = 28
+FURTHEST_MS: Final = 25 * HOUR_MS
+"""How far a local hour is from the instant at its most, with room to spare for odd offsets and the hour itself."""
 
 Span = tuple[int, int, int]
 """From, until where it is compared, to: half-open, in milliseconds since 1970."""
@@ -216,10 +218,29 @@ class _Reader:
         return max((hour + 1 for (_, hour), sums in found.hours.items() if sums[0].transactions), default=0)
 
     def _latest(self) -> date | None:
-        """The latest day with sales, up to now: a till whose clock runs ahead hides no other's sales."""
+        """The latest day with sales, up to now: a till whose clock runs ahead hides no other's sales.
+
+        The quarters of all stores lie together, and those of a store that has not sold for long would be sought among
+        a year of the others'. So where a store or retailer is asked for, its own hours lead to the quarter.
+        """
+        if self.question.retailer is None and self.question.store is None:
+            rows = self.driver.execute(_LATEST, (self.now_ms,)).fetchall()
+            return today(self.zone, rows[0][0]) if rows else None
+        places = list(selling(self.driver, self.question.retailer, self.question.store))
         clause, values = self._scope()
-        rows = self.driver.execute(_LATEST.format(own=clause), (self.now_ms, *values)).fetchall()
-        return today(self.zone, rows[0][0]) if rows else None
+        before = self.now_ms + FURTHEST_MS
+        while (hour := self._last_hour(places, before)) is not None:
+            around = (hour - FURTHEST_MS, min(self.now_ms, hour + FURTHEST_MS))
+            row = self.driver.execute(_LATEST_AROUND.format(own=clause), (*around, *values)).fetchone()
+            if row is not None:
+                return today(self.zone, row[0])
+            before = hour
+        return None
+
+    def _last_hour(self, places: Iterable[tuple[str, str]], before: int) -> int | None:
+        """The latest local hour in which one of these stores sold, before another."""
+        rows = (self.driver.execute(_HOUR_BEFORE, (*place, before)).fetchone() for place in places)
+        return max((int(row[0]) for row in rows if row is not None), default=None)
 
 
 @dataclass(slots=True)
@@ -303,7 +324,13 @@ SELECT hour_ms, currency, transactions, amount_minor FROM sales_by_hour
 WHERE retailer = ? AND store = ? AND hour_ms >= ? AND hour_ms < ?
 """
 _LATEST: Final = """
-SELECT quarter_ms FROM sales_by_quarter WHERE quarter_ms <= ?{own} ORDER BY quarter_ms DESC LIMIT 1
+SELECT quarter_ms FROM sales_by_quarter WHERE quarter_ms <= ? ORDER BY quarter_ms DESC LIMIT 1
+"""
+_HOUR_BEFORE: Final = """
+SELECT hour_ms FROM sales_by_hour WHERE retailer = ? AND store = ? AND hour_ms < ? ORDER BY hour_ms DESC LIMIT 1
+"""
+_LATEST_AROUND: Final = """
+SELECT quarter_ms FROM sales_by_quarter WHERE quarter_ms >= ? AND quarter_ms <= ?{own} ORDER BY quarter_ms DESC LIMIT 1
 """
 _HISTORY: Final = """
 SELECT hour_ms - hour_ms % 86400000, currency, SUM(transactions), SUM(amount_minor) FROM sales_by_hour
