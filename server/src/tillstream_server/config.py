@@ -49,7 +49,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     time_zone: Annotated[str, Meta(min_length=1, max_length=64)] = "UTC"
     """Head office's zone, by its IANA name: that of `opening_hours` and of the console's days."""
     proxies: str = ""
-    """Addresses and networks of the proxies before the server, with commas between; what they say of callers is heeded."""
+    """Addresses and networks of the proxies before the server, with commas between: they are believed who calls."""
     pack_refresh_seconds: Annotated[float, Meta(ge=1)] = 6 * 3600.0
     """How old a till's pack may get before it is issued anew."""
 

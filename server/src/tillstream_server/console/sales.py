@@ -96,7 +96,10 @@ class SalesPages:
                     if not await _still_in(visit):
                         break
                     look_at = loop.time() + CHECK_SECONDS
-                await response.write(_event(visit, sales))
+                try:
+                    await response.write(_event(visit, sales))
+                except ConnectionError:  # whoever watched has left, as everybody does in the end
+                    break
         return response
 
     async def stores(self, visit: Visit) -> web.Response:

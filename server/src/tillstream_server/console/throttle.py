@@ -1,8 +1,8 @@
 """How often somebody may guess: buckets of attempts that fill again with time, by who is tried and from where.
 
 An attempt counts from its beginning and is given back if it succeeds: so those that are made at the same time come to
-an end as those do that are made one after another. A name that is tried from many places is slowed down as a whole, but far later than for one place:
-so nobody is easily kept from signing in by others who guess at their name.
+an end as those do that are made one after another. A name that is tried from many places is slowed down as a whole, but
+far later than for one place: so nobody is easily kept from signing in by others who guess at their name.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Final, TypeVar
+from urllib.parse import parse_qsl
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -25,7 +26,7 @@ from ..office import Office
 from ..users import Permission, Session, User
 from .caller import place_of
 from .first_run import FirstRun
-from .pages import Pages, with_query
+from .pages import HEADERS, Pages, with_query
 from .showing import Showing
 from .throttle import Throttle, TooManyAttempts
 from .words import Dictionary, Words
@@ -36,6 +37,8 @@ SESSION_COOKIE: Final = "tillstream_session"
 FORM_COOKIE: Final = "tillstream_form"
 MAX_FORM: Final = 16 * 1024
 """Bytes of a form."""
+_FORM_LIMIT: Final = f"{MAX_FORM} bytes"
+_MAX_FIELDS: Final = 32
 _FORM_SECONDS: Final = 3600
 
 
@@ -111,6 +114,10 @@ class Visit:
         """Have the browser go on to another page of ours."""
         return web.Response(status=303, headers={"Location": with_query(path, query)})
 
+    def anew(self, path: str) -> web.Response:
+        """Have htmx load a whole page, where it asked for a piece of the one that is open."""
+        return web.Response(status=204, headers={**HEADERS, "HX-Redirect": path})
+
     def signs_in(self, id_: str) -> web.Response:
         """The answer to who has just signed in."""
         response = self.goes_to("/")
@@ -122,12 +129,13 @@ class Visit:
         """The fields of a form that this browser was served. Raises `ForeignForm` or `InvalidInput`."""
         if self.request.content_type != "application/x-www-form-urlencoded":
             raise InvalidInput("a form is expected", field="Content-Type", limit="application/x-www-form-urlencoded")
-        if (self.request.content_length or 0) > MAX_FORM:
-            raise InvalidInput("the form is too large", field="body", limit=f"{MAX_FORM} bytes")
+        size = self.request.content_length
+        if size is None or size > MAX_FORM:
+            raise InvalidInput("the form is too large, or does not say its length", field="body", limit=_FORM_LIMIT)
         self._refuse_other_sites()
-        fields = {name: value for name, value in (await self.request.post()).items() if isinstance(value, str)}
+        fields = _fields(await self.request.read())
         wanted = self.session.form_token if self.session else self.request.cookies.get(FORM_COOKIE, "")
-        if not wanted or not hmac.compare_digest(wanted.encode(), fields.get("form_token", "").encode()):
+        if not wanted or not hmac.compare_digest(wanted.encode(errors="replace"), fields.get("form_token", "").encode()):
             raise ForeignForm("the form is too old, or not one of ours", hint="load the page anew and try again")
         return fields
 
@@ -141,7 +149,7 @@ class Visit:
     def _form_cookie(self) -> str:
         """What a form is known by before anybody has signed in: the browser's own, or a new one."""
         given = self.request.cookies.get(FORM_COOKIE, "")
-        return given if len(given) == len(to_text(bytes(32))) else to_text(self.house.random(32))
+        return given if len(given) == len(to_text(bytes(32))) and given.isascii() else to_text(self.house.random(32))
 
     def _give(self, response: web.Response, name: str, value: str, seconds: int) -> None:
         """A cookie that no script reads and no other site sends."""
@@ -179,7 +187,7 @@ class Guard:
         async def handler(request: web.Request) -> web.StreamResponse:
             visit = await self._visit(request)
             if visit.session is None:
-                return visit.goes_to("/sign-in")
+                return visit.goes_to("/sign-in") if not visit.is_part() else visit.anew("/sign-in")
             return await self._answer(visit, allowed)
 
         return handler
@@ -196,6 +204,8 @@ class Guard:
         try:
             return await view(visit)
         except TillstreamError as error:
+            if visit.is_part():
+                return visit.anew(visit.request.path_qs)
             status = _status(error) or self.status_of(error)
             response = visit.page("error.html", status, error=error, answer=status)
             if isinstance(error, TooManyAttempts):
@@ -210,6 +220,16 @@ def query(visit: Visit, of: type[T]) -> T:
         return msgspec.convert(given, of, strict=False)
     except msgspec.ValidationError as error:
         raise invalid(error) from error
+
+
+def _fields(body: bytes) -> Mapping[str, str]:
+    """A form's fields; browsers send it in UTF-8, as the page has it. Raises `InvalidInput`."""
+    try:
+        return dict(
+            parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MAX_FIELDS)
+        )
+    except ValueError as error:
+        raise InvalidInput("this is not a form in UTF-8", field="body") from error
 
 
 def _status(error: TillstreamError) -> int | None:

@@ -79,6 +79,15 @@
     const line = document.getElementById("line");
     const pause = document.getElementById("pause");
     let source = null;
+    let later = 0;
+    // A browser gives up for good on any answer that is no stream: a proxy's while the server restarts, or the sign-in page.
+    const tryAgain = async () => {
+      try {
+        const answer = await fetch(location.href, { redirect: "manual" });
+        if (answer.type === "opaqueredirect") location.reload();
+      } catch { /* nobody answers: the next attempt will tell */ }
+      listen();
+    };
     const listen = () => {
       source = new EventSource(live.dataset.stream);
       source.onmessage = (event) => {
@@ -87,6 +96,7 @@
       };
       source.onerror = () => {
         line.textContent = line.dataset.lost;
+        if (source.readyState === EventSource.CLOSED) later = setTimeout(tryAgain, 5000);
       };
     };
     pause.addEventListener("click", () => {
@@ -94,9 +104,10 @@
       pause.setAttribute("aria-pressed", String(paused));
       line.textContent = "";
       source.close();
+      clearTimeout(later);
       if (!paused) listen();
     });
-    addEventListener("pagehide", () => source.close());
+    addEventListener("pagehide", () => { source.close(); clearTimeout(later); });
     addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
     listen();
   };
