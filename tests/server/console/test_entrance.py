@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import stat
 from collections import Counter
+from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from support.consoles import PASSWORD, Visitor, visitor
 from support.serving import Server, serving
 from tillstream_server.admin import CommandFailed
+from tillstream_server.console.visit import MAX_FORM
 from tillstream_server.users import MAX_SESSIONS, SESSION_MS, UserCreate, UserList, UserPassword, UserRemove
 
 
@@ -212,6 +214,53 @@ async def test_a_form_that_was_not_served_here_changes_nothing(admin: Visitor) -
         assert (await admin.posts("/sign-out", {"form_token": page.form_token}, **headers)).status == 403
     assert (await admin.posts("/sign-out", {}, **{"Content-Type": "text/plain"})).status == 400
     assert (await admin.goes("/sales")).path == "/sales"
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status"),
+    [
+        (b"form_token=\xff", {}, 400),
+        (b"form_token=%FF", {}, 400),
+        (b"&".join(b"f%d=" % number for number in range(40)), {}, 400),
+        (b"form_token=x", {"Content-Type": "application/x-www-form-urlencoded; charset=hex"}, 403),
+        (b"form_token=x", {"Content-Type": "text/plain"}, 400),
+        (b"form_token=x", {"Cookie": "tillstream_form=" + "\udcff" * 43}, 403),
+        (b"form_token=x", {"Cookie": "tillstream_session=\udcff"}, 403),
+        (b"name=" + b"x" * MAX_FORM, {}, 400),
+    ],
+)
+async def test_what_no_browser_sends_is_refused_and_not_worth_a_line(
+    server: Server, body: bytes, headers: dict[str, str], status: int
+) -> None:
+    given = {"Content-Type": "application/x-www-form-urlencoded", "Content-Length": str(len(body)), **headers}
+    assert (await server.send("POST", "/sign-in", body, given)).status == status
+    assert server.logged("unexpected_error") == []
+
+
+async def test_a_form_says_its_length(server: Server) -> None:
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"name=" + b"x" * MAX_FORM
+
+    kind = {"Content-Type": "application/x-www-form-urlencoded"}
+    async with server.http.post(f"{server.address}/sign-in", data=parts(), headers=kind) as response:
+        assert response.status == 400
+
+
+async def test_where_all_users_were_removed_there_is_a_code_for_the_next(server: Server, admin: Visitor) -> None:
+    code = server.folder.root / "console-setup-code"
+    code.unlink()
+    await server.order(UserRemove("ada"))
+    assert (await admin.goes("/")).path == "/set-up"
+    page = await admin.fills("/set-up", code=code.read_text(), name="eve", password=PASSWORD, again=PASSWORD)
+    assert page.path == "/sales"
+
+
+async def test_htmx_loads_a_whole_page_where_there_is_no_piece_for_it(server: Server, admin: Visitor) -> None:
+    answer = await admin.goes("/fleet?state=odd", **{"HX-Request": "true"})
+    assert (answer.text, answer.headers["HX-Redirect"]) == ("", "/fleet?state=odd")
+    await server.order(UserRemove("ada"))
+    answer = await admin.goes("/fleet", **{"HX-Request": "true"})
+    assert (answer.text, answer.headers["HX-Redirect"]) == ("", "/sign-in")
 
 
 async def test_a_user_has_a_name_that_is_free_a_role_and_a_place_that_fits(server: Server) -> None:

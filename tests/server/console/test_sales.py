@@ -245,6 +245,18 @@ async def test_fifty_who_watch_are_told_of_a_sale_by_one_query(server: Server, a
         assert (await nobody.goes("/sales/stream")).path == "/set-up"
 
 
+async def test_who_leaves_is_no_malformed_request(server: Server, admin: Visitor) -> None:
+    address = f"{server.address}/sales/stream"
+    async with admin.http.get(address) as left, admin.http.get(address) as stays:
+        await left.content.readline()
+        left.close()
+        async with asyncio.timeout(30):
+            for _ in range(3):
+                await stays.content.readuntil(b"\n\n")
+    assert server.count("malformed_requests_total") == 0
+    assert server.logged("unexpected_error") == []
+
+
 async def test_who_watches_keeps_no_server_from_stopping(tmp_path: Path) -> None:
     async with serving(tmp_path / "data") as running, visitor(running) as one:
         await one.comes_in("ada", "admin")

@@ -86,7 +86,7 @@
         const answer = await fetch(location.href, { redirect: "manual" });
         if (answer.type === "opaqueredirect") location.reload();
       } catch { /* nobody answers: the next attempt will tell */ }
-      listen();
+      if (pause.getAttribute("aria-pressed") !== "true") listen();
     };
     const listen = () => {
       source = new EventSource(live.dataset.stream);
