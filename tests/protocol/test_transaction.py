@@ -130,6 +130,14 @@ def test_what_was_fine_before_does_not_make_anything_else_so(monkeypatch: pytest
     assert 10 < len(transaction_module._FINE) <= 20
 
 
+@pytest.mark.parametrize("price", ["7.77", None])
+def test_no_text_at_all_is_no_decimal_wherever_it_stands(price: str | None) -> None:
+    whole = sale(lines=[{"seq": 0, "amount": 1, "quantity": "7.5", "price": price}, {"seq": 1, "amount": 1}])
+    given = msgspec.structs.replace(whole, lines=(whole.lines[0], msgspec.structs.replace(whole.lines[1], price="")))
+    assert refused(given).field == "lines[1].price"
+    assert "" not in transaction_module._FINE
+
+
 @given(st.text("0123456789.+-\x00e٣", min_size=1, max_size=32))
 def test_a_quantity_that_passes_is_a_finite_number(text: str) -> None:
     line = {"seq": 1, "amount": 1, "quantity": text}

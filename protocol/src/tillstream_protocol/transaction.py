@@ -283,7 +283,7 @@ class Transaction(Struct, frozen=True, gc=False, forbid_unknown_fields=True, omi
 IdempotencyKey = tuple[str, str, str, str, str]
 
 _DECIMAL = r"[+-]?[0-9]{1,18}(?:\.[0-9]{1,12})?"
-_DECIMALS = re.compile(rf"(?:{_DECIMAL}(?:\x00|\Z))+")
+_DECIMALS = re.compile(rf"{_DECIMAL}(?:\x00{_DECIMAL})*")
 _ONE_DECIMAL = re.compile(_DECIMAL)
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _SMALL_QUANTITY = 5
