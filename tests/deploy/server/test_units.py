@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
+from support.mounts import mounting_refuses
 from support.tools import SERVER, run, tool
 
 UNITS = SERVER / "systemd"
@@ -50,6 +52,28 @@ def test_the_services_are_shut_in(name: str) -> None:
     exposed = re.search(r"exposure level for \S+: ([\d.]+)", done.stdout)
     assert exposed is not None
     assert float(exposed[1]) <= MOST_EXPOSED / 10
+
+
+def test_the_figures_of_the_process_are_there_as_the_unit_shuts_it_in() -> None:
+    """Prometheus' own collector gives none of them where it cannot read when the machine was started."""
+    if reason := mounting_refuses():
+        pytest.skip(reason)
+    hidden = re.findall(r"^ProcSubset=(\w+)$", (UNITS / SERVICES[0]).read_text(), re.MULTILINE)
+    options = ",".join(["hidepid=invisible", *(f"subset={subset}" for subset in hidden)])
+    mounts = f"mount --make-rprivate / && mount -t proc -o {options} proc /proc"
+    done = run(["unshare", "--mount", "sh", "-c", f'{mounts} && exec "$0" -c "$1"', sys.executable, _TELL])
+    assert done.returncode == 0, done.stderr
+    for name in ("start_time_seconds", "resident_memory_bytes", "cpu_seconds_total", "open_fds", "max_fds"):
+        assert f"\nprocess_{name} " in done.stdout
+
+
+_TELL = """
+from prometheus_client import CollectorRegistry, generate_latest
+from tillstream_server.metrics import Metrics
+registry = CollectorRegistry()
+Metrics(registry)
+print(generate_latest(registry).decode())
+"""
 
 
 def test_the_timer_comes_daily() -> None:
