@@ -180,6 +180,21 @@ def test_settings_are_made_staged_shown_and_taken_back(data: Path, run: Run) -> 
     assert (refused.returncode, "'hook.prot' cannot be set from afar" in refused.stderr) == (1, True)
 
 
+def test_nothing_that_a_till_says_is_obeyed_by_a_terminal(data: Path, run: Run) -> None:
+    with closing(sqlite3.connect(data / "ledger.db")) as conn, conn:
+        conn.execute("INSERT INTO till VALUES (?, 'acme', 'north', '1', 0, NULL, 0)", (bytes(16),))
+        conn.execute(
+            "INSERT INTO till_status (till_id, epoch, position, queued, oldest_queued_ms, hook_p50, hook_p99, hook_max,"
+            " disk_free, clock_ms, agent_version, last_error, seen_ms, dead_letters, damaged_files)"
+            " VALUES (?, ?, 0, 0, 0, 0, 0, 0, 0, 0, '0.1', 'x\x1b[2J\nstate: ok\x9b1m', 1, 0, 0)",
+            (bytes(16), bytes(16)),
+        )
+        conn.execute("INSERT INTO till_config VALUES (?, 0, 1, 'refused', 'why\x9b2J', 1)", (bytes(16),))
+    shown = run("till", "show", "--data", data, "--retailer", "acme", "--store", "north", "--till", "1").stdout
+    assert "last_error: x�[2J�state: ok�1m" in shown.splitlines()
+    assert not {char for char in shown if not char.isprintable()} - {"\n"}
+
+
 def test_tokens_are_listed_by_where_they_lead(data: Path, run: Run) -> None:
     assert run("token", "list", "--data", data).stderr.splitlines()[-1] == "no token lets anybody in"
     result(run, "token", "create", "--data", data, "--retailer", "acme", "--store", "north", "--uses", "3")

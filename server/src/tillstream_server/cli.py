@@ -41,6 +41,7 @@ from .metrics import Metrics
 from .office import Office
 from .office_fleet import MAX_TILLS
 from .reading import reading
+from .tables import visible
 
 OK: Final = 0
 ERROR: Final = 1
@@ -318,7 +319,8 @@ def _shown(name: str, value: object) -> tuple[str, str]:
 
 
 def _text(value: object) -> str:
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    """Control characters, which a till may have sent, are made visible."""
+    return visible(value if isinstance(value, str) else msgspec.json.encode(value).decode())
 
 
 def _say(text: str) -> None:

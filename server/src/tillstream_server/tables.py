@@ -43,6 +43,11 @@ def text(name: str) -> Callable[[Row], str]:
     return cell
 
 
+def visible(value: str) -> str:
+    """The same on one line, with nothing in it that a terminal obeys."""
+    return "".join(char if char.isprintable() else "�" for char in value)
+
+
 def moment(ms: int | None) -> str:
     """An instant in UTC, to the second; empty for none, or one that no calendar has."""
     if ms is not None:
@@ -75,5 +80,5 @@ def _line(cells: Sequence[str], widths: Sequence[int], columns: Sequence[Column]
 
 
 def _cut(value: str) -> str:
-    shown = "".join(char if char.isprintable() else "�" for char in value)
+    shown = visible(value)
     return shown if len(shown) <= MOST else shown[: MOST - 1] + "…"
