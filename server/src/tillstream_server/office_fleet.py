@@ -212,7 +212,7 @@ class FleetOffice:
         for push in pushes:
             self.hub.send(place.till_id, push)
         self._changed(place, "told_to_rotate")
-        return {"till_id": place.till_id.hex(), "told": self.hub.has(place.till_id)}
+        return {"till_id": place.till_id.hex(), "told": any(self.hub.hears(place.till_id, push) for push in pushes)}
 
     async def _unsay_revocation(self, conn: AsyncConnection, till_id: bytes) -> None:
         """Take back the word of a revocation that the till has not heard yet."""

@@ -167,3 +167,4 @@ async def test_an_agent_that_knows_nothing_of_it_is_not_asked(server: Server) ->
         push = await pushes.hears()
         assert isinstance(push, messages.Push)
         assert isinstance(push.body, messages.PackPush), "the push before it was passed over"
+        assert (await server.order(TillRotate(*PLACE)))["told"] is False, "and nobody is told that it was"

@@ -6,7 +6,8 @@ import asyncio
 from collections import deque
 from typing import Final, Literal
 
-from tillstream_protocol.messages import Push
+from tillstream_protocol.messages import Push, since
+from tillstream_protocol.versions import REVISION
 
 from ..devices import Device
 
@@ -19,8 +20,10 @@ MAX_WAITING: Final = 1_000
 class Line:
     """What waits to be written to one connected till."""
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, revision: int = REVISION) -> None:
+        """`revision` is what was agreed on with this till."""
         self.device = device
+        self.revision = revision
         self.ending: Ending | None = None
         self.missed = True
         """Whether the outbox may hold something that did not come through here."""
@@ -59,9 +62,9 @@ class Hub:
         self._lines: dict[bytes, Line] = {}
         self._closed = False
 
-    def join(self, device: Device) -> Line:
+    def join(self, device: Device, revision: int = REVISION) -> Line:
         """A line for a till; an older one ends."""
-        line = Line(device)
+        line = Line(device, revision)
         self.end(device.till_id, "replaced")
         self._lines[device.till_id] = line
         if self._closed:
@@ -82,6 +85,11 @@ class Hub:
     def has(self, till_id: bytes) -> bool:
         """Whether a till is on the channel now."""
         return till_id in self._lines
+
+    def hears(self, till_id: bytes, push: Push) -> bool:
+        """Whether a till is on the channel now, and knows of such a push."""
+        line = self._lines.get(till_id)
+        return line is not None and since(push.body) <= line.revision
 
     def end(self, till_id: bytes, ending: Ending) -> None:
         """End a till's line, if it has one."""

@@ -106,7 +106,7 @@ class PushChannel:
     async def _host(
         self, socket: web.WebSocketResponse, session: PushSession, device: Device, present: Present
     ) -> None:
-        line = self.hub.join(device)
+        line = self.hub.join(device, session.revision)
         self.events.push_opened(device.till_id, present.agent_version)
         ending: Ending = "broken"
         try:
