@@ -16,7 +16,7 @@ from tillstream_protocol.errors import TillstreamError
 from tillstream_protocol.messages import SettingsPush
 from tillstream_protocol.settings import Outcome, Settings, SettingsReport, open_settings
 from tillstream_server import office, remote
-from tillstream_server.office_fleet import TillShow
+from tillstream_server.office_fleet import TillRevoke, TillShow
 from tillstream_server.office_settings import (
     ConfigHalt,
     ConfigHistory,
@@ -138,6 +138,36 @@ async def test_a_roll_back_at_a_till_halts_the_rollout_and_reaches_nobody_new(se
     assert server.logged("rollout_halted")[0]["version"] == bad
     with pytest.raises(TillstreamError, match="no such version"):
         await server.order(ConfigShow("acme", 99))
+
+
+@pytest.mark.parametrize("how", ["halted", "rolled_back"])
+async def test_settings_that_a_till_did_not_fetch_in_time_are_taken_back(server: Server, how: str) -> None:
+    bad = await made(server, ENGLISH, percent=100)
+    away = await server.till()
+    async with speaking(away) as pushes:
+        await pushes.next(SettingsPush)  # its receipt never comes: the line is cut
+    await server.order(ConfigHalt("acme", bad) if how == "halted" else ConfigRollBack("acme", 0))
+    async with away.on_push(subprotocols=versions.subprotocols()) as pushes:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(pushes.next(SettingsPush), 0.3)
+    await server.order(ConfigStage("acme", bad if how == "halted" else bad + 1))
+    async with speaking(away) as pushes:
+        _, body = await pushes.next(SettingsPush)
+        assert opened(away, body).version == (bad if how == "halted" else bad + 1)
+
+
+async def test_tills_that_said_nothing_yet_are_counted_too(server: Server) -> None:
+    tills = [await server.till() for _ in range(3)]
+    version = await made(server, GERMAN)
+    assert (await server.order(ConfigShow("acme")))["tills"]["waiting"] == 0, "it is not staged"
+    assert (await server.order(ConfigStage("acme", version, stores=("nroth",))))["waiting"] == 0, "no such store"
+    await server.order(TillRevoke("acme", "north", "till-3"))
+    assert (await server.order(ConfigStage("acme", version)))["waiting"] == 2
+    async with speaking(tills[0], version, version, "kept"):
+        shown = await told(server, kept=1)
+    assert shown["tills"] == {"kept": 1, "trial": 0, "refused": 0, "rolled_back": 0, "waiting": 1}
+    await server.order(ConfigHalt("acme", version))
+    assert (await server.order(ConfigShow("acme")))["tills"]["waiting"] == 0
 
 
 async def test_a_rollout_takes_as_many_failures_as_it_was_told_and_goes_on_when_staged_again(server: Server) -> None:

@@ -121,8 +121,9 @@ class SettingsOffice:
         wanted = Rollout(command.retailer, command.version, stores, command.percent, command.halt_after, now_ms, now_ms)
         async with self.database.write() as conn:
             staged = await remote.stage(conn, wanted)
+            waiting = await remote.waiting(conn, staged)
         await self._rolled(command.retailer, command.version, "staged")
-        return staged.plain()
+        return {**staged.plain(), "waiting": waiting}
 
     async def _halt(self, command: ConfigHalt) -> Result:
         async with self.database.write() as conn:
@@ -138,7 +139,11 @@ class SettingsOffice:
             if found is None:
                 raise remote.UnknownVersion(f"{command.retailer!r} has no such version", field="version")
             number = int(str(version))
+            rollout = next(
+                (one for one in await remote.rollouts(conn, command.retailer) if one.version == number), None
+            )
             taken = await remote.progress(conn, command.retailer, number)
+            taken["waiting"] = await remote.waiting(conn, rollout) if rollout is not None else 0
             return {**found, "tills": taken, "failed": await remote.failed(conn, command.retailer, number)}
 
     async def _roll_back(self, command: ConfigRollBack) -> Result:
@@ -152,7 +157,8 @@ class SettingsOffice:
         return {"version": version, "settings_of": command.to}
 
     async def _rolled(self, retailer: str, version: int, change: str) -> None:
-        async with self.database.read() as conn:
+        async with self.database.write() as conn:
             await self.desk.refresh(conn)
+            await self.desk.withdraw(conn, retailer)
         self.desk.announce(retailer)
         self.events.settings_changed(retailer, version, change)

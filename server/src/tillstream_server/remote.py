@@ -211,6 +211,22 @@ async def progress(conn: AsyncConnection, retailer: str, version: int) -> dict[s
     return {state: found.get(state, 0) for state in ("kept", "trial", *FAILED)}
 
 
+async def waiting(conn: AsyncConnection, rollout: Rollout) -> int:
+    """How many tills are to have a version and have not said that they were given it; of a halted rollout none is.
+
+    Among them are tills that are off, and agents from before there were such settings.
+    """
+    if rollout.halted_ms is not None:
+        return 0
+    rows = await conn.exec_driver_sql(
+        "SELECT t.till_id, t.store FROM till t LEFT JOIN till_config c ON c.till_id = t.till_id"
+        " WHERE t.retailer = ? AND t.revoked_ms IS NULL AND t.till_id NOT IN (SELECT till_id FROM source)"
+        " AND COALESCE(c.newest, 0) < ?",
+        (rollout.retailer, rollout.version),
+    )
+    return sum(rollout.reaches(till_id, store) for till_id, store in map(tuple, rows))
+
+
 async def failed(conn: AsyncConnection, retailer: str, version: int, limit: int = 100) -> list[dict[str, object]]:
     """Tills that could not take a version, and why, the newest first."""
     rows = await conn.exec_driver_sql(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -33,6 +34,15 @@ _AT_ONCE: Final = 100
 """Settings signed in one transaction."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A version that was put into a till's outbox, where it stays until the till has it or this millisecond."""
+
+    device: Device
+    version: int
+    until_ms: int
+
+
 class SettingsDesk:
     """Knows what each till is to have, hears what it has, and sends what it lacks."""
 
@@ -46,7 +56,7 @@ class SettingsDesk:
         self._heard: dict[bytes, SettingsReport] = {}
         self._changed: dict[bytes, tuple[Device, SettingsReport]] = {}
         self._due: dict[bytes, Device] = {}
-        self._sent: dict[bytes, tuple[int, int]] = {}
+        self._sent: dict[bytes, _Sent] = {}
         self._wake = asyncio.Event()
         self._closing = False
 
@@ -56,6 +66,16 @@ class SettingsDesk:
         for rollout in await remote.rollouts(conn):
             known[rollout.retailer].append(rollout)
         self._rollouts = dict(known)
+
+    async def withdraw(self, conn: AsyncConnection, retailer: str) -> None:
+        """Take out of the outbox what tills of this retailer have not fetched and are no longer to have."""
+        for till_id, sent in list(self._sent.items()):
+            report = self._heard.get(till_id)
+            if sent.device.retailer != retailer or (report is not None and report.newest >= sent.version):
+                continue
+            if report is None or self._meant_for(sent.device, report) != sent.version:
+                await outbox.withdraw(conn, till_id, SettingsPush)
+                del self._sent[till_id]
 
     def hear(self, device: Device, report: SettingsReport) -> None:
         """A till said what became of its settings."""
@@ -88,13 +108,17 @@ class SettingsDesk:
     async def flush(self) -> None:
         """Write what tills said, halt what they could not take, and send what they lack."""
         self._wake.clear()
-        changed, self._changed = self._changed, {}
-        if changed:
-            await self._take(changed)
+        await self._take_all()
         due, self._due = self._due, {}
         devices = [device for device in due.values() if self._lacks(device)]
         for start in range(0, len(devices), _AT_ONCE):
             await self._send(devices[start : start + _AT_ONCE])
+            await self._take_all()  # what the first could not take reaches none of the rest
+
+    async def _take_all(self) -> None:
+        changed, self._changed = self._changed, {}
+        if changed:
+            await self._take(changed)
 
     def _look_after(self, device: Device) -> None:
         if self._lacks(device):
@@ -107,8 +131,8 @@ class SettingsDesk:
         if report is None:
             return 0
         version = self._meant_for(device, report)
-        sent, until_ms = self._sent.get(device.till_id, (0, 0))
-        on_its_way = sent == version and self._clock.now_ms() < until_ms
+        sent = self._sent.get(device.till_id)
+        on_its_way = sent is not None and sent.version == version and self._clock.now_ms() < sent.until_ms
         return version if version > report.newest and not on_its_way else 0
 
     def _meant_for(self, device: Device, report: SettingsReport) -> int:
@@ -124,6 +148,8 @@ class SettingsDesk:
             halted = await self._halt(conn, changed.values(), now_ms)
             if halted:
                 await self.refresh(conn)
+            for retailer in {rollout.retailer for rollout, _ in halted}:
+                await self.withdraw(conn, retailer)
         for rollout, why in halted:
             self._events.rollout_halted(rollout.retailer, rollout.version, why)
 
@@ -149,16 +175,17 @@ class SettingsDesk:
         now_ms = self._clock.now_ms()
         until_ms = now_ms + LIFETIME_MS
         pushes: list[tuple[bytes, Push]] = []
-        versions: dict[bytes, int] = {}
+        sent: dict[bytes, _Sent] = {}
         async with self._database.write() as conn:
             for device in devices:
-                version = versions[device.till_id] = self._lacks(device)
+                version = self._lacks(device)
                 if version:
+                    sent[device.till_id] = _Sent(device, version, until_ms)
                     body = await self._signed(conn, device, version, now_ms)
                     queued = await outbox.enqueue(conn, device.till_id, [(body, until_ms)], now_ms)
                     pushes += [(device.till_id, push) for push in queued]
         for till_id, push in pushes:
-            self._sent[till_id] = (versions[till_id], until_ms)
+            self._sent[till_id] = sent[till_id]
             self._hub.send(till_id, push)
 
     async def _signed(self, conn: AsyncConnection, device: Device, version: int, now_ms: int) -> SettingsPush:

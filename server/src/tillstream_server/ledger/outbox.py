@@ -41,7 +41,7 @@ async def enqueue(
         return []
     for kind in (PackPush, SettingsPush):
         if any(isinstance(body, kind) for body, _ in bodies):
-            await _drop(conn, till_id, kind)
+            await withdraw(conn, till_id, kind)
     rows = await conn.exec_driver_sql(
         "UPDATE till SET push_seq = push_seq + ? WHERE till_id = ? RETURNING push_seq", (len(bodies), till_id)
     )
@@ -55,6 +55,17 @@ async def enqueue(
         [(till_id, push.seq, push.expires_ms, encode(push.body), now_ms) for push in pushes],
     )
     return pushes
+
+
+async def withdraw(conn: AsyncConnection, till_id: bytes, kind: type[PackPush | SettingsPush]) -> None:
+    """Drop what of one kind waits for a till."""
+    outbox = schema.push_outbox.c
+    rows = await conn.execute(
+        select(outbox.seq, outbox.body).where(outbox.till_id == till_id, outbox.received_ms.is_(None))
+    )
+    older = [(till_id, seq) for seq, body in rows.all() if isinstance(_decode(body), kind)]
+    if older:
+        await conn.exec_driver_sql("DELETE FROM push_outbox WHERE till_id = ? AND seq = ?", older)
 
 
 async def after(conn: AsyncConnection, till_id: bytes, seq: int, now_ms: int) -> list[Push]:
@@ -88,13 +99,3 @@ async def receive(conn: AsyncConnection, till_id: bytes, seq: int, now_ms: int) 
             .where(decision.c.offer_id.in_(offers[start : start + _SLICE]), decision.c.received_ms.is_(None))
             .values(received_ms=now_ms)
         )
-
-
-async def _drop(conn: AsyncConnection, till_id: bytes, kind: type[PackPush | SettingsPush]) -> None:
-    outbox = schema.push_outbox.c
-    rows = await conn.execute(
-        select(outbox.seq, outbox.body).where(outbox.till_id == till_id, outbox.received_ms.is_(None))
-    )
-    older = [(till_id, seq) for seq, body in rows.all() if isinstance(_decode(body), kind)]
-    if older:
-        await conn.exec_driver_sql("DELETE FROM push_outbox WHERE till_id = ? AND seq = ?", older)
