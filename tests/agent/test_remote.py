@@ -22,7 +22,7 @@ from support.tills import TurnedClock
 from tillstream_agent import config, following
 from tillstream_agent.baskets import Baskets
 from tillstream_agent.clock import SystemClock
-from tillstream_agent.config import Config, ConfigError, load, overlaid
+from tillstream_agent.config import Config, ConfigError, load, overlaid, standing
 from tillstream_agent.folder import Folder, StateError, write_private
 from tillstream_agent.following import Following
 from tillstream_agent.hooks import crowd
@@ -482,6 +482,23 @@ def test_head_office_is_above_the_file_and_below_environment_and_flags(tmp_path:
     remote = {"log.level": "debug", "sync.heartbeat_s": "6", "sync.timeout_s": "6"}
     found = load(file, {"TILLSTREAM_SYNC_TIMEOUT_S": "7"}, {"log.level": "info"}, remote)
     assert (found.hook_port, found.sync_heartbeat_s, found.sync_timeout_s, found.log_level) == (1, 6.0, 7.0, "info")
+
+
+def test_what_is_edited_while_the_agent_runs_counts_at_its_next_start(tmp_path: Path) -> None:
+    file = tmp_path / "agent.toml"
+    file.write_text('[log]\nlevel = "error"\n[sync]\nheartbeat_s = 5\n')
+    running = standing(file, {"TILLSTREAM_SYNC_TIMEOUT_S": "7"}, {"hook.port": 2})
+    afar = {"log.level": "debug", "sync.timeout_s": "6", "hook.port": "3"}
+    before = running(afar)
+    assert before == load(file, {"TILLSTREAM_SYNC_TIMEOUT_S": "7"}, {"hook.port": 2}, afar)
+    assert (before.log_level, before.sync_timeout_s, before.hook_port) == ("debug", 7.0, 2)
+    file.write_text("[log")
+    assert running(afar) == before
+    assert running({}).sync_heartbeat_s == 5
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        standing(file, {})
+    with pytest.raises(ConfigError, match=r"hook\.port"):
+        running({"hook.port": "x"})
 
 
 def settings() -> list[str]:

@@ -13,9 +13,8 @@ import os
 import sys
 import time
 import webbrowser
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from secrets import SystemRandom
 from typing import TYPE_CHECKING, Any, Final, TextIO, cast
@@ -29,7 +28,7 @@ from . import __version__, product
 from .app import World, run
 from .boot import machine_id
 from .clock import SystemClock
-from .config import Config, ConfigError, load
+from .config import Config, ConfigError, load, standing
 from .doctor import Doctor, Finding
 from .doctor.patient import as_owner, settings_or_complaint
 from .export import export
@@ -211,7 +210,7 @@ def _run(given: argparse.Namespace) -> int:
     if given.no_uvloop:
         flags["run.uvloop"] = False
     folder = _folder(given)
-    settings = partial(_load, given.config, flags)
+    settings = standing(given.config, flags=flags)
     config = current(folder, settings)
     folder.identity()
     log = KeptLog(sys.stderr, folder.path, config.log_kept_bytes)
@@ -224,11 +223,6 @@ def _run(given: argparse.Namespace) -> int:
         await _when_free(lambda: run(folder, config, world, stop=stop, started=_settle_down, settings=settings))
 
     return _drive(be_agent(), config)
-
-
-def _load(file: Path | None, flags: Mapping[str, object], remote: Mapping[str, str]) -> Config:
-    """The settings of a run, with what head office sets from afar."""
-    return load(file, flags=flags, remote=remote)
 
 
 def _settle_down(_port: int) -> None:

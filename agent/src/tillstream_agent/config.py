@@ -272,6 +272,26 @@ def read(
     return Reading(Config(**chosen), origins, file, tuple(wrong))  # type: ignore[arg-type]
 
 
+def standing(
+    file: Path | None = None, environment: Mapping[str, str] | None = None, flags: Mapping[str, object] | None = None
+) -> Callable[[Mapping[str, str]], Config]:
+    """What `load` gives for settings from afar, with the file and the environment as they are now.
+
+    A running agent builds its parts anew when head office says so: what somebody has edited meanwhile, half or for the
+    next start, must not count then. Raises `ConfigError`, as what it gives does.
+    """
+    reading = read(file, environment, flags)
+    if reading.wrong:
+        raise reading.wrong[0]
+    above = {name for name, origin in reading.origins.items() if origin != str(reading.file)}
+
+    def with_remote(remote: Mapping[str, str]) -> Config:
+        overlaid(reading.config, remote)
+        return overlaid(reading.config, {name: value for name, value in remote.items() if name not in above})
+
+    return with_remote
+
+
 def settings_of(config: Config) -> dict[str, object]:
     """Every setting with its value, by name, without the doors."""
     return {setting.name: getattr(config, setting.attribute) for setting in _SETTINGS}

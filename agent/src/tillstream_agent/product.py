@@ -12,7 +12,7 @@ import msgspec
 
 from . import config_show
 from .clone import Forgotten, reset
-from .config import load, read
+from .config import read, standing
 from .folder import Folder, default_folder
 from .remote import peek
 from .service import ACTIONS, act, run_service
@@ -92,7 +92,7 @@ def _clone_reset(given: argparse.Namespace) -> int:
 def _service(given: argparse.Namespace) -> int:
     folder = _folder(given)
     if given.action == "run":
-        run_service(folder, lambda remote: load(given.config, remote=remote))
+        run_service(folder, standing(given.config))
     else:
         print(act(given.action, folder.path, given.config))
     return 0
