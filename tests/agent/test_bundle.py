@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import gzip
+import os
 import tarfile
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -16,6 +17,7 @@ import pytest
 
 from support.agents import enrolled, running_agent, sale
 from support.gateways import Gateway, gateway
+from support.mounts import mounting_refuses, small_disk
 from support.thief import hits
 from tillstream_agent import bundle
 from tillstream_agent.bundle import BundleError, gather, log_facts, write
@@ -168,6 +170,17 @@ async def test_nothing_is_written_with_a_secret_in_it(folder: Folder, monkeypatc
     monkeypatch.setattr(bundle, "finding_facts", lambda _: {"detail": token})
     with pytest.raises(BundleError, match=r"doctor\.json"):
         await parts_of(folder, Config())
+
+
+def test_what_could_not_be_written_whole_is_not_left_to_be_sent(tmp_path: Path) -> None:
+    if reason := mounting_refuses():
+        pytest.skip(reason)
+    with small_disk(tmp_path / "stick", 64 << 10) as stick:
+        with pytest.raises(BundleError, match="No space left") as caught:
+            write(stick / "b.tar.gz", {"noise": os.urandom(1 << 20)})
+        assert "room" in str(caught.value.hint)
+        assert list(stick.iterdir()) == []
+        assert write(stick / "b.tar.gz", {"a": b"1"}) == (stick / "b.tar.gz").stat().st_size
 
 
 async def test_the_command_writes_for_its_user_alone_and_over_nothing(

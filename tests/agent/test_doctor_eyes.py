@@ -95,6 +95,9 @@ def test_who_may_not_even_enter_its_parent_is_told_so(place: Path, capsys: pytes
     with a_stranger():
         assert main(["doctor", "--state", str(place / "closed" / "state")]) == 6
     assert "PROBLEM permissions" in capsys.readouterr().out
+    with a_stranger():
+        assert main(["logs", "--state", str(place / "closed" / "state")]) == 1
+    assert "as root, or as the agent's user" in capsys.readouterr().err
     place.chmod(0o777)
     with a_stranger():
         assert main(["bundle", "--state", str(place / "closed" / "state"), file]) == 0

@@ -125,10 +125,17 @@ def write(file: Path, parts: Mapping[str, bytes]) -> int:
             archive.addfile(member, io.BytesIO(content))
     try:
         handle = os.open(file, NEW_FILE, 0o600)
-        with os.fdopen(handle, "wb") as stream:
-            return stream.write(packed.getvalue())
     except OSError as error:
         raise BundleError(f"{file} cannot be written: {error.strerror}", hint="name a new file") from error
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(packed.getvalue())
+    except OSError as error:
+        with suppress(OSError):
+            file.unlink()
+        hint = "name a file where there is room; nothing is left of this one"
+        raise BundleError(f"{file} cannot be written: {error.strerror}", hint=hint) from error
+    return len(packed.getvalue())
 
 
 def about(folder: Folder, clock: Clock) -> dict[str, object]:

@@ -292,6 +292,9 @@ def _logs(given: argparse.Namespace) -> int:
     try:
         reader = LogReader(folder.path)
     except OSError as error:
+        if isinstance(error, PermissionError):
+            message = f"the log in {folder.path} may not be read by you"
+            raise StateError(message, hint="ask as root, or as the agent's user") from error
         hint = "it is kept from the agent's first start on, unless log.kept_bytes is 0; standard error has it all"
         raise StateError(f"no log is kept in {folder.path}: {error.strerror}", hint=hint) from error
 
