@@ -11,6 +11,17 @@ from contextlib import asynccontextmanager, suppress
 READY = b"\x12"
 """What a printer answers to `DLE EOT 1` when it is online."""
 ASKS = b"\x10\x04\x01"
+OF_A_BROWSER = (
+    b"POST /print HTTP/1.1\r\nHost: 127.0.0.1:9100\r\n\r\n",
+    b"GET http://127.0.0.1:9100/ HTTP/1.1\r\n",
+    b"OPTIONS * HTTP/1.1\r\n",
+    b"POST /" + b"x" * 70_000,
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    b"\x00\x03\x00\x08!\x12\xa4B0BAF0uckfrPV\x00\x19\x00\x04\x11\x00\x00\x00",
+    b"\x00l\x00\x01\x00X!\x12\xa4B6M46F8r8ZU5F\x00\x06\x00\x12TOTAL+99+EVIL:bvlc",
+    b"\x00\x0a\x00\x01\x00\x0a!\x12\xa4B6M46F8r8ZU5F",
+)
+"""How connections begin that a page made: requests, TLS, what Chromium sends to a TURN relay and to a peer by TCP."""
 
 
 class FakePrinter:

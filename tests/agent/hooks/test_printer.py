@@ -18,7 +18,7 @@ import pytest
 from support.agents import Counter, counter
 from support.disks import TroubledDisk
 from support.golden import sample
-from support.printers import ASKS, READY, FakePrinter, printing, unused_port
+from support.printers import ASKS, OF_A_BROWSER, READY, FakePrinter, printing, unused_port
 from tillstream_agent.config_doors import Address, Doors, PrinterSetting
 from tillstream_agent.hooks import printer as printer_module
 from tillstream_agent.hooks.http import PortInUse
@@ -497,19 +497,7 @@ async def test_a_job_that_is_too_long_is_printed_and_told_of(open_shop: Shop) ->
 
 
 @pytest.mark.parametrize("switched_on", [True, False])
-@pytest.mark.parametrize(
-    "head",
-    [
-        b"POST /print HTTP/1.1\r\nHost: 127.0.0.1:9100\r\n\r\n",
-        b"GET http://127.0.0.1:9100/ HTTP/1.1\r\n",
-        b"OPTIONS * HTTP/1.1\r\n",
-        b"POST /" + b"x" * 70_000,
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-        b"\x00\x03\x00\x08!\x12\xa4B0BAF0uckfrPV\x00\x19\x00\x04\x11\x00\x00\x00",
-        b"\x00l\x00\x01\x00X!\x12\xa4B6M46F8r8ZU5F\x00\x06\x00\x12TOTAL+99+EVIL:bvlc",
-        b"\x00\x0a\x00\x01\x00\x0a!\x12\xa4B6M46F8r8ZU5F",
-    ],
-)
+@pytest.mark.parametrize("head", OF_A_BROWSER)
 async def test_a_web_page_can_neither_print_nor_sell(
     tmp_path: Path, head: bytes, switched_on: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
