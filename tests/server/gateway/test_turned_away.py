@@ -7,6 +7,7 @@ import io
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
@@ -14,7 +15,7 @@ import pytest
 from aiohttp.test_utils import TestServer
 from prometheus_client import CollectorRegistry
 
-from support.serving import Server, Till, serving
+from support.serving import Till, serving
 from tillstream_protocol import messages
 from tillstream_protocol.signing import SignKey
 from tillstream_server import app, web
@@ -39,9 +40,7 @@ async def opened(root: Path) -> AsyncIterator[tuple[Till, Parts]]:
     async with app.opened(Folder(root), Config(), app.Surroundings(server.clock, os.urandom, events)) as parts:
         door = TestServer(web.application(parts.routes(events), events))
         async with door, aiohttp.ClientSession() as http:
-            till.server = Server(
-                str(door.make_url("")).rstrip("/"), server.folder, server.clock, metrics, server.log, http
-            )
+            till.server = replace(server, address=str(door.make_url("")).rstrip("/"), metrics=metrics, http=http)
             yield till, parts
 
 
