@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
@@ -10,14 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
-from support.serving import Server, Till, sale
+from support.serving import Server, SetClock, Till, sale
 from tillstream_protocol import messages
 from tillstream_protocol.errors import TillstreamError
 from tillstream_protocol.messages import Token
 from tillstream_server import fleet, office, office_fleet
+from tillstream_server.events import Events, json_logger
 from tillstream_server.fleet import Failure, Filter, Tries
+from tillstream_server.gateway.failures import MAX_WAITING, Failures
 from tillstream_server.ledger.database import Database, migrate
+from tillstream_server.metrics import Metrics
 
 NOW = 1_790_000_000_000
 PLACE = ("acme", "north", "till-1")
@@ -98,6 +103,33 @@ async def test_the_newest_failures_are_kept_and_no_more(database: Database, monk
         ("10.0.0.4", 1, 4, 4),
         ("10.0.0.2", 1, 2, 2),
     ]
+
+
+async def test_what_strangers_make_up_pushes_out_nobody_whose_token_was_ours(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet, "MAX_FAILURES", 4)
+    monkeypatch.setattr(fleet, "MAX_STRANGERS", 2)
+    ours = Failure("token_used", "10.0.0.1", "acme", "north", "till-1")
+    async with database.write() as conn:
+        await fleet.note_failures(conn, {ours: Tries(1, 1, 1)})
+        flood = {Failure("token_unknown", "10.6.6.6", agent_version=f"{n}"): Tries(1, n, n) for n in range(2, 9)}
+        await fleet.note_failures(conn, flood)
+    async with database.read() as conn:
+        kept = await fleet.failures(conn)
+    assert [row["last_ms"] for row in kept] == [8, 7, 1]
+
+
+async def test_strangers_leave_room_for_others_while_they_wait_to_be_written(database: Database) -> None:
+    waiting = Failures(database, SetClock(), Events(Metrics(CollectorRegistry()), json_logger(io.StringIO())))
+    for number in range(2 * MAX_WAITING):
+        waiting.note(Failure("token_unknown", "10.6.6.6", agent_version=f"{number}"))
+    waiting.note(Failure("token_used", "10.0.0.1", "acme", "north", "till-1"))
+    await waiting.flush()
+    async with database.read() as conn:
+        kept = await fleet.failures(conn)
+        assert len(await fleet.failures(conn, retailer="acme")) == 1
+    assert len(kept) == MAX_WAITING // 2 + 1
 
 
 async def failed(server: Server, count: int, **which: Any) -> list[dict[str, object]]:

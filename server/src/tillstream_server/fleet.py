@@ -23,6 +23,8 @@ SILENT_MS: Final = 5 * 60_000
 BACKLOG_MS: Final = 5 * 60_000
 MAX_FAILURES: Final = 1_000
 """Failed enrolments that are remembered; the ones that were tried last stay."""
+MAX_STRANGERS: Final = 500
+"""Of these, with a token that is not ours: anybody can make those up, and must not push out the others."""
 
 State = Literal["revoked", "source", "new", "silent", "ill", "ok"]
 STATES: Final[tuple[State, ...]] = ("revoked", "source", "new", "silent", "ill", "ok")
@@ -177,7 +179,8 @@ async def _held(conn: AsyncConnection, till_id: bytes) -> dict[str, object]:
 
 
 async def note_failures(conn: AsyncConnection, failures: Mapping[Failure, Tries]) -> None:
-    """Remember who was not let in: the same attempt from the same place as one row, the newest `MAX_FAILURES`."""
+    """Remember who was not let in: the same attempt from the same place as one row, the newest `MAX_FAILURES`, of
+    them `MAX_STRANGERS` with a token that is not ours."""
     rows = [
         (f.code, f.address, f.retailer, f.store, f.till, f.agent_version, f.platform, t.count, t.first_ms, t.last_ms)
         for f, t in failures.items()
@@ -190,11 +193,12 @@ async def note_failures(conn: AsyncConnection, failures: Mapping[Failure, Tries]
         " tries = tries + excluded.tries, last_ms = MAX(last_ms, excluded.last_ms)",
         rows,
     )
-    await conn.exec_driver_sql(
-        "DELETE FROM failed_enrolment WHERE id NOT IN"
-        " (SELECT id FROM failed_enrolment ORDER BY last_ms DESC, id DESC LIMIT ?)",
-        (MAX_FAILURES,),
-    )
+    for which, most in (("retailer = ''", MAX_STRANGERS), ("TRUE", MAX_FAILURES)):
+        await conn.exec_driver_sql(
+            f"DELETE FROM failed_enrolment WHERE {which} AND id NOT IN"  # noqa: S608
+            f" (SELECT id FROM failed_enrolment WHERE {which} ORDER BY last_ms DESC, id DESC LIMIT ?)",
+            (most,),
+        )
 
 
 async def failures(

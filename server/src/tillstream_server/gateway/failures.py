@@ -18,7 +18,7 @@ from ..fleet import Failure, Tries
 from ..ledger.database import Database
 
 MAX_WAITING: Final = 200
-"""Different failures held in memory."""
+"""Different failures held in memory; of those with a token that is not ours, half as many."""
 EVERY_S: Final = 1.0
 
 
@@ -36,7 +36,8 @@ class Failures:
         """Somebody was not let in."""
         now_ms = self._clock.now_ms()
         before = self._waiting.get(failure)
-        if before is None and len(self._waiting) >= MAX_WAITING:
+        most = MAX_WAITING if failure.retailer else MAX_WAITING // 2
+        if before is None and len(self._waiting) >= most:
             return
         count, first_ms = (before.count, before.first_ms) if before is not None else (0, now_ms)
         self._waiting[failure] = Tries(count + 1, first_ms, now_ms)
