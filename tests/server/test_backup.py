@@ -21,11 +21,11 @@ from support.pipelining import sale as sale_of
 from support.serving import NOW, Server, sale, serving
 from tillstream_protocol.errors import TillstreamError
 from tillstream_protocol.sealing import key_id
-from tillstream_server import app, backup, keys
+from tillstream_server import app, backup, keys, users
 from tillstream_server.backup import BackupDamaged, BackupFailed, Copying, Manifest
 from tillstream_server.folder import Folder, FolderError, Settings
 from tillstream_server.keys import KeysUnusable
-from tillstream_server.ledger.database import LedgerVersion
+from tillstream_server.ledger.database import Database, LedgerVersion
 
 LATER = NOW + 3_600_000
 
@@ -318,6 +318,27 @@ async def test_after_a_restore_tills_take_what_is_new_for_new(server: Server, tm
         assert keys.load(new.keys).generation == LATER // 1000 + again
         (pushed,) = ask(new.ledger, "SELECT push_seq FROM till")[0]
         assert pushed == LATER + 1000 * again
+
+
+async def test_after_a_restore_nobody_is_signed_in_who_signed_out_since_the_backup(
+    folder: Folder, tmp_path: Path
+) -> None:
+    anna, password = users.UserCreate("anna", "admin"), "four words in a row"
+    database = await Database.open(folder.ledger, readers=1)
+    try:
+        await users.create(database, anna, password, NOW, os.urandom)
+        session = await users.begin_session(database, "anna", NOW, os.urandom)
+        await asyncio.to_thread(backup.backup, folder, tmp_path / "backup", around())
+        await users.end_session(database, session.id)
+    finally:
+        await database.close()
+    await backup.restore(tmp_path / "backup", Folder(tmp_path / "new"), around())
+    restored = await Database.open(tmp_path / "new" / "ledger.db", readers=1)
+    try:
+        assert await users.find_session(restored, session.id, NOW) is None
+        assert await users.check_password(restored, "anna", password)
+    finally:
+        await restored.close()
 
 
 async def test_a_restore_of_a_restored_server_never_falls_behind(made: Path, tmp_path: Path) -> None:

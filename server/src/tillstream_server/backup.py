@@ -12,7 +12,8 @@ everything on the disk, and rename at the end: a crash leaves nothing that looks
 
 What tills sent after the backup is not in it. A restored server finds out from its tills what it lacks, and they send
 it again. So that they take its word for what is new, a restore moves two counters above everything that the server
-may have used meanwhile: the generation of its keys, and each till's push numbers.
+may have used meanwhile: the generation of its keys, and each till's push numbers. The console's sessions end with it:
+who signed out since the backup, or was signed out, would be signed in again.
 """
 
 from __future__ import annotations
@@ -139,6 +140,7 @@ async def restore(source: Path, folder: Folder, around: Copying) -> Manifest:
         await _bring_forward(made, source)
         now_ms = around.now_ms()
         _skip_pushes(made.ledger, now_ms)
+        _end_sessions(made.ledger)
         keys.advance(made.keys, now_ms)
     return manifest
 
@@ -282,6 +284,13 @@ def _skip_pushes(ledger: Path, now_ms: int) -> None:
     """
     with closing(sqlite3.connect(ledger, isolation_level=None)) as conn:
         conn.execute("UPDATE till SET push_seq = max(push_seq, ?)", (now_ms,))
+        conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _end_sessions(ledger: Path) -> None:
+    """Have everybody sign in to the console anew: which sessions ended since the backup is not known here."""
+    with closing(sqlite3.connect(ledger, isolation_level=None)) as conn:
+        conn.execute("DELETE FROM console_session")
         conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
