@@ -118,7 +118,13 @@ async def test_projections_hold_what_they_held_under_the_keys_that_a_rebuild_giv
 
 STATS = "INSERT INTO member_stats VALUES (?, ?, 'acme', 2, 2, 1500, 20)"
 CATEGORY = "INSERT INTO member_category VALUES (?, ?, ?, ?, ?)"
-BOUGHT = [(b"m", "FOOD", "EUR", 3, 1200), (b"m", 'HOME "&"', "EUR", 1, 300), (b"m", "FOOD", "USD", 2, 700)]
+BOUGHT = [
+    (b"m", "FOOD", "EUR", 3, 1200),
+    (b"m", "HOME\0GARDEN", "EUR", 2, 400),
+    (b"m", "HOME\0KITCHEN", "EUR", 1, 100),
+    (b"m", 'HOME "&"', "EUR", 1, 300),
+    (b"m", "FOOD", "USD", 2, 700),
+]
 
 
 def test_a_members_categories_come_to_lie_in_the_members_row_and_out_of_it_again(former: Path) -> None:
@@ -130,7 +136,12 @@ def test_a_members_categories_come_to_lie_in_the_members_row_and_out_of_it_again
     with closing(sqlite3.connect(former)) as conn:
         rows = conn.execute("SELECT * FROM member_stats ORDER BY subject, currency").fetchall()
     members = read([(row[0], row[1], *row[3:]) for row in rows], (), set())
-    assert members[b"m"].purses["EUR"].categories == {"FOOD": [3, 1200], 'HOME "&"': [1, 300]}
+    assert members[b"m"].purses["EUR"].categories == {
+        "FOOD": [3, 1200],
+        'HOME "&"': [1, 300],
+        "HOME\0GARDEN": [2, 400],
+        "HOME\0KITCHEN": [1, 100],
+    }
     assert members[b"m"].purses["USD"].categories == {"FOOD": [2, 700]}
     assert members[b"n"].purses["EUR"].categories == {}
     assert [row[3:] for row in rows] == [

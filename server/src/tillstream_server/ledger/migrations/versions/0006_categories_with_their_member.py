@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import sqlalchemy as sa
 from alembic import op
 
@@ -18,11 +19,8 @@ UPDATE member_stats SET categories = (
     )
 )
 """
-_SCATTER = """
-INSERT INTO member_category (subject, category, currency, lines, amount_minor)
-SELECT m.subject, c.key, m.currency, json_extract(c.value, '$[0]'), json_extract(c.value, '$[1]')
-FROM member_stats m, json_each(m.categories) c
-"""
+_READ = "SELECT subject, currency, categories FROM member_stats"
+_SCATTER = "INSERT INTO member_category (subject, category, currency, lines, amount_minor) VALUES (?, ?, ?, ?, ?)"
 
 
 def upgrade() -> None:
@@ -42,5 +40,10 @@ def downgrade() -> None:
         sa.PrimaryKeyConstraint("subject", "category", "currency", name=op.f("pk_member_category")),
         sqlite_with_rowid=False,
     )
-    op.execute(_SCATTER)
+    conn = op.get_bind()
+    for subject, currency, categories in conn.exec_driver_sql(_READ).all():
+        # SQLite's json_each ends a name at its first NUL; names from a POS may hold one
+        rows = [(subject, name, currency, *sums) for name, sums in msgspec.json.decode(categories).items()]
+        if rows:
+            conn.exec_driver_sql(_SCATTER, rows)
     op.drop_column("member_stats", "categories")
