@@ -12,9 +12,13 @@ from contextlib import closing
 
 from support.consoles import PASSWORD, Page, Visitor, visitor
 from support.serving import NOW, Server, Till, sale
+from tillstream_protocol import versions
 from tillstream_protocol.messages import Token
+from tillstream_protocol.settings import SettingsReport
 from tillstream_server.console import queries
+from tillstream_server.console.fleet import LATELY_MS
 from tillstream_server.console.queries import LAG_MS, SILENT_MS, SKEW_MS
+from tillstream_server.office_settings import ConfigSet
 from tillstream_server.users import UserCreate
 
 WELL = {"queued": 0, "lag": 0, "clock": 0, "seen": 0, "error": "", "dead": 0, "damaged": 0}
@@ -156,6 +160,23 @@ async def test_a_till_shows_how_it_is_and_what_happened(server: Server, admin: V
         assert told in page.words
 
 
+async def test_a_till_shows_what_it_is_set_to_from_afar_and_what_it_could_not_take(
+    server: Server, admin: Visitor
+) -> None:
+    till = await server.till("t1")
+    good = int((await server.order(ConfigSet("acme", {"display.language": "de"})))["version"])
+    went = SettingsReport(good, good + 1, "rolled_back", "nothing <b>can be captured")
+    async with till.on_push(subprotocols=versions.subprotocols()) as pushes, asyncio.timeout(10):
+        await pushes.says(till.heartbeat(0, settings=went))
+        while "Settings from head office" not in (page := await admin.goes("/tills/acme/north/t1")).words:
+            await asyncio.sleep(0.05)
+    assert f"Settings from head office Version {good} It was given version {good + 1}: rolled_back" in page.words
+    assert ": nothing <b>can be captured" in page.words
+    assert "display.language de" in page.words
+    await server.till("t2")
+    assert "Settings from head office" not in (await admin.goes("/tills/acme/north/t2")).words
+
+
 async def test_a_till_is_turned_away_by_who_types_its_name_and_let_in_again(server: Server, admin: Visitor) -> None:
     await server.till("t1")
     address = "/tills/acme/north/t1"
@@ -178,6 +199,12 @@ async def test_who_was_not_let_in_is_listed_to_those_whose_store_it_is(server: S
         while "token_unknown" not in (page := await admin.goes("/fleet")).words or "token_used" not in page.words:
             await asyncio.sleep(0.05)
     assert re.search(r"token_used north acme till-1 127\.0\.0\.1 0\.1\.0 test 2", page.words)
+    assert "Somebody tried to enrol" in page.words
+    server.clock.turn(LATELY_MS // 1000 + 1)
+    await admin.signs_in("ada")
+    page = await admin.goes("/fleet")
+    assert "token_used" in page.words
+    assert "Somebody tried to enrol" not in page.words
     for name, role, store, seen in (("nora", "manager", "north", True), ("sue", "manager", "south", False)):
         async with visitor(server) as other:
             await other.comes_in(name, role, "acme", store)

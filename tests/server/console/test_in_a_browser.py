@@ -127,6 +127,11 @@ async def test_charts_are_drawn_from_their_tables_and_filters_exchange_the_list(
 ) -> None:
     async with window(browser, server) as page:
         await page.locator(".chart.drawn canvas").first.wait_for()
+        table = page.locator("#hours-USD tbody")
+        assert not await table.is_visible()
+        await page.emulate_media(media="print")
+        assert await table.is_visible()
+        await page.emulate_media(media="screen")
         await page.goto(f"{server.address}/fleet")
         await page.get_by_label("Till begins with").fill("nothing")
         await page.keyboard.press("Enter")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 from contextlib import AsyncExitStack, closing
 from datetime import UTC, date, datetime, timedelta
@@ -204,6 +205,18 @@ async def test_a_sale_is_on_every_page_that_it_belongs_on(server: Server, guest:
     for wrong in ("day=2026-02-30", "day=0001-01-01", "time=lunch"):
         assert (await guest.goes(f"/sales?{wrong}")).status == 400
     assert (await guest.goes("/stores?after=x")).status == 400
+
+
+async def test_the_hour_that_runs_is_told_but_not_drawn_as_a_fall(server: Server, guest: Visitor) -> None:
+    now = datetime.fromtimestamp(NOW / 1000, UTC)
+    put(server.folder.ledger, *(((now - timedelta(hours=h)).isoformat()[:19], "a", 100 + h) for h in range(2)))
+    await guest.comes_in("ada", "admin")
+    rows = re.findall(
+        r'<tr><th scope="row">(\d\d):00</th><td class="n"([^>]*)>(.*?)</td>', (await guest.goes("/sales")).text
+    )
+    assert rows[now.hour - 1][1:] == (' data-value="1.01"', "1.01")
+    assert rows[now.hour][1:] == ("", '<span class="quiet">so far</span> 1.00')
+    assert rows[now.hour + 1][1:] == ("", "–")
 
 
 async def test_stores_are_paged_and_those_that_only_sales_name_are_among_them(server: Server, guest: Visitor) -> None:

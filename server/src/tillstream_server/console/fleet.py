@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Final
 
 from aiohttp import web
 from msgspec import Meta, Struct, structs, to_builtins
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tillstream_protocol.errors import InvalidInput
 from tillstream_protocol.messages import Name
 
-from .. import fleet, office_fleet
+from .. import fleet, office_fleet, remote
 from . import queries
 from .live import Feed
 from .pages import HEADERS, place
@@ -22,6 +23,8 @@ from .visit import Guard, NothingHere, Visit, query
 
 PAGE: Final = 50
 CSV_PAGE: Final = 1000
+LATELY_MS: Final = 24 * 3_600_000
+"""Failed enrolments of so long are pointed out at the top, too."""
 REFUSED: Final = 20
 """Failed enrolments that the page lists; the command lists all."""
 SHARED_SECONDS: Final = 5.0
@@ -103,6 +106,7 @@ class Fleet:
             counts=counts,
             states=queries.STATES,
             refused=refused[:REFUSED],
+            refused_lately=any(now_ms - int(str(one["last_ms"])) < LATELY_MS for one in refused),
             more_refused=len(refused) > REFUSED,
             as_of_ms=now_ms,
         )
@@ -124,7 +128,10 @@ class Fleet:
         row = await _till(visit)
         async with visit.house.database.read() as conn:
             life = await queries.life(conn, row)
-        return visit.page("till.html", row=row, life=life, address=place("tills", *row.key))
+            told = await remote.of_till(conn, row.till_id)
+            settings = await _settings(conn, row.retailer, told)
+        shown = {"row": row, "life": life, "told": told, "settings": settings}
+        return visit.page("till.html", **shown, address=place("tills", *row.key))
 
     async def ask(self, visit: Visit) -> web.Response:
         """Whether the till is really to be turned away."""
@@ -150,6 +157,16 @@ class Fleet:
         await visit.house.office.run(office_fleet.TillAllowAgain(*row.key))
         visit.house.events.done_in_console(visit.user.role, "till_allow_again")
         return visit.goes_to(place("tills", *row.key))
+
+
+async def _settings(conn: AsyncConnection, retailer: str, told: Mapping[str, object] | None) -> Mapping[str, str]:
+    """What head office sets in the version that a till runs with: nothing where it has none, or one from elsewhere."""
+    if not told or not told["running"]:
+        return {}
+    try:
+        return await remote.settings_of(conn, retailer, int(str(told["running"])))
+    except remote.UnknownVersion:
+        return {}
 
 
 async def _till(visit: Visit) -> TillRow:

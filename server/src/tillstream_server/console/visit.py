@@ -135,9 +135,8 @@ class Visit:
         self._refuse_other_sites()
         fields = _fields(await self.request.read())
         wanted = self.session.form_token if self.session else self.request.cookies.get(FORM_COOKIE, "")
-        if not wanted or not hmac.compare_digest(
-            wanted.encode(errors="replace"), fields.get("form_token", "").encode()
-        ):
+        given = fields.get("form_token", "")
+        if not wanted or not hmac.compare_digest(wanted.encode(errors="replace"), given.encode()):
             raise ForeignForm("the form is too old, or not one of ours", hint="load the page anew and try again")
         return fields
 
