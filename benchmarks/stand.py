@@ -33,6 +33,7 @@ from tillstream_agent.letters import Letters
 from tillstream_agent.metrics import AgentMetrics, LatencyWindow
 from tillstream_agent.offers.edge import Edge
 from tillstream_agent.state import State
+from tillstream_agent.sync.asking import Asker
 from tillstream_agent.sync.enrol import Enrolment
 from tillstream_agent.sync.link import Link
 from tillstream_agent.sync.transport import Transport
@@ -132,12 +133,12 @@ async def server(
 
 async def enrol(state: Path, standing: Standing) -> None:
     """Join a till, as the agent's command does."""
-    transport = Transport(standing.server.url, tls=None, timeout=30)
+    client = Asker(standing.server.url, tls=None, timeout=30)
     try:
-        joining = Enrolment(Folder(state), transport, SystemClock(), os.urandom, __version__)
+        joining = Enrolment(Folder(state), client, SystemClock(), os.urandom, __version__)
         await joining.join(standing.server.url, Token.parse(standing.token), replace=False)
     finally:
-        await transport.close()
+        await client.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ PARTS: Final = {
     "sealing": _protocol("sealing", "sealing sealing_limits"),
     "signing": _protocol("signing", "signing messages"),
     "sync-flow": _sync("answers flow keys link refusals rewind rotate"),
-    "sync-wire": _sync("enrol push transport upload"),
+    "sync-wire": _sync("asking enrol push transport upload"),
     "journal-writing": _journal("chunks directory disk doubts errors journal observer room seqs syncing tags writer"),
     "journal-reading": _journal("inherited overlaps reader reading retention shelf"),
     "journal-recovery": _journal("chain damage headless mending recovery"),

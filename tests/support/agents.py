@@ -36,8 +36,8 @@ from tillstream_agent.queue import QueueDesk
 from tillstream_agent.remote import Apply
 from tillstream_agent.status import Reporter
 from tillstream_agent.sync import enrol
+from tillstream_agent.sync.asking import Asker
 from tillstream_agent.sync.link import Link
-from tillstream_agent.sync.transport import Transport
 from tillstream_agent.sync.upload import UploadFlow
 from tillstream_agent.trial import TrialTimes
 from tillstream_protocol.decisions import Campaign, Decision
@@ -226,12 +226,12 @@ async def counter(
 async def enrolled(folder: Path, server: Gateway, *, replace: bool = False) -> Folder:
     """A state folder that has joined a server."""
     state = Folder(folder)
-    transport = Transport(server.address, tls=None, timeout=5)
+    client = Asker(server.address, tls=None, timeout=5)
     try:
-        joining = enrol.Enrolment(state, transport, SystemClock(), os.urandom, "1.0")
+        joining = enrol.Enrolment(state, client, SystemClock(), os.urandom, "1.0")
         await joining.join(server.address, Token.parse(server.token()), replace=replace)
     finally:
-        await transport.close()
+        await client.close()
     return state
 
 

@@ -22,7 +22,7 @@ from tillstream_agent.clock import SystemClock
 from tillstream_agent.folder import Folder
 from tillstream_agent.inspection import look
 from tillstream_agent.sync import enrol
-from tillstream_agent.sync.transport import Transport
+from tillstream_agent.sync.asking import Asker
 from tillstream_protocol.framing import FRAMES_START
 from tillstream_protocol.messages import Token
 from tillstream_server.ledger import export
@@ -45,12 +45,12 @@ async def original(server: Server, tmp_path: Path) -> Folder:
 
 async def joins(folder: Folder, server: Server, till: str, *, replace: bool = False) -> Folder:
     """What `tillstream-agent enroll` does."""
-    transport = Transport(server.address, tls=None, timeout=10)
+    client = Asker(server.address, tls=None, timeout=10)
     try:
-        joining = enrol.Enrolment(folder, transport, SystemClock(), os.urandom, "1.0")
+        joining = enrol.Enrolment(folder, client, SystemClock(), os.urandom, "1.0")
         await joining.join(server.address, Token.parse(await server.token(till)), replace=replace)
     finally:
-        await transport.close()
+        await client.close()
     return folder
 
 

@@ -19,7 +19,7 @@ from tillstream_agent.clock import SystemClock
 from tillstream_agent.folder import Folder
 from tillstream_agent.inspection import look
 from tillstream_agent.sync import enrol
-from tillstream_agent.sync.transport import Transport
+from tillstream_agent.sync.asking import Asker
 from tillstream_agent.trial import TrialTimes
 from tillstream_protocol.messages import Token
 from tillstream_server import office
@@ -39,13 +39,13 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
 
 @pytest.fixture
 async def folder(server: Server, tmp_path: Path) -> Folder:
-    transport = Transport(server.address, tls=None, timeout=10)
+    client = Asker(server.address, tls=None, timeout=10)
     state = Folder(tmp_path / "till")
     try:
-        joining = enrol.Enrolment(state, transport, SystemClock(), os.urandom, "1.0")
+        joining = enrol.Enrolment(state, client, SystemClock(), os.urandom, "1.0")
         await joining.join(server.address, Token.parse(await server.token("till-1")), replace=False)
     finally:
-        await transport.close()
+        await client.close()
     return state
 
 

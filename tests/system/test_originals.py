@@ -26,7 +26,7 @@ from tillstream_agent.folder import Folder
 from tillstream_agent.journal import Journal, JournalIdentity
 from tillstream_agent.offers.edge import Edge
 from tillstream_agent.sync import enrol
-from tillstream_agent.sync.transport import Transport
+from tillstream_agent.sync.asking import Asker
 from tillstream_protocol.adapters import Reading
 from tillstream_protocol.errors import InvalidInput, TillstreamError
 from tillstream_protocol.events import Original
@@ -52,12 +52,12 @@ class ServersTime(SystemClock):
 
 async def joined(state: Path, server: Server) -> Folder:
     folder = Folder(state)
-    transport = Transport(server.address, tls=None, timeout=5)
+    client = Asker(server.address, tls=None, timeout=5)
     try:
-        joining = enrol.Enrolment(folder, transport, ServersTime(server), os.urandom, "1.0")
+        joining = enrol.Enrolment(folder, client, ServersTime(server), os.urandom, "1.0")
         await joining.join(server.address, Token.parse(await server.token()), replace=False)
     finally:
-        await transport.close()
+        await client.close()
     return folder
 
 

@@ -23,7 +23,7 @@ from support.agents import running_agent
 from tillstream_agent.clock import SystemClock
 from tillstream_agent.folder import Folder as AgentFolder
 from tillstream_agent.sync import enrol
-from tillstream_agent.sync.transport import Transport
+from tillstream_agent.sync.asking import Asker
 from tillstream_protocol.messages import Token
 from tillstream_server import app, office
 from tillstream_server.clock import SystemClock as ServerClock
@@ -105,12 +105,12 @@ async def server(root: Path) -> AsyncIterator[tuple[str, str]]:
 
 async def joined(state: Path, address: str, token: str) -> AgentFolder:
     folder = AgentFolder(state)
-    transport = Transport(address, tls=None, timeout=5)
+    client = Asker(address, tls=None, timeout=5)
     try:
-        joining = enrol.Enrolment(folder, transport, SystemClock(), os.urandom, "1.0")
+        joining = enrol.Enrolment(folder, client, SystemClock(), os.urandom, "1.0")
         await joining.join(address, Token.parse(token), replace=False)
     finally:
-        await transport.close()
+        await client.close()
     return folder
 
 

@@ -17,7 +17,7 @@ from support.serving import Server, serving
 from tillstream_agent.clock import SystemClock
 from tillstream_agent.folder import Folder
 from tillstream_agent.sync import enrol
-from tillstream_agent.sync.transport import Transport
+from tillstream_agent.sync.asking import Asker
 from tillstream_protocol.messages import Token
 from tillstream_server.ledger import export
 from tillstream_server.reading import reading
@@ -26,12 +26,12 @@ WAIT_S = 30
 
 
 async def joins(folder: Folder, server: Server) -> Folder:
-    transport = Transport(server.address, tls=None, timeout=10)
+    client = Asker(server.address, tls=None, timeout=10)
     try:
-        joining = enrol.Enrolment(folder, transport, SystemClock(), os.urandom, "1.0")
+        joining = enrol.Enrolment(folder, client, SystemClock(), os.urandom, "1.0")
         await joining.join(server.address, Token.parse(await server.token("till-1")), replace=False)
     finally:
-        await transport.close()
+        await client.close()
     return folder
 
 

@@ -12,19 +12,19 @@ from support.serving import NOW, serving
 from support.tills import TurnedClock
 from tillstream_agent.folder import Folder
 from tillstream_agent.simulation import simulate
+from tillstream_agent.sync.asking import Asker
 from tillstream_agent.sync.enrol import Enrolment
-from tillstream_agent.sync.transport import Transport
 from tillstream_protocol.messages import Token
 
 FIGURES = ("product_day", "decision")
 
 
 async def joined(folder: Folder, address: str, token: str, clock: TurnedClock) -> None:
-    transport = Transport(address, tls=None, timeout=5)
+    client = Asker(address, tls=None, timeout=5)
     try:
-        await Enrolment(folder, transport, clock, os.urandom, "1.0").join(address, Token.parse(token), replace=False)
+        await Enrolment(folder, client, clock, os.urandom, "1.0").join(address, Token.parse(token), replace=False)
     finally:
-        await transport.close()
+        await client.close()
 
 
 async def test_a_simulated_sale_is_in_the_ledger_and_in_no_figure(tmp_path: Path) -> None:

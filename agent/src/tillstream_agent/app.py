@@ -393,7 +393,6 @@ def _line(core: _Core) -> _Line:
 async def _sync(stack: AsyncExitStack, core: _Core) -> _Sync:
     line = _line(core)
     stack.push_async_callback(line.transport.close)
-    await line.transport.warm_up()
     flow = UploadFlow(core.journal, core.events, core.link, core.world.uniform, DEFAULT, core.letters)
 
     async def taken_back() -> bool:

@@ -49,7 +49,7 @@ MAX_LOG_LINES: Final = 20_000
 SCAN_S: Final = 5.0
 """Seconds in which chunks are looked through; of the rest, name and size are told."""
 PACKAGES: Final = (
-    "aiohttp", "aiosqlite", "httpx", "msgpack", "msgspec", "prometheus-client", "pynacl", "structlog", "uvloop",
+    "aiohttp", "aiosqlite", "httpx", "msgpack", "msgspec", "prometheus-client", "pynacl", "structlog", "uvloop", "yarl",
     "zstandard",
 )  # fmt: skip
 FIGURES: Final = (

@@ -29,8 +29,6 @@ from .app import World, run
 from .boot import machine_id
 from .clock import SystemClock
 from .config import Config, ConfigError, load, standing
-from .doctor import Doctor, Finding
-from .doctor.patient import as_owner, settings_or_complaint
 from .export import export
 from .folder import AlreadyRunning, Folder, NotEnrolled, StateError, default_folder
 from .inspection import NoAnswer, ask, forget_pairings, list_queue, look, pair, retry, to_export
@@ -40,10 +38,10 @@ from .platforms import stop_on_signals
 from .queue import Page, Wanted
 from .remote import current
 from .status import Status
-from .sync.enrol import Enrolment
-from .sync.transport import Transport, Unreachable, server_address, tls_context
+from .sync.transport import Unreachable, server_address, tls_context
 
 if TYPE_CHECKING:
+    from .doctor.finding import Finding
     from .simulation import Simulated
 
 OK: Final = 0
@@ -176,19 +174,22 @@ def _command(
 
 
 def _enroll(given: argparse.Namespace) -> int:
+    from .sync.asking import Asker  # httpx, which no running agent loads
+    from .sync.enrol import Enrolment
+
     token = Token.parse(given.token)
     address = server_address(given.server)
     config = load(given.config)
     folder = _folder(given)
 
     async def join() -> None:
-        transport = Transport(address, tls=tls_context(address, config.sync_ca_file), timeout=config.sync_timeout_s)
+        client = Asker(address, tls=tls_context(address, config.sync_ca_file), timeout=config.sync_timeout_s)
         try:
-            enrolment = Enrolment(folder, transport, SystemClock(), os.urandom, __version__)
+            enrolment = Enrolment(folder, client, SystemClock(), os.urandom, __version__)
             identity = await enrolment.join(address, token, replace=given.replace)
             folder.bind(machine_id())
         finally:
-            await transport.close()
+            await client.close()
         if given.json:
             _print_json(
                 {
@@ -265,6 +266,8 @@ def _status(given: argparse.Namespace) -> int:
 
 def _bundle(given: argparse.Namespace) -> int:
     from . import bundle  # the formats of which it tells are many
+    from .doctor import Doctor
+    from .doctor.patient import as_owner, settings_or_complaint
 
     folder = _folder(given)
     with as_owner(folder.path):
@@ -333,6 +336,9 @@ def _simulate(given: argparse.Namespace) -> int:
 
 
 def _doctor(given: argparse.Namespace) -> int:
+    from .doctor import Doctor  # it asks by httpx, which no running agent loads
+    from .doctor.patient import as_owner, settings_or_complaint
+
     folder = _folder(given)
     with as_owner(folder.path):
         config, complaint = settings_or_complaint(folder, given.config)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -13,7 +13,9 @@ import pytest
 from aiohttp import web
 
 from tillstream_agent.sync import transport as transport_module
+from tillstream_agent.sync.asking import Asker
 from tillstream_agent.sync.transport import (
+    Client,
     Refused,
     Response,
     Transport,
@@ -94,39 +96,83 @@ def test_an_answer_is_good_refused_or_trouble() -> None:
             Response(status, b"").require_ok()
 
 
+Kind = type[Asker] | type[Transport]
+
+
+@pytest.fixture(params=[Transport, Asker])
+def kind(request: pytest.FixtureRequest) -> Kind:
+    """What carries batches, and what asks once: whoever uses them sees no difference."""
+    made: Kind = request.param
+    return made
+
+
 @asynccontextmanager
-async def speaking_to(handler: web.RequestHandler | object, timeout: float = 5) -> AsyncIterator[Transport]:
+async def speaking_to(kind: Kind, handler: web.RequestHandler | object, timeout: float = 5) -> AsyncIterator[Client]:
     app = web.Application()
     app.router.add_route("*", "/", handler)  # type: ignore[arg-type]
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    transport = Transport(f"http://127.0.0.1:{runner.addresses[0][1]}", tls=None, timeout=timeout)
+    client = kind(f"http://127.0.0.1:{runner.addresses[0][1]}", tls=None, timeout=timeout)
     try:
-        yield transport
+        yield client
     finally:
-        await transport.close()
+        await client.close()
         await runner.cleanup()
 
 
-async def test_a_server_that_is_not_there_is_unreachable() -> None:
-    transport = Transport("http://127.0.0.1:1", tls=None, timeout=1)
+async def test_a_server_that_is_not_there_is_unreachable(kind: Kind) -> None:
+    client = kind("http://127.0.0.1:1", tls=None, timeout=1)
     with pytest.raises(Unreachable, match="cannot be reached"):
-        await transport.get("/")
-    await transport.close()
+        await client.get("/")
+    await client.close()
 
 
-async def test_a_server_that_is_silent_is_unreachable() -> None:
+async def test_a_server_that_is_silent_is_unreachable(kind: Kind) -> None:
     async def silent(_request: web.Request) -> web.Response:
         await asyncio.sleep(60)
         return web.Response()
 
-    async with speaking_to(silent, timeout=0.05) as transport:
+    async with speaking_to(kind, silent, timeout=0.05) as client:
+        with pytest.raises(Unreachable, match=r"^http://127\.0\.0\.1:\d+ does not answer in time$") as caught:
+            await client.get("/")
+    assert caught.value.hint == "check the network"
+
+
+async def test_an_answer_that_gets_on_is_waited_for(kind: Kind) -> None:
+    async def slow(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for _ in range(4):
+            await asyncio.sleep(0.4)
+            await response.write(b"on ")
+        return response
+
+    async with speaking_to(kind, slow, timeout=1.2) as client:
+        assert (await client.post("/", b"")).body == b"on " * 4
+
+
+async def test_a_server_that_takes_no_more_is_unreachable(kind: Kind) -> None:
+    async def full(_request: web.Request) -> web.Response:
+        await asyncio.sleep(60)
+        return web.Response()
+
+    async with speaking_to(kind, full, timeout=0.3) as client:
         with pytest.raises(Unreachable, match="in time"):
-            await transport.get("/")
+            await client.post("/", bytes(40_000_000))
 
 
-async def test_an_answer_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_that_refuses_a_body_unread_is_heard(kind: Kind) -> None:
+    async def refuses(_request: web.Request) -> web.Response:
+        return web.Response(status=413, body=b"too large")
+
+    async with speaking_to(kind, refuses) as client:
+        response = await client.post("/", bytes(3_000_000))
+        assert (response.status, response.body) == (413, b"too large")
+        assert (await client.post("/", b"")).status == 413
+
+
+async def test_an_answer_without_end_is_cut_off(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     async def endless(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
@@ -135,17 +181,17 @@ async def test_an_answer_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch)
         return response
 
     monkeypatch.setattr("tillstream_agent.sync.transport.MAX_REPLY", 5000)
-    async with speaking_to(endless) as transport:
+    async with speaking_to(kind, endless) as client:
         with pytest.raises(Unreachable, match="more than fits"):
-            await transport.get("/")
+            await client.get("/")
 
 
 async def test_a_large_body_leaves_in_pieces_and_arrives_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     body, pieces, heard = bytes(range(256)) * 400, list[int](), list[tuple[bytes, str | None, str | None]]()
     real = transport_module._in_pieces
 
-    async def counted(given: bytes) -> AsyncIterator[bytes]:
-        async for piece in real(given):
+    async def counted(given: bytes, renew: Callable[[], None]) -> AsyncIterator[bytes]:
+        async for piece in real(given, renew):
             pieces.append(len(piece))
             yield piece
 
@@ -155,59 +201,59 @@ async def test_a_large_body_leaves_in_pieces_and_arrives_whole(monkeypatch: pyte
         return web.Response()
 
     monkeypatch.setattr(transport_module, "_in_pieces", counted)
-    async with speaking_to(hears) as transport:
+    async with speaking_to(Transport, hears) as transport:
         await transport.post("/", body)
         await transport.post("/", b"")
     assert heard == [(body, "102400", None), (b"", "0", None)]
     assert pieces == [16_384] * 6 + [4_096]
 
 
-async def test_redirects_are_not_followed_and_proxies_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_redirects_are_not_followed_and_proxies_not_asked(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     async def elsewhere(_request: web.Request) -> web.Response:
         return web.Response(status=302, headers={"Location": "http://127.0.0.1:1/"})
 
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
-    async with speaking_to(elsewhere) as transport:
-        assert (await transport.get("/")).status == 302
+    async with speaking_to(kind, elsewhere) as client:
+        assert (await client.get("/")).status == 302
 
 
 @pytest.mark.parametrize(
     ("text", "seconds"), [("7", 7.0), ("99999", 3600.0), ("soon", None), ("-1", None), (None, None)]
 )
-async def test_the_server_may_say_when_to_come_back(text: str | None, seconds: float | None) -> None:
+async def test_the_server_may_say_when_to_come_back(kind: Kind, text: str | None, seconds: float | None) -> None:
     async def busy(_request: web.Request) -> web.Response:
         return web.Response(status=503, headers={"Retry-After": text} if text is not None else {})
 
-    async with speaking_to(busy) as transport:
-        response = await transport.post("/", b"")
+    async with speaking_to(kind, busy) as client:
+        response = await client.post("/", b"")
     assert response.retry_after == seconds
     assert response.server_ms is not None
 
 
-async def test_a_date_that_cannot_be_read_is_left_out() -> None:
+async def test_a_date_that_cannot_be_read_is_left_out(kind: Kind) -> None:
     async def undated(_request: web.Request) -> web.Response:
         return web.Response(headers={"Date": "yesterday"})
 
-    async with speaking_to(undated) as transport:
-        assert (await transport.get("/")).server_ms is None
+    async with speaking_to(kind, undated) as client:
+        assert (await client.get("/")).server_ms is None
 
 
-async def test_nothing_is_left_to_load_for_the_first_request() -> None:
+async def test_a_running_agent_loads_one_client_and_nothing_more_at_its_first_request() -> None:
     program = """
 import asyncio, contextlib, sys
-from tillstream_agent.sync.transport import Transport, Unreachable
+from tillstream_agent import app, cli
 
 async def main():
-    transport = Transport("http://127.0.0.1:1", tls=None, timeout=5)
-    await transport.warm_up()
+    transport = app.Transport("http://127.0.0.1:1", tls=None, timeout=5)
     before = set(sys.modules)
-    with contextlib.suppress(Unreachable):
+    with contextlib.suppress(cli.Unreachable):
         await transport.post("/", b"")
     print(sorted(set(sys.modules) - before))
+    print(sorted({"aiohttp", "anyio", "httpcore", "httpx", "tillstream_agent.sync.asking"} & set(sys.modules)))
     await transport.close()
 
 asyncio.run(main())
 """
     run = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE)
     said, _ = await run.communicate()
-    assert said.decode().strip() == "[]"
+    assert said.decode().split("\n") == ["[]", "['aiohttp']", ""]

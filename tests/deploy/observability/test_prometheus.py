@@ -27,7 +27,8 @@ from tillstream_agent.clock import SystemClock
 from tillstream_agent.config import Config
 from tillstream_agent.folder import Folder
 from tillstream_agent.sync import enrol
-from tillstream_agent.sync.transport import Transport, tls_context
+from tillstream_agent.sync.asking import Asker
+from tillstream_agent.sync.transport import tls_context
 from tillstream_protocol.messages import Token
 
 WAIT_S = 30
@@ -49,12 +50,12 @@ class TrueClock(SetClock):
 async def joins(folder: Path, server: Server, ca_file: Path) -> Folder:
     """A state folder that has joined the server."""
     state = Folder(folder)
-    transport = Transport(server.address, tls=tls_context(server.address, str(ca_file)), timeout=10)
+    client = Asker(server.address, tls=tls_context(server.address, str(ca_file)), timeout=10)
     try:
-        joining = enrol.Enrolment(state, transport, SystemClock(), os.urandom, "1.0")
+        joining = enrol.Enrolment(state, client, SystemClock(), os.urandom, "1.0")
         await joining.join(server.address, Token.parse(await server.token("till-1")), replace=False)
     finally:
-        await transport.close()
+        await client.close()
     return state
 
 

@@ -24,7 +24,8 @@ from tillstream_protocol.versions import PROTOCOL
 
 from ..clock import MAX_SKEW_MS, Clock
 from ..folder import Identity
-from ..sync.transport import Response, Transport, Unreachable, is_loopback, server_address, tls_context
+from ..sync.asking import Asker
+from ..sync.transport import Client, Response, Unreachable, is_loopback, server_address, tls_context
 from .finding import Finding, ok, patiently, problem
 
 STEP_S: Final = 2.0
@@ -66,19 +67,19 @@ class Way:
             return [problem("server", error.message, "the identity or the settings were altered", error.hint or "")]
         parts = urlsplit(address)
         host, port = parts.hostname or "", parts.port or DEFAULT_PORTS[parts.scheme]
-        transport = Transport(address, tls=tls, timeout=min(self.timeout_s, STEP_S))
+        client = Asker(address, tls=tls, timeout=min(self.timeout_s, STEP_S))
         findings: list[Finding] = []
         steps: tuple[Callable[[], Awaitable[list[Finding]]], ...] = (
             lambda: self._name(host, port),
             lambda: self._line(host, port),
             lambda: self._certificate(host, port, tls),
-            lambda: self._hello(transport),
+            lambda: self._hello(client),
         )
         for step in steps:
             findings += await step()
             if any(finding.verdict == "problem" for finding in findings):
                 break
-        await transport.close()
+        await client.close()
         return findings
 
     async def _name(self, host: str, port: int) -> list[Finding]:
@@ -139,12 +140,12 @@ class Way:
             return [problem("certificate", detail, "the server's certificate runs out soon", fix)]
         return [ok("certificate", detail)]
 
-    async def _hello(self, transport: Transport) -> list[Finding]:
+    async def _hello(self, client: Client) -> list[Finding]:
         nonce = self.randomness(16)
         started = self.timer()
         response: Response | None = None
         try:
-            response = await transport.post("/till/v1/hello", encode(Hello(nonce, PROTOCOL)))
+            response = await client.post("/till/v1/hello", encode(Hello(nonce, PROTOCOL)))
             server = decode_introduction(response.require_ok())
         except TillstreamError as error:
             return [_no_hello(error, response)]

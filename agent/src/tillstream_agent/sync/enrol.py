@@ -39,7 +39,7 @@ from ..clock import Clock
 from ..events import Events
 from ..folder import Folder, Identity, NotEnrolled, StateError
 from ..state import State
-from .transport import Refused, Transport
+from .transport import Client, Refused
 
 Randomness = Callable[[int], bytes]
 RETURN_PATH: Final = "/till/v1/return"
@@ -68,7 +68,7 @@ class Enrolment:
     """Enrols the agent of one state folder."""
 
     folder: Folder
-    transport: Transport
+    transport: Client
     clock: Clock
     randomness: Randomness
     agent_version: str
@@ -190,7 +190,7 @@ def _check_certificate(reply: EnrolReply, server: Introduction, device: SignKey)
 class Return:
     """Asks a server that does not know this till's device to take it back; without a certificate it asks nothing."""
 
-    transport: Transport
+    transport: Client
     device: SignKey
     certificate: SignedCertificate | None
     events: Events

@@ -29,7 +29,7 @@ from ..events import Events
 from ..folder import Folder, Identity, in_thread
 from .enrol import ForeignCertificate, Randomness
 from .link import Link
-from .transport import Refused, Transport
+from .transport import Client, Refused
 
 PATH: Final = "/till/v1/rotate"
 ROTATE_AFTER_MS: Final = 90 * 86_400_000
@@ -46,7 +46,7 @@ class Rotation:
     folder: Folder
     identity: Identity
     device: SignKey
-    transport: Transport
+    transport: Client
     link: Link
     clock: Clock
     """The server's time, as far as it is known."""

@@ -16,7 +16,7 @@ from ..clock import Clock
 from ..journal import Slice
 from .answers import Failure, interpret
 from .flow import Rest, Send, UploadFlow
-from .transport import Transport, Unreachable
+from .transport import Client, Unreachable
 
 __all__ = ["PATH", "UploadFlow", "Uploader", "prepare"]
 
@@ -35,7 +35,7 @@ class Uploader:
     def __init__(
         self,
         flow: UploadFlow,
-        transport: Transport,
+        transport: Client,
         device: SignKey,
         clock: Clock,
         *,
