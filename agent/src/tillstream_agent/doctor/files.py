@@ -162,9 +162,9 @@ class Files:
         detail = f"{error.filename}: {error.strerror}"
         with suppress(OSError):
             owner = self.folder.path.stat().st_uid
-            if sys.platform == "win32" or os.geteuid() == owner:
-                return problem("permissions", detail, *_BARRED)
-            return _another_user(detail, owner)
+            if sys.platform != "win32" and os.geteuid() != owner:
+                return _another_user(detail, owner)
+            return problem("permissions", detail, *_BARRED)
         return problem("permissions", detail, "you are not the agent's user", "run it as root, or as the agent's user")
 
     def _space(self) -> Finding:

@@ -28,14 +28,12 @@ def settings_or_complaint(folder: Folder, file: Path | None) -> tuple[Config, Co
 
 def _groups(user: int, group: int) -> list[int]:
     """The groups that a user is in, by which a POS's folder may be its to use; none for one without a name."""
-    if sys.platform == "win32":
-        return []
-    import pwd
+    if sys.platform != "win32":
+        import pwd
 
-    try:
-        return os.getgrouplist(pwd.getpwuid(user).pw_name, group)
-    except KeyError:
-        return []
+        with suppress(KeyError):
+            return os.getgrouplist(pwd.getpwuid(user).pw_name, group)
+    return []
 
 
 @contextmanager

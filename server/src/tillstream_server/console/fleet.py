@@ -130,8 +130,8 @@ class Fleet:
             life = await queries.life(conn, row)
             told = await remote.of_till(conn, row.till_id)
             settings = await _settings(conn, row.retailer, told)
-        shown = {"row": row, "life": life, "told": told, "settings": settings}
-        return visit.page("till.html", **shown, address=place("tills", *row.key))
+        address = place("tills", *row.key)
+        return visit.page("till.html", row=row, life=life, told=told, settings=settings, address=address)
 
     async def ask(self, visit: Visit) -> web.Response:
         """Whether the till is really to be turned away."""
