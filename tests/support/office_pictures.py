@@ -32,6 +32,7 @@ async def draw_console(browser: Browser, state: Path, folder: Path) -> None:
             sales = (replace(sale(number, total=900 + 130 * number), currency="EUR") for number in range(8))
             await till.sends(*sales)
             await pushes.says(till.heartbeat(8))
+        await till.asks_in(b"never made here!")
         _fill(server)
         pictures: tuple[tuple[str, str, Literal["light", "dark"], int], ...] = (
             ("console-sales", "/sales", "light", 980),

@@ -141,6 +141,22 @@ async def test_charts_are_drawn_from_their_tables_and_filters_exchange_the_list(
         await page.get_by_role("link", name="till-1").wait_for()
 
 
+async def test_the_live_page_outlasts_a_restart_behind_a_proxy_and_a_session_that_ended(
+    server: Server, browser: Browser, shop: Till
+) -> None:
+    async with window(browser, server) as page:
+        await page.route("**/sales/stream*", lambda route: route.fulfill(status=502, body="bad gateway"))
+        await page.reload()
+        await page.get_by_text("The connection is lost").wait_for()
+        await page.unroute("**/sales/stream*")
+        await page.locator("#line:empty").wait_for(state="attached", timeout=20_000)
+        await page.route("**/sales/stream*", lambda route: route.fulfill(status=502, body="bad gateway"))
+        await page.reload()
+        await page.get_by_text("The connection is lost").wait_for()
+        await page.context.clear_cookies()
+        await page.wait_for_url("**/sign-in", timeout=20_000)
+
+
 @needs_axe
 @pytest.mark.parametrize(("locale", "scheme"), [("en-GB", "light"), ("de-DE", "dark")])
 async def test_axe_finds_no_fault(server: Server, browser: Browser, shop: Till, locale: str, scheme: str) -> None:
