@@ -210,7 +210,6 @@ async def _serve_once(
         opened(folder, config, around, begin_again=over.set) as parts,
         admin.listening(folder, parts.office, events),
     ):
-        await parts.console.prepare()
         app = web.application(parts.routes(events), events)
 
         async def say_goodbye(_: aioweb.Application) -> None:
@@ -225,6 +224,7 @@ async def _serve_once(
             address = await _listen(runner, config)
             events.certificate(_certificate_end(config))
             events.serving(address, tls=bool(config.tls_certificate))
+            await parts.console.prepare()
             ready(address)
             await over.wait()
             events.stopping()
