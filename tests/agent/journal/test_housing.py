@@ -14,7 +14,7 @@ from support.stories import LEASE, QUICK, Story, all_is_safe, begun, doubts, tag
 from tillstream_agent.journal import JournalError, Sweep, syncing
 from tillstream_agent.journal.chunks import OpenChunk
 from tillstream_agent.journal.writer import ChunkWriter
-from tillstream_protocol.framing import FRAMES_START, Frame, Spend, read_footer, scan
+from tillstream_protocol.framing import FRAMES_START, Frame, Gap, Spend, read_footer, scan
 from tillstream_protocol.messages import Range
 
 
@@ -125,6 +125,36 @@ async def test_a_new_home_whose_end_is_unknown_is_left_for_another(story: Story)
     again = await story.till.start()
     assert again.damage == ()
     await again.close()
+
+
+@pytest.mark.parametrize("cut", [None, BROKEN])
+async def test_half_a_frame_in_a_new_home_is_cut_off_or_nothing_is_written_behind_it(
+    story: Story, monkeypatch: pytest.MonkeyPatch, cut: int | None
+) -> None:
+    journal = await begun(story)
+    journal.append(b"a", kind=1)
+    write, calls = TroubledFile.write, 0
+
+    def fail_behind_the_header(file: TroubledFile, data: bytes) -> None:
+        nonlocal calls
+        calls += 1
+        write(file, data[:10] if calls == 2 else data)
+        if calls == 2:
+            raise OSError(FULL, "planted")
+
+    monkeypatch.setattr(TroubledFile, "write", fail_behind_the_header)
+    story.trouble.sync, story.trouble.cut = BROKEN, cut
+    await story.passes(journal)
+    assert not all_is_safe(journal)
+    story.trouble.sync = story.trouble.cut = None
+    await story.passes(journal, 2)
+    assert all_is_safe(journal)
+    left = (story.folder / "0000000002.chunk").read_bytes()
+    half = [part.end - part.start for part in scan(left, FRAMES_START) if isinstance(part, Gap)]
+    assert half == ([] if cut is None else [10])
+    assert len(left) == FRAMES_START + sum(half) or cut is None, "nothing stands behind it"
+    assert story.till.drain(journal) == [b"a"]
+    await journal.close()
 
 
 async def test_a_folder_that_failed_is_not_trusted_with_what_was_begun_before(story: Story) -> None:

@@ -14,7 +14,7 @@ from support.stories import LEASE, QUICK, Story, all_is_safe, begun, tag
 from support.tills import Reasons, crash
 from tillstream_agent.journal import JournalError, JournalFull, syncing
 from tillstream_agent.journal.errors import translate
-from tillstream_protocol.framing import Spend
+from tillstream_protocol.framing import FRAMES_START, Frame, Spend, read_footer, scan
 from tillstream_protocol.messages import Range
 
 
@@ -284,7 +284,7 @@ async def test_what_moves_for_an_earlier_failure_is_synced_at_once(
     await story.passes(journal)
     assert story.chunks() != chunks, "the second chunk was begun before the folder failed: it moves now"
     assert journal._syncer._dirty.is_set()
-    assert not journal._syncer._failures
+    assert journal._syncer._failures == 0
     await story.passes(journal)
     assert journal.safe
     assert story.till.drain(journal) == [b"a", b"b"]
@@ -294,15 +294,17 @@ async def test_what_moves_for_an_earlier_failure_is_synced_at_once(
 async def test_what_moved_from_an_open_file_is_no_safer_until_the_next_pass_which_does_not_wait(
     story: Story, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    story.till.diary = Reasons()
     await crash_with_a_record(story)
     journal = await begun(story)
     journal.append(b"b", kind=1)
     fails_once(story, monkeypatch)
     journal._syncer._dirty.clear()
     await story.passes(journal)
+    assert "sync failed 2: [Errno 5] the folder's sync failed after the file was begun" in story.till.diary.lines
     assert not journal.safe, "the folder failed for what the former run left: the open file moves, and is to be synced"
     assert journal._syncer._dirty.is_set()
-    assert not journal._syncer._failures
+    assert journal._syncer._failures == 0
     assert len(story.chunks()) == 3, "the former file stays, since nothing says that the new one is on the disk"
     await story.passes(journal, 2)
     assert len(story.chunks()) == 2
@@ -325,6 +327,78 @@ def fails_once(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(BROKEN, "planted")
 
     monkeypatch.setattr(story.disk, "sync_folder", fail)
+
+
+async def test_a_footer_that_could_not_be_synced_is_told_of(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    story.till.diary = Reasons()
+    journal = await begun(story)
+    journal.append(b"a", kind=1)
+    journal.roll()
+    sync, calls = TroubledFile.sync, 0
+
+    async def fail_the_second(file: TroubledFile) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise OSError(BROKEN, "planted")
+        await sync(file)
+
+    monkeypatch.setattr(TroubledFile, "sync", fail_the_second)
+    await story.passes(journal)
+    assert story.till.diary.lines[-1] == "sync failed 1: [Errno 5] planted"
+    assert journal.safe
+    await journal.close()
+
+
+async def test_a_chunk_gets_one_footer_though_the_pass_that_gives_it_is_cut_short(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = await begun(story)
+    journal.append(b"a", kind=1)
+    journal.roll()
+    sync, calls, hangs = TroubledFile.sync, 0, asyncio.Event()
+
+    async def hang_the_second(file: TroubledFile) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            hangs.set()
+            await asyncio.Event().wait()
+        await sync(file)
+
+    monkeypatch.setattr(TroubledFile, "sync", hang_the_second)
+    a_pass = asyncio.create_task(story.passes(journal))
+    await hangs.wait()
+    a_pass.cancel()
+    await asyncio.gather(a_pass, return_exceptions=True)
+    chunk = story.folder / "0000000001.chunk"
+    size = chunk.stat().st_size
+    await story.passes(journal)
+    assert chunk.stat().st_size == size
+    await journal.close()
+
+
+async def test_what_moves_at_the_end_is_closed_and_synced_too(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = await begun(story)
+    journal.append(b"a", kind=1)
+    sync, calls = TroubledFile.sync, 0
+
+    async def fail_the_first(file: TroubledFile) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise OSError(BROKEN, "planted")
+        await sync(file)
+
+    monkeypatch.setattr(TroubledFile, "sync", fail_the_first)
+    await journal.close()
+    assert journal.safe
+    data = (story.folder / "0000000002.chunk").read_bytes()
+    (frame,) = (part for part in scan(data, FRAMES_START) if isinstance(part, Frame))
+    assert read_footer(data[frame.end :]) is not None
+    again = await story.till.start()
+    assert again.queue().records == 1
+    await again.close()
 
 
 async def test_what_was_synced_is_told_and_why_it_was_not(story: Story) -> None:
