@@ -24,6 +24,12 @@ from benchmarks.tables import by_condition
 pytestmark = pytest.mark.system
 
 
+@pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a short name: sockets, whose paths may not be long, lie deep in it."""
+    return tmp_path_factory.mktemp("q")
+
+
 async def short(name: str, folder: Path) -> Answer:
     """A question's short form, and what holds for every answer."""
     place = folder / name
@@ -184,6 +190,7 @@ def test_short_and_quick_ask_every_question_that_a_full_run_does() -> None:
         "deadline",
         "weight",
         "rebuild",
+        "console",
     }
     for sizes in (QUICK, SHORT):
         assert all(getattr(sizes, name) for name in ("lines", "queued", "campaigns", "connected"))

@@ -40,6 +40,12 @@ CAMPAIGN = b"""{
   "condition": {"==": [{"var": "member.visits"}, 1]},
   "effects": [{"type": "customer_message", "text": "Welcome to the club"}]
 }"""
+FOR_THE_TILL = b"""{
+  "id": "big-baskets", "version": 1, "name": "Thanks", "trigger": "transaction",
+  "condition": {">=": [{"var": "sale.total"}, 100000]},
+  "effects": [{"type": "customer_message", "text": "Thank you"}]
+}"""
+"""What the till can decide by itself: without any such rule it passes that step over."""
 SALE = {
     "source": {"system": "walk"},
     "kind": "sale",
@@ -92,7 +98,8 @@ async def server(root: Path) -> AsyncIterator[tuple[str, str]]:
         ServerClock(), os.urandom, Events(Metrics(CollectorRegistry()), json_logger(io.StringIO()))
     )
     async with app.opened(folder, Config(port=0), around) as parts:
-        await parts.office.run(office.CampaignPut(retailer="acme", document=CAMPAIGN.decode()))
+        for campaign in (CAMPAIGN, FOR_THE_TILL):
+            await parts.office.run(office.CampaignPut(retailer="acme", document=campaign.decode()))
         said = await parts.office.run(office.TokenCreate(retailer="acme", store="north", ttl_ms=60_000))
     stop, bound = asyncio.Event(), asyncio.get_running_loop().create_future()
     task = asyncio.create_task(app.serve(folder, Config(port=0), around, ready=bound.set_result, stop=stop))
