@@ -28,7 +28,7 @@ from tillstream_agent.following import Following
 from tillstream_agent.hooks import crowd
 from tillstream_agent.hooks.http import HttpDoor
 from tillstream_agent.inspection import look
-from tillstream_agent.remote import Apply, Remote, current
+from tillstream_agent.remote import Remote, current
 from tillstream_agent.trial import Health, Trial, TrialTimes
 from tillstream_protocol.errors import Damaged
 from tillstream_protocol.messages import PackPush, Rotate, SettingsPush
@@ -215,31 +215,20 @@ async def test_a_till_that_cannot_capture_does_not_wait_for_its_customers_to_be_
 
 
 async def test_a_file_that_was_spoiled_meanwhile_does_not_end_an_agent_that_is_built_anew(
-    server: Gateway, folder: Folder
+    server: Gateway, folder: Folder, tmp_path: Path
 ) -> None:
-    spoiled: list[ConfigError] = []
-
-    def apply(values: Mapping[str, str]) -> Config:
-        for error in spoiled:
-            raise error
-        return overlaid(Config(hook_port=0), values)
-
-    async with running_agent(folder, apply=apply) as (port, log):
+    file = tmp_path / "agent.toml"
+    file.write_text("[hook]\nport = 0\n[sync]\nheartbeat_s = 7\n")
+    async with running_agent(folder, apply=standing(file, {})) as (port, _):
         await server.until(lambda server: bool(server.vitals))
         former = folder.identity().device_key_id
-        spoiled.append(ConfigError("hook.port in /etc/agent.toml is 'x'", field="hook.port"))
+        file.write_text("[hook]\nport = 'x'\n")
         await server.push(1, Rotate("a test"))
         await server.until(lambda server: server.presents[-1].device_key_id != former)
         assert await sells(folder, port, "after") == 201
         await server.until(lambda server: len(server.records) == 1)
-    assert "hook.port in /etc/agent.toml is 'x'" in log.getvalue()
-    with pytest.raises(ConfigError):
-        await start(folder, apply)
-
-
-async def start(folder: Folder, apply: Apply) -> None:
-    async with running_agent(folder, apply=apply):
-        pass
+    with pytest.raises(ConfigError, match=r"hook\.port"):
+        standing(file, {})
 
 
 async def test_an_open_basket_keeps_no_till_ill_whose_trial_was_cut_short(server: Gateway, folder: Folder) -> None:

@@ -149,8 +149,6 @@ async def _live(folder: Folder, world: World, turn: _Turn) -> None:
                 raise
             await rolled_back(remote, _why(error), before)
             return
-        if remote.spoiled is not None:
-            core.events.housekeeping_failed("read the settings anew", remote.spoiled)
         core.events.started(version=__version__, port=turn.port, queued=core.journal.queue().records)
         turn.started(turn.port)
         who = f"till {core.identity.till} of store {core.identity.store}, port {turn.port}"

@@ -77,14 +77,10 @@ class Remote:
     outcome: Outcome = "none"
     reason: str = ""
     trying: bool = False
-    spoiled: ConfigError | None = None
-    """Why the till's own settings cannot be read anew, where they cannot."""
     _good: _Held | None = None
     _candidate: _Held | None = None
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while the file is written: what is decided on a trial is not about settings that come meanwhile."""
-    _ran_with: dict[int, Config] = field(default_factory=dict)
-    """By version, of this process: the last good ones and those on trial."""
 
     @classmethod
     def open(cls, folder: Folder, identity: Identity, apply: Apply) -> Remote:
@@ -111,33 +107,14 @@ class Remote:
         return self._candidate is not None and not self.trying
 
     @property
-    def _good_version(self) -> int:
-        return self._good.settings.version if self._good is not None else 0
-
-    @property
     def _held(self) -> _Held | None:
         return self._candidate if self.trying else self._good
 
     def config(self) -> Config:
         """The till's settings as they are to be now. Raises `ConfigError` where its own cannot be meant.
 
-        Kept settings that this agent no longer understands, an older one say, are left out of account. What this agent
-        has run with it goes on with, even if somebody has spoiled the file meanwhile; `spoiled` says so then.
+        Kept settings that this agent no longer understands, an older one say, are left out of account.
         """
-        self.spoiled = None
-        try:
-            found = self._applied()
-        except ConfigError as error:
-            before = self._ran_with.get(self.running)
-            if before is None:
-                raise
-            self.spoiled = error
-            return before
-        self._ran_with = {version: self._ran_with[version] for version in self._ran_with.keys() & {self._good_version}}
-        self._ran_with[self.running] = found
-        return found
-
-    def _applied(self) -> Config:
         try:
             return self.apply(self.values)
         except ConfigError:
