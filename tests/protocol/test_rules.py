@@ -21,7 +21,7 @@ from tillstream_protocol.rules import (
     Bound,
     Condition,
     Fact,
-    bound_of,
+    bounds_of,
     compile_condition,
     variables_of,
 )
@@ -127,32 +127,40 @@ def test_a_compiled_condition_agrees_with_another_evaluator(condition: object, k
 
 @given(condition=conditions, known=facts)
 def test_what_a_bound_rules_out_is_never_true(condition: object, known: dict[str, Fact]) -> None:
-    bound = bound_of(condition)
-    value = None if bound is None else known.get(bound.variable)
-    met = bound is None or (isinstance(value, (int, float)) and bound.admits(value, value))
-    assert met or compile_condition(condition)(known) is not True
+    for bound in bounds_of(condition):
+        value = known.get(bound.variable)
+        met = isinstance(value, (int, float)) and bound.admits(value, value)
+        assert met or compile_condition(condition)(known) is not True
+
+
+def least(number: float) -> Bound:
+    return Bound("sale.total", number, at_least=True)
+
+
+def most(number: float) -> Bound:
+    return Bound("sale.total", number, at_least=False)
 
 
 @pytest.mark.parametrize(
-    ("condition", "bound"),
+    ("condition", "bounds"),
     [
-        ({">=": [TOTAL, 100]}, Bound("sale.total", 100, at_least=True)),
-        ({"<": [TOTAL, 2.5]}, Bound("sale.total", 2.5, at_least=False)),
-        ({"and": [KNOWN, {"and": [{">": [TOTAL, 7]}]}, {"<": [TOTAL, 9]}]}, Bound("sale.total", 7, at_least=True)),
-        ({"or": [{">=": [TOTAL, 100]}, KNOWN]}, None),
-        ({"!": [{">=": [TOTAL, 100]}]}, None),
-        ({"<": [1, TOTAL, 9]}, None),
-        ({">=": [100, TOTAL]}, None),
-        ({">=": [TOTAL, TOTAL]}, None),
-        ({"==": [TOTAL, 5]}, None),
-        ({"and": [KNOWN]}, None),
-        (KNOWN, None),
-        (True, None),
+        ({">=": [TOTAL, 100]}, [least(100)]),
+        ({"<": [TOTAL, 2.5]}, [most(2.5)]),
+        ({"and": [KNOWN, {"and": [{">": [TOTAL, 7]}]}, {"<": [TOTAL, 9]}]}, [least(7), most(9)]),
+        ({"<": [1, TOTAL, 9]}, [least(1), most(9)]),
+        ({">=": [100, TOTAL]}, [most(100)]),
+        ({"or": [{">=": [TOTAL, 100]}, KNOWN]}, []),
+        ({"!": [{">=": [TOTAL, 100]}]}, []),
+        ({">=": [TOTAL, TOTAL]}, []),
+        ({"==": [TOTAL, 5]}, []),
+        ({"and": [KNOWN]}, []),
+        (KNOWN, []),
+        (True, []),
     ],
 )
-def test_a_bound_is_seen_where_a_comparison_has_to_be_true(condition: object, bound: Bound | None) -> None:
+def test_bounds_are_seen_where_a_comparison_has_to_be_true(condition: object, bounds: list[Bound]) -> None:
     compile_condition(condition)
-    assert bound_of(condition) == bound
+    assert list(bounds_of(condition)) == bounds
 
 
 def test_a_bound_admits_what_reaches_it() -> None:

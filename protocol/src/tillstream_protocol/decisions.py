@@ -16,7 +16,7 @@ from msgspec import Meta, Struct
 from .effects import Discount, Effect, RefusalCode
 from .errors import InvalidInput
 from .limits import MAX_OFFERS_SHOWN, MAX_SHORT, MAX_TEXT
-from .rules import Bound, Compiled, Condition, Facts, bound_of, compile_condition, variables_of
+from .rules import Bound, Compiled, Condition, Facts, bounds_of, compile_condition, variables_of
 from .transaction import Code, Count, InstantMs
 
 Trigger = Literal["transaction", "member_identified", "basket"]
@@ -102,7 +102,7 @@ def ready(campaign: Campaign) -> Rule:
     edge = campaign.once_per == "record" and all(
         variable in EDGE_VARIABLES for variable in variables_of(campaign.condition)
     )
-    return Rule(campaign, matches, edge, bound_of(campaign.condition))
+    return Rule(campaign, matches, edge, next(bounds_of(campaign.condition), None))
 
 
 def _check_discount(discount: Discount, field: str) -> None:

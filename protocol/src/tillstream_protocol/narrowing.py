@@ -10,15 +10,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import pairwise
 from typing import Final
 
 from .decisions import Rule
-from .rules import VARIABLES, Fact, Facts, compile_condition, variables_of
+from .rules import VARIABLES, Fact, Facts, bounds_of, compile_condition, variables_of
 
 _Mark = tuple[str, Fact]
 _Marks = frozenset[_Mark]
-_Floor = tuple[str, float]
 
 _DOMAINS: Final[Mapping[str, frozenset[Fact]]] = {
     "time.hour": frozenset((None, *range(24))),
@@ -60,11 +58,12 @@ class RuleIndex:
         place, condition = len(self._rules), rule.campaign.condition
         self._rules.append(rule)
         marks = min(_choices(condition), key=_cost, default=None)
-        floor = next(_floors(condition), None) if marks is None or _cost(marks) >= _USUAL else None
+        bounds = bounds_of(condition) if marks is None or _cost(marks) >= _USUAL else ()
+        floor = next((bound for bound in bounds if bound.at_least), None)
         if floor is not None:
-            floors, places = self._floors.setdefault(floor[0], ([], []))
-            at = bisect_right(floors, floor[1])
-            floors.insert(at, floor[1])
+            floors, places = self._floors.setdefault(floor.variable, ([], []))
+            at = bisect_right(floors, floor.number)
+            floors.insert(at, floor.number)
             places.insert(at, place)
         elif marks is not None:
             self._mark(place, marks)
@@ -153,25 +152,6 @@ def _member(item: object, container: object) -> Iterator[_Marks]:
     within, text = _variable(container), _constant(item)
     if within is not None and text is not None:
         yield frozenset([(within, text)])
-
-
-def _floors(term: object) -> Iterator[_Floor]:
-    """What a number must reach at least for the term to be true."""
-    if not isinstance(term, dict):
-        return
-    ((name, operand),) = term.items()
-    terms = operand if isinstance(operand, list) else [operand]
-    if name == "and":
-        for part in terms:
-            yield from _floors(part)
-    for a, b in pairwise(terms):
-        high, low = (a, b) if name in (">", ">=") else (b, a)
-        variable, least = _variable(high), _constant(low)
-        if name in _ORDERS and variable is not None and isinstance(least, (int, float)):
-            yield variable, least
-
-
-_ORDERS: Final = frozenset({"<", "<=", ">", ">="})
 
 
 def _variable(term: object) -> str | None:

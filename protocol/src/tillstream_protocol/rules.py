@@ -129,27 +129,21 @@ class Bound:
         return highest >= self.number if self.at_least else lowest <= self.number
 
 
-def bound_of(condition: object) -> Bound | None:
-    """A bound that a valid condition shows at first sight: what many occasions can be told from without trying it.
-
-    None where it shows none; then nothing is known.
-    """
+def bounds_of(condition: object) -> Iterator[Bound]:
+    """The bounds that a valid condition shows at first sight: each has to be reached for it to be true."""
     if not isinstance(condition, dict):
-        return None
+        return
     ((name, operand),) = condition.items()
+    terms = operand if isinstance(operand, list) else [operand]
     if name == "and":
-        parts = operand if isinstance(operand, list) else [operand]
-        return next((bound for bound in map(bound_of, parts) if bound is not None), None)
-    if name not in _BOUNDING or not isinstance(operand, list) or len(operand) != 2:
-        return None
-    term, number = operand
-    plain = isinstance(term, dict) and isinstance(term.get("var"), str)
-    if not plain or isinstance(number, bool) or not isinstance(number, (int, float)):
-        return None
-    return Bound(term["var"], number, at_least=_BOUNDING[name])
-
-
-_BOUNDING: Final[Mapping[str, bool]] = {">": True, ">=": True, "<": False, "<=": False}
+        for part in terms:
+            yield from bounds_of(part)
+    for left, right in pairwise(terms) if name in ("<", "<=", ">", ">=") else ():
+        low, high = (right, left) if name in (">", ">=") else (left, right)
+        for term, number, at_least in ((high, low, True), (low, high, False)):
+            variable = term.get("var") if isinstance(term, dict) else None
+            if isinstance(variable, str) and isinstance(number, (int, float)) and not isinstance(number, bool):
+                yield Bound(variable, number, at_least=at_least)
 
 
 class _Compiler:

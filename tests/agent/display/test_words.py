@@ -12,8 +12,9 @@ import pytest
 from tillstream_agent import display
 from tillstream_agent.config import LANGUAGES
 from tillstream_agent.display import page
-from tillstream_agent.display.words import FALLBACK, Dictionary, load, preferred
+from tillstream_agent.display.words import FALLBACK, Dictionary, load
 from tillstream_protocol.decisions import Trigger
+from tillstream_protocol.languages import preferred
 from tillstream_protocol.transaction import Identifier
 
 ENGLISH = load("en")

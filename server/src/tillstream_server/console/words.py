@@ -10,11 +10,10 @@ from typing import Final
 import msgspec
 
 from tillstream_protocol.errors import TillstreamError
+from tillstream_protocol.languages import preferred
 
 LANGUAGES: Final = ("en", "de")
 FALLBACK: Final = "en"
-MAX_ACCEPTED: Final = 32
-"""Languages that a browser may list before the rest is left unread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,21 +51,3 @@ def load(language: str) -> Words:
     """The words of one language."""
     data = files(__package__).joinpath("languages", f"{language}.json").read_bytes()
     return Words(language, msgspec.json.decode(data, type=dict[str, str]))
-
-
-def preferred(accept_language: str) -> list[str]:
-    """The languages of an `Accept-Language` header without their regions, the most wanted first."""
-    weighed: list[tuple[float, str]] = []
-    for part in accept_language.split(",")[:MAX_ACCEPTED]:
-        tag, _, parameter = part.strip().partition(";")
-        weight = _weight(parameter.strip())
-        if tag and weight > 0:
-            weighed.append((weight, tag.partition("-")[0].lower()))
-    return [tag for _, tag in sorted(weighed, key=lambda pair: -pair[0])]
-
-
-def _weight(parameter: str) -> float:
-    try:
-        return float(parameter.removeprefix("q=")) if parameter else 1.0
-    except ValueError:
-        return 0.0
