@@ -15,7 +15,7 @@ from tillstream_protocol.decisions import Decision
 from tillstream_protocol.errors import TillstreamError
 from tillstream_protocol.events import BasketChanged
 from tillstream_protocol.facts import Goods
-from tillstream_protocol.transaction import Identifier, Transaction
+from tillstream_protocol.transaction import IdempotencyKey, Identifier
 
 from .capture import Captured, Closing
 from .clock import Clock
@@ -29,14 +29,6 @@ RECENT_S: Final = 60.0
 State = Literal["open", "suspended", "closed", "voided", "abandoned"]
 _ENDED: Final = frozenset({"closed", "voided", "abandoned"})
 EMPTY: Final = Goods((), 0, "", known=False)
-
-
-SaleName = tuple[str, str, str, str, str]
-
-
-def sale_name(sale: Transaction) -> SaleName:
-    """What a POS calls a sale, as far as one till's POS tells its sales apart."""
-    return (sale.source.system, sale.store, sale.till, sale.business_date, sale.pos_id)
 
 
 class StaleRevision(TillstreamError):
@@ -68,7 +60,7 @@ class Basket:
     """What its newest change was captured as."""
     greeted: bool = False
     """It was captured who its member is."""
-    sold_as: SaleName | None = None
+    sold_as: IdempotencyKey | None = None
     """The sale that it became."""
 
     def has(self, offer_id: bytes) -> bool:

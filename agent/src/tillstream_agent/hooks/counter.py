@@ -29,9 +29,18 @@ from tillstream_protocol.events import (
 )
 from tillstream_protocol.facts import Goods
 from tillstream_protocol.limits import MAX_LINES, MAX_LONG_TEXT, MAX_SHORT
-from tillstream_protocol.transaction import Code, Count, Currency, Identifier, Line, Minor, Transaction
+from tillstream_protocol.transaction import (
+    Code,
+    Count,
+    Currency,
+    Identifier,
+    Line,
+    Minor,
+    Transaction,
+    idempotency_key,
+)
 
-from ..baskets import Basket, Baskets, sale_name
+from ..baskets import Basket, Baskets
 from ..capture import Capture, Captured
 from ..clock import Clock, local_offset_minutes
 from ..display.board import Board
@@ -147,7 +156,7 @@ class Counter:
         if body.sale is None:
             return self._baskets.take(basket_id)
         if known is not None:
-            closes = body.revision > known.revision if not known.ended else known.sold_as == sale_name(body.sale)
+            closes = body.revision > known.revision if not known.ended else known.sold_as == idempotency_key(body.sale)
             if closes:
                 return known
         return self._baskets.open(basket_id)
@@ -201,7 +210,7 @@ class Counter:
         captured = self._capture.transaction(sale, original, closes=basket.closing())
         if not captured.repeat:
             self._board.revise(basket.id, basket.settled(captured.decisions), basket.member)
-            basket.state, basket.captured, basket.sold_as = "closed", captured, sale_name(sale)
+            basket.state, basket.captured, basket.sold_as = "closed", captured, idempotency_key(sale)
             self._baskets.keep(basket)
         return captured
 
@@ -239,7 +248,7 @@ class Counter:
         """A sale. One that comes `late`, when another customer stands there, is nothing for the page."""
         closing = dataclasses.replace(basket.closing(), member=identifiers or basket.member)
         captured = self._capture.transaction(sale, closes=closing)
-        basket.standing, basket.sold_as = captured.decisions, sale_name(sale)
+        basket.standing, basket.sold_as = captured.decisions, idempotency_key(sale)
         if not captured.repeat and not late:
             cause = (captured.name.epoch, captured.name.seq)
             named = sale.customer.identifiers if sale.customer is not None else ()
