@@ -21,7 +21,7 @@ from .records import USUAL, Basket, Given, given
 from .rivals import Entered, Entrant
 from .rivals.in_memory import MEMORY
 from .rivals.jetstream import JETSTREAM, JETSTREAM_ALWAYS, LOOPBACK
-from .rivals.persistent import DISK, DISK_FLOOR, FLOOR, PROCESS
+from .rivals.persistent import DISK, DISK_FLOOR, FLOOR, OFF_THE_LOOP, PROCESS
 from .sizes import Sizes
 from .stand import Hook, InProcess, Standing, enrol, hook, in_process, server, until, uploading
 
@@ -123,10 +123,14 @@ def _floors(bench: _Bench, *, disk: bool = False) -> list[Subject[Given]]:
     async def tcp(given: Given) -> None:
         await bench.tcp.round_trip(given.basket.body)
 
+    async def thread(given: Given) -> None:
+        await bench.file.sync_off_the_loop(given.basket.body)
+
     return [
         Subject(DISK_FLOOR if disk else FLOOR, write, "floor", "disk" if disk else "process"),
         Subject(UNIX, unix, "floor", "none"),
         Subject(LOOPBACK, tcp, "floor", "none"),
+        *([Subject(OFF_THE_LOOP, thread, "floor", "disk")] if disk else []),
     ]
 
 

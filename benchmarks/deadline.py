@@ -46,7 +46,7 @@ async def run(folder: Path, sizes: Sizes) -> Answer:
             agent = await _agent(stack, folder / f"stand-{len(timed)}", count, settings)
             subjects = _subjects(agent, count, captures=condition == GONE)
             pause = partial(asyncio.sleep, len(subjects) / CALLS_A_SECOND)
-            rounds = Rounds.of(sizes.decisions)
+            rounds = Rounds.of(sizes.deadlines)
             timed += rows(QUESTION, await interleave(subjects, condition, rounds, _basket, pause))
     return Answer(tuple(timed), conclusions=tuple(_conclusions(timed)))
 

@@ -29,6 +29,8 @@ class Sizes:
     """Transactions of the ledger that has filled up; projections are rebuilt of as many."""
     campaigns: tuple[int, ...]
     decisions: int
+    deadlines: int
+    """Customers whose calls come at fifty a second, in each trouble."""
     connected: tuple[int, ...]
     pushes: int
     consoled: int
@@ -51,6 +53,7 @@ FULL = Sizes(
     ledger=2_000_000,
     campaigns=(10, 100, 1000),
     decisions=5_000,
+    deadlines=1_000,
     connected=(10, 1_000, 5_000),
     pushes=500,
     consoled=100_000,
@@ -71,6 +74,7 @@ QUICK = Sizes(
     ledger=4_000,
     campaigns=(10, 100, 1000),
     decisions=200,
+    deadlines=200,
     connected=(10, 200),
     pushes=40,
     consoled=5_000,
@@ -90,6 +94,7 @@ SHORT = replace(
     ledger=60,
     campaigns=(3,),
     decisions=10,
+    deadlines=10,
     connected=(4,),
     pushes=4,
     consoled=100,

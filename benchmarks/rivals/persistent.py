@@ -115,6 +115,7 @@ SQLITE_NORMAL = "SQLite, one insert a sale, WAL NORMAL"
 SQLITE_FULL = "SQLite, one insert a sale, WAL FULL"
 FLOOR = "floor: bare write()"
 DISK_FLOOR = "floor: bare write() and fdatasync"
+OFF_THE_LOOP = "floor: bare write(), and fdatasync in a thread"
 PROCESS = (
     Entrant("persist-queue, file", "process", _persist_queue_file, FLOOR),
     Entrant("litequeue", "process", _litequeue, FLOOR),
