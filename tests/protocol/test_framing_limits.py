@@ -103,11 +103,13 @@ def test_a_frame_of_the_greatest_size_is_written_and_read_and_a_greater_one_is_n
     data = with_checksum(body)
     assert len(data) == MAX_FRAME
     assert measure_frame(data, 0) == (MAX_FRAME, 0)
+    assert measure_run(data, 0, range(1), len(data)) == (MAX_FRAME, 1)
     with pytest.raises(TooLarge):
         ClearHeader(0, 1, NO_TAG, NO_TAG).encode(room + 1)
     longer = bytearray(body + b"\0")
     longer[4:8] = (MAX_FRAME + 1).to_bytes(4, "big")
     assert measure_frame(with_checksum(bytes(longer)), 0) is None
+    assert measure_run(with_checksum(bytes(longer)), 0, range(1), len(longer) + 4) == (0, 0)
 
 
 def test_the_smallest_frame_there_can_be_is_a_frame_and_a_smaller_one_is_not() -> None:
@@ -118,6 +120,7 @@ def test_the_smallest_frame_there_can_be_is_a_frame_and_a_smaller_one_is_not() -
         body = bytearray(ClearHeader(5, 1, NO_TAG, NO_TAG, SPENDS[:spends]).encode(16) + bytes(24 + 15))
         body[4:8] = (len(body) + 4).to_bytes(4, "big")
         assert measure_frame(with_checksum(bytes(body)), 0) is None
+        assert measure_run(with_checksum(bytes(body)), 0, range(5, 6), len(body) + 4) == (0, 5)
 
 
 def test_more_spends_than_there_can_be_are_no_frame_even_where_everything_else_fits() -> None:
@@ -276,5 +279,5 @@ def test_a_run_takes_no_frame_that_could_not_be_written() -> None:
     for body in (longest, crowded, short):
         data = with_checksum(bytes(body))
         assert measure_run(data, 0, range(5, 6), len(data)) == one_by_one(data, 0, range(5, 6), len(data)) == (0, 5)
-    whole = with_checksum(smallest)
-    assert measure_run(whole, 0, range(5, 6), len(whole)) == (MIN_FRAME, 6)
+    for whole in (with_checksum(smallest), frame(5, spends=SPENDS)):
+        assert measure_run(whole, 0, range(5, 6), len(whole)) == (len(whole), 6)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import aiohttp
 import pytest
 from aiohttp import web
 
@@ -107,13 +108,15 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 
 
 @asynccontextmanager
-async def speaking_to(kind: Kind, handler: web.RequestHandler | object, timeout: float = 5) -> AsyncIterator[Client]:
+async def speaking_to(
+    kind: Kind, handler: web.RequestHandler | object, timeout: float = 5, host: str = "127.0.0.1"
+) -> AsyncIterator[Client]:
     app = web.Application()
     app.router.add_route("*", "/", handler)  # type: ignore[arg-type]
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    client = kind(f"http://127.0.0.1:{runner.addresses[0][1]}", tls=None, timeout=timeout)
+    client = kind(f"http://{host}:{runner.addresses[0][1]}", tls=None, timeout=timeout)
     try:
         yield client
     finally:
@@ -123,9 +126,10 @@ async def speaking_to(kind: Kind, handler: web.RequestHandler | object, timeout:
 
 async def test_a_server_that_is_not_there_is_unreachable(kind: Kind) -> None:
     client = kind("http://127.0.0.1:1", tls=None, timeout=1)
-    with pytest.raises(Unreachable, match="cannot be reached"):
+    with pytest.raises(Unreachable, match=r"^http://127\.0\.0\.1:1 cannot be reached: ") as caught:
         await client.get("/")
     await client.close()
+    assert "ssl" not in caught.value.message, "nothing of the library's own objects"
 
 
 async def test_a_server_that_is_silent_is_unreachable(kind: Kind) -> None:
@@ -182,7 +186,7 @@ async def test_an_answer_without_end_is_cut_off(kind: Kind, monkeypatch: pytest.
 
     monkeypatch.setattr("tillstream_agent.sync.transport.MAX_REPLY", 5000)
     async with speaking_to(kind, endless) as client:
-        with pytest.raises(Unreachable, match="more than fits"):
+        with pytest.raises(Unreachable, match=r"^http://127\.0\.0\.1:\d+ answers more than fits"):
             await client.get("/")
 
 
@@ -202,7 +206,8 @@ async def test_a_large_body_leaves_in_pieces_and_arrives_whole(monkeypatch: pyte
 
     monkeypatch.setattr(transport_module, "_in_pieces", counted)
     async with speaking_to(Transport, hears) as transport:
-        await transport.post("/", body)
+        async with asyncio.timeout(5):  # others get a turn between the pieces, and no more than that
+            await transport.post("/", body)
         await transport.post("/", b"")
     assert heard == [(body, "102400", None), (b"", "0", None)]
     assert pieces == [16_384] * 6 + [4_096]
@@ -215,6 +220,46 @@ async def test_redirects_are_not_followed_and_proxies_not_asked(kind: Kind, monk
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     async with speaking_to(kind, elsewhere) as client:
         assert (await client.get("/")).status == 302
+
+
+async def test_what_is_asked_for_is_what_was_signed_and_who_asks_is_not_told() -> None:
+    heard: list[tuple[str, list[str]]] = []
+
+    async def hears(request: web.Request) -> web.Response:
+        heard.append((request.raw_path, [name for name in request.headers if name.lower() in ("cookie", "user-agent")]))
+        response = web.Response()
+        response.set_cookie("follows", "you")
+        return response
+
+    async with speaking_to(Transport, hears, host="localhost") as client:
+        await client.get("/?seq=%41")
+        await client.get("/?seq=%41")
+    assert heard == [("/?seq=%41", [])] * 2
+
+
+async def test_what_a_proxy_packed_arrives_as_it_came(kind: Kind) -> None:
+    async def packed(_request: web.Request) -> web.Response:
+        return web.Response(body=b"not packed at all", headers={"Content-Encoding": "gzip"})
+
+    async with speaking_to(kind, packed) as client:
+        assert (await client.get("/")).body == b"not packed at all"
+
+
+async def test_a_request_has_no_bound_but_progress_and_a_connection_is_kept_for_a_moment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: dict[str, object] = {}
+    real = aiohttp.TCPConnector
+
+    def connector(**options: object) -> aiohttp.TCPConnector:
+        asked.update(options)
+        return real()
+
+    monkeypatch.setattr(aiohttp, "TCPConnector", connector)
+    transport = Transport("https://head.example", tls=None, timeout=2.0)
+    assert transport._client().timeout == aiohttp.ClientTimeout(total=None, sock_connect=2.0)
+    assert asked == {"ssl": True, "keepalive_timeout": 5.0}
+    await transport.close()
 
 
 @pytest.mark.parametrize(
