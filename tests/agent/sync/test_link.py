@@ -25,6 +25,7 @@ class Watched:
 def test_it_begins_offline_with_a_trusted_clock() -> None:
     link = Watched().link
     assert (link.online, link.clock_trusted, link.trouble) == (False, True, ())
+    assert link.revision == 0, "nothing was agreed on"
 
 
 def test_an_acknowledgement_or_an_open_channel_is_online() -> None:

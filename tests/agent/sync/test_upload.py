@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -405,3 +406,49 @@ async def test_an_empty_chunk_stays_until_its_run_is_told_of(line: Line) -> None
     await restarted(line)
     line.drains()
     assert line.journal.sweep().chunks == (1, 2)
+
+
+# Runs that captured nothing
+
+
+async def restarts(line: Line) -> None:
+    await line.journal.close()
+    await line.starts()
+
+
+async def test_an_empty_run_is_told_of_after_everything_of_the_backlog(line: Line) -> None:
+    await restarts(line)
+    await line.captures(2)
+    await restarts(line)
+    while not line.journal.inherited_safe:
+        await asyncio.sleep(0.005)
+    first = line.sends()
+    assert (first.lane, bool(first.frames)) == ("backlog", True)
+    assert line.acks(first)
+    header = line.sends()
+    assert (header.lane, header.frames) == ("backlog", b"")
+    assert line.acks(header)
+    assert line.rests() == Rest(None, for_news=True)
+
+
+@pytest.mark.parametrize("outcome", ["refused", "too_large"])
+async def test_an_empty_run_that_the_server_refuses_is_not_told_of_again(line: Line, outcome: Outcome) -> None:
+    await restarts(line)
+    await restarts(line)
+    refused = line.sends()
+    line.fails(refused, outcome)
+    other = line.sends()
+    assert other.epoch != refused.epoch
+    assert line.acks(other)
+    assert line.rests() == Rest(None, for_news=True)
+    assert not line.letters.here
+    assert line.trouble() == []
+    (failed,) = [said for said in line.telling.lines() if said["event"] == "upload_failed"]
+    assert failed["retry_s"] == 0
+
+
+async def test_an_empty_run_is_told_of_again_where_the_server_was_not_heard(line: Line) -> None:
+    await restarts(line)
+    line.fails(line.sends())
+    line.now += 60
+    assert line.acks(line.sends())
