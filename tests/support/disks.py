@@ -17,6 +17,8 @@ class Trouble:
         self.write_part = 0
         """How many bytes of a failing write are written all the same."""
         self.cut: int | None = None
+        self.close: int | None = None
+        """The file is closed all the same, as it is where the system says so."""
         self.sync: int | None = None
         self.sync_fails_of: str | None = None
         """One file, as it is now, that cannot be synced."""
@@ -62,6 +64,7 @@ class TroubledFile:
 
     def close(self) -> None:
         self._file.close()
+        _maybe(self._trouble.close)
 
 
 async def copy_by_steps(disk: Disk, name: str, start: int, size: int, to: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -453,3 +454,60 @@ async def test_the_name_of_a_file_is_not_safe_before_its_folder_was_synced(story
     await story.passes(journal)
     assert not inherited_is_safe(journal)
     await crash(journal)
+
+
+async def test_a_pass_takes_as_many_chunks_on_a_machine_that_has_run_for_long(story: Story) -> None:
+    for _ in range(3):
+        (await begun(story)).append(b"x", kind=1)
+    story.till.clock.turn(100_000)
+    journal = await begun(story)
+    await story.passes(journal)
+    assert inherited_is_safe(journal)
+    await journal.close()
+
+
+async def test_a_file_that_says_something_when_it_is_closed_was_synced_all_the_same(story: Story) -> None:
+    (await begun(story)).append(b"x", kind=1)
+    journal = await begun(story)
+    story.trouble.close = BROKEN
+    await story.passes(journal)
+    story.trouble.close = None
+    assert inherited_is_safe(journal)
+    await journal.close()
+
+
+async def test_a_folder_that_fails_puts_every_file_in_doubt_before_any_is_written_anew(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(2):
+        (await begun(story)).append(b"x", kind=1)
+    journal = await begun(story)
+    marked: list[list[str]] = []
+    copy = story.disk.copy
+
+    async def noted(*about: Any) -> None:
+        marked.append(doubts(story))
+        await copy(*about)
+
+    monkeypatch.setattr(story.disk, "copy", noted)
+    story.trouble.sync_folder = BROKEN
+    await story.passes(journal)
+    assert marked[0][:2] == ["0000000001.doubt", "0000000002.doubt"], "the process may end now"
+    story.trouble.sync_folder = None
+    await journal.close()
+
+
+async def test_a_finished_file_that_is_doubted_is_written_anew_later_too(story: Story) -> None:
+    first = await begun(story)
+    name = first.append(b"x", kind=1)
+    await first.close()
+    journal = await begun(story)
+    story.trouble.sync = BROKEN
+    await story.passes(journal)
+    assert not inherited_is_safe(journal)
+    story.trouble.sync = None
+    story.till.clock.turn(2)
+    await story.passes(journal)
+    assert inherited_is_safe(journal)
+    await journal.synced(name)
+    await journal.close()
