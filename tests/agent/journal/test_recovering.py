@@ -12,8 +12,9 @@ from support.disks import BROKEN, TroubledDisk
 from support.tills import Diary, Reasons, TestTill, crash
 from tillstream_agent.journal import FolderDisk, Journal
 from tillstream_agent.journal.chunks import HIGHEST, Chunk
+from tillstream_agent.journal.overlaps import untangle
 from tillstream_agent.journal.recovery import Found, recover
-from tillstream_protocol.framing import FRAMES_START, Footer, Frame, read_footer, scan
+from tillstream_protocol.framing import FRAMES_START, Footer, Frame, Spend, read_footer, scan
 from tillstream_protocol.limits import DEFAULT
 from tillstream_protocol.messages import Range
 
@@ -244,3 +245,38 @@ async def test_a_fresh_chunk_that_is_asked_for_twice_is_the_live_one(till: TestT
     assert [plain for _, plain in till.keys.open(live)] == [b"new"]
     assert live.chunk == 2
     await journal.close()
+
+
+@pytest.mark.parametrize("beyond", [1, 512, FRAMES_START + 1])
+async def test_a_file_whose_end_claims_more_than_the_file_is_read_by_its_frames(till: TestTill, beyond: int) -> None:
+    await fill(till, 3)
+    edit(till, lambda data: data.extend((len(data) + 4 + beyond).to_bytes(4, "big")))
+    (chunk,) = found(till).chunks
+    assert chunk.present == (Range(0, 2),)
+
+
+async def test_a_file_with_spends_is_known_by_its_footer_and_nothing_of_it_is_torn(till: TestTill) -> None:
+    journal = await till.start()
+    await journal.synced(journal.append(b"x", kind=1, spends=(Spend(b"l" * 16, 3),)))
+    await journal.close()
+    diary = Diary()
+    (chunk,) = recover(FolderDisk(till.folder), diary, acked=None).chunks
+    assert diary.lines == []
+    assert chunk.spends == {b"l" * 16: 3}
+    assert chunk.present == (Range(0, 0),)
+
+
+async def test_a_file_all_of_whose_records_a_later_one_holds_ends_where_frames_begin(till: TestTill) -> None:
+    await fill(till, 2)
+    (chunk,) = found(till).chunks
+    later = Chunk(2, chunk.header, chunk.encoded_header, present=(Range(0, 1),))
+    untangle(FolderDisk(till.folder), [chunk, later])
+    assert (chunk.present, chunk.spends, chunk.frames_end) == ((), {}, FRAMES_START)
+    assert later.present == (Range(0, 1),)
+
+
+async def test_a_footer_that_lists_nothing_is_of_a_file_that_holds_nothing(till: TestTill) -> None:
+    await (await till.start()).close()
+    path(till).write_bytes(path(till).read_bytes()[:FRAMES_START] + Footer(0, ()).encode())
+    (chunk,) = found(till).chunks
+    assert (chunk.present, chunk.closed) == ((), True)
