@@ -17,14 +17,16 @@ from support.serving import Server, SetClock, Till, sale
 from tillstream_protocol import messages
 from tillstream_protocol.errors import TillstreamError
 from tillstream_protocol.messages import Token
-from tillstream_server import fleet, office, office_fleet
+from tillstream_server import fleet, office, office_fleet, states
 from tillstream_server.events import Events, json_logger
 from tillstream_server.fleet import Failure, Filter, Tries
 from tillstream_server.gateway.failures import MAX_WAITING, Failures
 from tillstream_server.ledger.database import Database, migrate
 from tillstream_server.metrics import Metrics
+from tillstream_server.states import heard_since_ms
 
 NOW = 1_790_000_000_000
+SINCE = heard_since_ms(NOW, 300)
 PLACE = ("acme", "north", "till-1")
 
 
@@ -33,17 +35,17 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
     """Tills, one in each state."""
     path = tmp_path / "ledger.db"
     await migrate(path)
-    tills = {"ok": NOW - 1, "ill": NOW - 1, "silent": NOW - fleet.SILENT_MS - 1, "new": None, "revoked": NOW - 1}
+    tills = {"well": SINCE, "ill": NOW - 1, "silent": SINCE - 1, "new": None, "revoked": NOW - 1}
     with closing(sqlite3.connect(path)) as conn, conn:
         for number, (name, seen) in enumerate([*tills.items(), ("source", None)]):
             id_, store = bytes([number]) * 16, "north" if number % 2 else "south"
             revoked = NOW if name == "revoked" else None
             conn.execute("INSERT INTO till VALUES (?, 'acme', ?, ?, 0, ?, 0)", (id_, store, name, revoked))
             if seen is not None:
-                waited = fleet.BACKLOG_MS + (name == "ill")
+                waited = states.LAG_MS + (name == "ill")
                 conn.execute(
-                    "INSERT INTO till_status VALUES (?, x'00', 0, 1, ?, 1, 2, 3, 9, 0, ?, 'unreachable', ?, 0, 0)",
-                    (id_, waited, "1.1" if name == "ok" else "1.0", seen),
+                    "INSERT INTO till_status VALUES (?, x'00', 0, 1, ?, 1, 2, 3, 9, ?, ?, 'unreachable', ?, 0, 0)",
+                    (id_, waited, seen, "1.1" if name == "well" else "1.0", seen),
                 )
         conn.execute(
             "INSERT INTO source VALUES"
@@ -57,35 +59,35 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
 
 async def names(database: Database, which: Filter, **page: object) -> list[object]:
     async with database.read() as conn:
-        return [row["till"] for row in await fleet.search(conn, which, now_ms=NOW, **page)]  # type: ignore[arg-type]
+        return [row["till"] for row in await fleet.search(conn, which, heard_since_ms=SINCE, **page)]  # type: ignore[arg-type]
 
 
 async def test_each_till_is_in_one_state(database: Database) -> None:
     async with database.read() as conn:
-        found = await fleet.search(conn, Filter(), now_ms=NOW)
-        assert {row["till"]: row["state"] for row in found} == {state: state for state in fleet.STATES}
-        assert await fleet.counts(conn, Filter(), now_ms=NOW) == dict.fromkeys(fleet.STATES, 1)
+        found = await fleet.search(conn, Filter(), heard_since_ms=SINCE)
+        assert {row["till"]: row["state"] for row in found} == {state: state for state in states.STATES}
+        assert await fleet.counts(conn, Filter(), heard_since_ms=SINCE) == dict.fromkeys(states.STATES, 1)
 
 
-@pytest.mark.parametrize("state", fleet.STATES)
-async def test_tills_are_found_by_their_state(database: Database, state: fleet.State) -> None:
+@pytest.mark.parametrize("state", states.STATES)
+async def test_tills_are_found_by_their_state(database: Database, state: states.State) -> None:
     assert await names(database, Filter(state=state)) == [state]
 
 
 async def test_tills_are_found_by_place_and_version_and_counted_by_them(database: Database) -> None:
-    assert await names(database, Filter(version="1.1")) == ["ok"]
+    assert await names(database, Filter(version="1.1")) == ["well"]
     assert await names(database, Filter("acme", "north")) == ["ill", "new", "source"]
     assert await names(database, Filter("other")) == []
     async with database.read() as conn:
-        assert await fleet.versions(conn, Filter(), now_ms=NOW) == {"1.0": 3, "1.1": 1}
-        counted = await fleet.counts(conn, Filter(store="north"), now_ms=NOW)
-    assert counted == {"revoked": 0, "source": 1, "new": 1, "silent": 0, "ill": 1, "ok": 0}
+        assert await fleet.versions(conn, Filter(), heard_since_ms=SINCE) == {"1.0": 3, "1.1": 1}
+        counted = await fleet.counts(conn, Filter(store="north"), heard_since_ms=SINCE)
+    assert counted == {"revoked": 0, "source": 1, "new": 1, "silent": 0, "ill": 1, "well": 0}
 
 
 async def test_pages_follow_each_other_without_gap_or_repeat(database: Database) -> None:
     first = await names(database, Filter(), limit=2)
     rest = await names(database, Filter(), after=bytes([1]) * 16)
-    assert [*first, *rest] == ["ok", "ill", "silent", "new", "revoked", "source"]
+    assert [*first, *rest] == ["well", "ill", "silent", "new", "revoked", "source"]
 
 
 async def test_the_newest_failures_are_kept_and_no_more(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

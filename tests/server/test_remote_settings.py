@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support.serving import Pushes, Server, Till
+from support.serving import Pushes, Server, Till, serving
 from tillstream_protocol import versions
 from tillstream_protocol.errors import TillstreamError
 from tillstream_protocol.messages import SettingsPush
@@ -195,11 +196,23 @@ async def test_going_back_gives_the_earlier_settings_a_new_number(server: Server
     assert (await server.order(ConfigHistory("other")))["versions"] == []
 
 
+async def test_heartbeats_are_never_so_far_apart_that_well_tills_count_as_silent(tmp_path: Path) -> None:
+    async with serving(tmp_path / "data") as server:
+        version = await made(server, {"sync.heartbeat_s": "100"})
+        assert await made(server, {"sync.heartbeat_s": "soon"}), "what is no number is for the till to refuse"
+    async with serving(tmp_path / "data", silent_seconds=240) as server:
+        for command in (ConfigSet("acme", {"sync.heartbeat_s": "81"}), ConfigRollBack("acme", version)):
+            with pytest.raises(TillstreamError, match="heartbeat_s") as refused:
+                await server.order(command)
+            assert refused.value.limit == "at most 80 s"
+
+
 @pytest.mark.parametrize(
     ("command", "field"),
     [
         (ConfigSet("acme", {"sync.ca_file": "/x"}), "sync.ca_file"),
         (ConfigSet("acme", {f"hook.port{n}": "1" for n in range(3)}), "hook.port0"),
+        (ConfigSet("acme", {"sync.heartbeat_s": "100.1"}), "sync.heartbeat_s"),
         (ConfigStage("acme", 9), "version"),
         (ConfigStage("acme", 1), "version"),
         (ConfigStage("acme", 2, percent=49, stores=("north",)), "percent"),

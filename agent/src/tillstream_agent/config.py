@@ -193,7 +193,7 @@ _SETTINGS: Final = (
     _Setting("display.language", "display_language", "auto, ar, de, en, es, fr or hi", _language),
     _Setting("display.member", "display_member", "tail, kind or none", _member),
     _Setting("display.buttons", "display_buttons", "at most 8 tables of kind and label", _buttons),
-    _Setting("sync.heartbeat_s", "sync_heartbeat_s", "seconds from 1 to 3600", _number(1, 3600)),
+    _Setting("sync.heartbeat_s", "sync_heartbeat_s", "seconds from 1 to 100", _number(1, 100)),
     _Setting("sync.timeout_s", "sync_timeout_s", "seconds from 1 to 600", _number(1, 600)),
     _Setting("sync.ca_file", "sync_ca_file", "the path of a file of certificates", _text),
     _Setting("journal.retain_s", "journal_retain_s", "seconds from 0 to 31536000", _number(0, 31_536_000)),

@@ -275,7 +275,7 @@ async def _connect(
     )
     hooks = HookIntake(database, devices, intake, server, clock, random, report=events.unexpected)
     hook_door = HookDoor(database, server, hooks, clock, events)
-    settings_office = SettingsOffice(database, desk, server.sign, clock, events)
+    settings_office = SettingsOffice(database, desk, server.sign, clock, events, config.silent_seconds)
     office = Office(
         database,
         devices,
@@ -283,7 +283,7 @@ async def _connect(
         deliveries,
         intake,
         hooks,
-        FleetOffice(database, devices, intake, hub, settings_office, clock, events),
+        FleetOffice(database, devices, intake, hub, settings_office, clock, events, config.silent_seconds),
         lambda: rebuild(database),
         Originals(vault, server.identifier_key),
         server,
@@ -309,7 +309,17 @@ def _console(database: Database, office: Office, config: Config, around: Surroun
     clock, random = around.clock, around.random
     first_run = FirstRun(database, folder.root / FILE, random)
     zone = ZoneInfo(config.time_zone)
-    parts = Throttle(clock), Pages(), Dictionary(), clock, random, around.events, zone, proxies(config)
+    parts = (
+        Throttle(clock),
+        Pages(),
+        Dictionary(),
+        clock,
+        random,
+        around.events,
+        zone,
+        proxies(config),
+        config.silent_seconds,
+    )
     made = House(database, office, first_run, *parts)
     return Console(made, web.status_of)
 

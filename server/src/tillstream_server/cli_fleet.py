@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import fleet, office, office_fleet, office_settings
 from .office_fleet import MAX_TILLS
+from .states import STATES
 from .tables import Column, Row, age, moment, size, table, text
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def add_tills(till: Commands, tools: Tools) -> None:
     """`till list | counts | show | revoke | allow-again | rotate | failed-enrolments`."""
     one = tools.leaf(till, "list", "list tills", _tabled(tools, office_fleet.TillList, "tills", _tills, "no tills"))
     _place(one, tools)
-    one.add_argument("--state", choices=fleet.STATES, help="only those that are so")
+    one.add_argument("--state", choices=STATES, help="only those that are so")
     one.add_argument("--version", help="only those whose agent is of this version")
     one.add_argument("--after", metavar="ID", help="the `next` of the page before")
     one.add_argument("--limit", type=tools.whole(1, MAX_TILLS), help=f"at most {MAX_TILLS}")

@@ -43,7 +43,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ping_seconds: Annotated[float, Meta(gt=0, le=3600)] = 20.0
     """How often an idle push channel is tried."""
     silent_seconds: Annotated[float, Meta(gt=0)] = 300.0
-    """How long a till may go unheard before it counts as silent in the metrics."""
+    """How long a till may go unheard before it is silent, wherever the state of tills is told."""
     opening_hours: str = ""
     """When some store is certain to sell, as `Mo-Fr 08:00-20:00, Sa 09:00-14:00`; alerts heed it. Empty: not said."""
     time_zone: Annotated[str, Meta(min_length=1, max_length=64)] = "UTC"

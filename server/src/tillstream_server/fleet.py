@@ -1,41 +1,26 @@
 """What store IT asks of all tills at once: which there are, how each is, how many of each sort, who was not let in.
 
 Lists are filtered in the database and paged by the till's id, so that a page costs the same at the end of a large
-fleet as at its beginning. The state of a till is one word, the first that fits:
-
-    revoked   turned away by head office
-    source    a cloud POS whose webhooks the server itself takes: there is no agent to be heard
-    new       enrolled, and not heard yet
-    silent    not heard for five minutes
-    ill       it keeps records that were refused or damaged files, or one has waited for five minutes
-    ok        none of these
+fleet as at its beginning. `states` says what the state of a till is; `heard_since_ms` comes from there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-SILENT_MS: Final = 5 * 60_000
-BACKLOG_MS: Final = 5 * 60_000
+from . import states
+from .states import STATES, State
+
 MAX_FAILURES: Final = 1_000
 """Failed enrolments that are remembered; the ones that were tried last stay."""
 MAX_STRANGERS: Final = 500
 """Of these, with a token that is not ours: anybody can make those up, and must not push out the others."""
 
-State = Literal["revoked", "source", "new", "silent", "ill", "ok"]
-STATES: Final[tuple[State, ...]] = ("revoked", "source", "new", "silent", "ill", "ok")
-
-_STATE: Final = (
-    "CASE WHEN t.revoked_ms IS NOT NULL THEN 'revoked'"
-    " WHEN t.till_id IN (SELECT till_id FROM source) THEN 'source' WHEN s.seen_ms IS NULL THEN 'new'"
-    " WHEN s.seen_ms < :heard THEN 'silent'"
-    " WHEN s.dead_letters > 0 OR s.damaged_files > 0 OR (s.queued > 0 AND s.oldest_queued_ms > :backlog) THEN 'ill'"
-    " ELSE 'ok' END"
-)
+_STATE: Final = states.of_till(":heard")
 _FROM: Final = "FROM till t LEFT JOIN till_status s ON s.till_id = t.till_id"
 _CONDITIONS: Final = {
     "retailer": "t.retailer = :retailer",
@@ -79,15 +64,14 @@ class Filter:
         whole = " WHERE " + " AND ".join(["TRUE", *asked])
         return whole if self.store is not None else whole.replace("t.retailer =", "+t.retailer =")
 
-    def values(self, now_ms: int) -> dict[str, object]:
+    def values(self, heard_since_ms: int) -> dict[str, object]:
         """The same for a statement."""
         return {
             "retailer": self.retailer,
             "store": self.store,
             "state": self.state,
             "version": self.version,
-            "heard": now_ms - SILENT_MS,
-            "backlog": BACKLOG_MS,
+            "heard": heard_since_ms,
         }
 
 
@@ -116,46 +100,46 @@ class Tries:
 
 
 async def search(
-    conn: AsyncConnection, which: Filter, *, now_ms: int, after: bytes = b"", limit: int = 1000
+    conn: AsyncConnection, which: Filter, *, heard_since_ms: int, after: bytes = b"", limit: int = 1000
 ) -> list[dict[str, object]]:
     """Tills in the order of their ids, at most `limit` after the id `after`, each with its state and last heartbeat."""
     rows = await conn.exec_driver_sql(
         f"SELECT {_COLUMNS}, {_STATE} AS state {_FROM}{which.where()}"
         " AND t.till_id > :after ORDER BY t.till_id LIMIT :limit",
-        {**which.values(now_ms), "after": after, "limit": limit},
+        {**which.values(heard_since_ms), "after": after, "limit": limit},
     )
     return [{name: _plain(value) for name, value in row._mapping.items()} for row in rows]
 
 
-async def counts(conn: AsyncConnection, which: Filter, *, now_ms: int) -> dict[State, int]:
+async def counts(conn: AsyncConnection, which: Filter, *, heard_since_ms: int) -> dict[State, int]:
     """How many tills are in each state, zeros included. `state` of the filter is left out of account."""
     which = replace(which, state=None)
     rows = await conn.exec_driver_sql(
         f"SELECT {_STATE} AS state, COUNT(*) {_FROM}{which.where()} GROUP BY 1",
-        which.values(now_ms),
+        which.values(heard_since_ms),
     )
     found = {str(state): int(number) for state, number in map(tuple, rows)}
     return {state: found.get(state, 0) for state in STATES}
 
 
-async def versions(conn: AsyncConnection, which: Filter, *, now_ms: int) -> dict[str, int]:
+async def versions(conn: AsyncConnection, which: Filter, *, heard_since_ms: int) -> dict[str, int]:
     """How many tills run which version of the agent, by their last heartbeats."""
     rows = await conn.exec_driver_sql(
         f"SELECT s.agent_version, COUNT(*) {_FROM}{which.where()}"
         " AND s.agent_version IS NOT NULL GROUP BY 1 ORDER BY 1",
-        which.values(now_ms),
+        which.values(heard_since_ms),
     )
     return {str(version): int(number) for version, number in map(tuple, rows)}
 
 
-async def one(conn: AsyncConnection, till_id: bytes, now_ms: int) -> dict[str, object]:
+async def one(conn: AsyncConnection, till_id: bytes, *, heard_since_ms: int, now_ms: int) -> dict[str, object]:
     """A till with its state, its last heartbeat, its devices, and what of it is in quarantine."""
     rows = await conn.exec_driver_sql(
         f"SELECT {_COLUMNS}, {_STATE} AS state {_FROM} WHERE t.till_id = :till",
-        {"till": till_id, "heard": now_ms - SILENT_MS, "backlog": BACKLOG_MS},
+        {"till": till_id, "heard": heard_since_ms},
     )
     found = {name: _plain(value) for row in rows for name, value in row._mapping.items()}
-    return {**found, "devices": await _devices(conn, till_id, now_ms), "quarantine": await _held(conn, till_id)}
+    return {**found, "devices": await _devices(conn, till_id, now_ms), "quarantine": await held(conn, till_id)}
 
 
 async def _devices(conn: AsyncConnection, till_id: bytes, now_ms: int) -> list[dict[str, object]]:
@@ -169,7 +153,8 @@ async def _devices(conn: AsyncConnection, till_id: bytes, now_ms: int) -> list[d
     return [{**device, "speaks": bool(device["speaks"])} for device in devices]
 
 
-async def _held(conn: AsyncConnection, till_id: bytes) -> dict[str, object]:
+async def held(conn: AsyncConnection, till_id: bytes) -> dict[str, object]:
+    """How much of a till is in quarantine, and since when."""
     rows = await conn.exec_driver_sql(
         "SELECT COUNT(*), COALESCE(SUM(LENGTH(body)), 0), MIN(received_ms) FROM quarantine WHERE till_id = ?",
         (till_id,),

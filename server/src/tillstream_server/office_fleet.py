@@ -30,6 +30,7 @@ from .office_settings import (
     ConfigStage,
     SettingsOffice,
 )
+from .states import State, heard_since_ms
 from .tills import Place
 
 DAY_MS: Final = 86_400_000
@@ -43,7 +44,7 @@ class TillList(Struct, frozen=True, forbid_unknown_fields=True, tag="till_list")
 
     retailer: Name | None = None
     store: Name | None = None
-    state: fleet.State | None = None
+    state: State | None = None
     version: Annotated[str, Meta(max_length=MAX_TEXT)] | None = None
     after: Annotated[str, Meta(pattern="^([0-9a-f]{32})?$")] = ""
     limit: Annotated[int, Meta(ge=1, le=MAX_TILLS)] = MAX_TILLS
@@ -127,6 +128,8 @@ class FleetOffice:
     settings: SettingsOffice
     clock: Clock
     events: Events
+    silent_s: float
+    """A till that was not heard for so long is silent."""
 
     async def do(self, command: FleetCommand) -> Result:
         """Carry out a command and give its result as JSON can hold it. Raises `TillstreamError`."""
@@ -158,23 +161,27 @@ class FleetOffice:
 
     async def _list(self, command: TillList) -> Result:
         which = Filter(command.retailer, command.store, command.state, command.version)
-        after, now_ms = bytes.fromhex(command.after), self.clock.now_ms()
+        after, since_ms = bytes.fromhex(command.after), self._heard_since_ms()
         async with self.database.read() as conn:
-            rows = await fleet.search(conn, which, now_ms=now_ms, after=after, limit=command.limit)
+            rows = await fleet.search(conn, which, heard_since_ms=since_ms, after=after, limit=command.limit)
         return {"tills": rows, "next": rows[-1]["till_id"] if len(rows) == command.limit else None}
 
     async def _count(self, command: TillCounts) -> Result:
-        which, now_ms = Filter(command.retailer, command.store), self.clock.now_ms()
+        which, since_ms = Filter(command.retailer, command.store), self._heard_since_ms()
         async with self.database.read() as conn:
-            states = await fleet.counts(conn, which, now_ms=now_ms)
-            return {"states": states, "versions": await fleet.versions(conn, which, now_ms=now_ms)}
+            states = await fleet.counts(conn, which, heard_since_ms=since_ms)
+            return {"states": states, "versions": await fleet.versions(conn, which, heard_since_ms=since_ms)}
 
     async def _show(self, command: TillShow) -> Result:
         async with self.database.read() as conn:
             place = await tills.require(conn, command.retailer, command.store, command.till)
-            found = await fleet.one(conn, place.till_id, self.clock.now_ms())
+            since_ms, now_ms = self._heard_since_ms(), self.clock.now_ms()
+            found = await fleet.one(conn, place.till_id, heard_since_ms=since_ms, now_ms=now_ms)
             settings = await remote.of_till(conn, place.till_id)
         return {**found, "connected": self.hub.has(place.till_id), "settings": settings}
+
+    def _heard_since_ms(self) -> int:
+        return heard_since_ms(self.clock.now_ms(), self.silent_s)
 
     async def _revoke(self, command: TillRevoke) -> Result:
         now_ms = self.clock.now_ms()
@@ -199,7 +206,7 @@ class FleetOffice:
         self._changed(place, "allowed_again")
         released = 0 if command.hold else await self.intake.release(place.till_id)
         async with self.database.read() as conn:
-            held = (await fleet.one(conn, place.till_id, self.clock.now_ms()))["quarantine"]
+            held = await fleet.held(conn, place.till_id)
         return {"till_id": place.till_id.hex(), "revoked": False, "released": released, "quarantine": held}
 
     async def _rotate(self, command: TillRotate) -> Result:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
+from tillstream_protocol.errors import InvalidInput
 from tillstream_protocol.limits import MAX_TEXT
 from tillstream_protocol.messages import Name
 from tillstream_protocol.settings import (
@@ -26,6 +28,9 @@ from .events import Events
 from .gateway.settings import SettingsDesk
 from .ledger.database import Database
 from .remote import EVERYWHERE, Rollout
+from .states import HEARTBEATS
+
+HEARTBEAT: Final = "sync.heartbeat_s"
 
 Result = dict[str, object]
 
@@ -88,6 +93,8 @@ class SettingsOffice:
     sign: SignKey
     clock: Clock
     events: Events
+    silent_s: float
+    """A till that was not heard for so long is silent."""
 
     async def do(self, command: ConfigCommand) -> Result:
         """Carry out a command and give its result as JSON can hold it. Raises `TillstreamError`."""
@@ -108,6 +115,7 @@ class SettingsOffice:
 
     async def _set(self, command: ConfigSet) -> Result:
         require_remote(frozenset(command.settings))
+        self._require_heard(command.settings)
         now_ms = self.clock.now_ms()
         sign_settings(Settings(1, bytes(16), now_ms, command.settings), self.sign)  # raises if no till could take it
         async with self.database.write() as conn:
@@ -150,11 +158,24 @@ class SettingsOffice:
         now_ms = self.clock.now_ms()
         async with self.database.write() as conn:
             values = await remote.settings_of(conn, command.retailer, command.to) if command.to else {}
+            self._require_heard(values)
             note = f"version {command.to} again" if command.to else "nothing set from afar"
             version = await remote.make(conn, command.retailer, values, note, now_ms)
             await remote.stage(conn, Rollout(command.retailer, version, EVERYWHERE, 100, 100_000, now_ms, now_ms))
         await self._rolled(command.retailer, version, "rolled_back")
         return {"version": version, "settings_of": command.to}
+
+    def _require_heard(self, settings: Mapping[str, str]) -> None:
+        """Raise `InvalidInput` for heartbeats so far apart that well tills would count as silent. What is no number is
+        for the till to refuse."""
+        try:
+            seconds = float(settings.get(HEARTBEAT, "0"))
+        except ValueError:
+            return
+        most = self.silent_s / HEARTBEATS
+        if seconds > most:
+            hint = f"a till is silent after silent_seconds, {self.silent_s:g} s: {HEARTBEATS} heartbeats have to fit in"
+            raise InvalidInput(f"{HEARTBEAT} is {seconds:g}", field=HEARTBEAT, limit=f"at most {most:g} s", hint=hint)
 
     async def _rolled(self, retailer: str, version: int, change: str) -> None:
         async with self.database.write() as conn:

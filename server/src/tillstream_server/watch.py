@@ -35,6 +35,7 @@ from .gauges import (
 from .ledger.database import Database
 from .ledger.lookup import rows_of
 from .opening import OpeningHours
+from .states import heard_since_ms
 
 FRESH_S: Final = 5.0
 
@@ -66,7 +67,7 @@ class Watch:
     async def _read(self) -> Readings:
         now_ms = self.clock.now_ms()
         async with self.database.read() as conn:
-            fleet = await fleet_of(conn, heard_since_ms=now_ms - round(self.silent_s * 1000))
+            fleet = await fleet_of(conn, heard_since_ms=heard_since_ms(now_ms, self.silent_s))
             ledger = await _ledger_of(conn, self.database.path)
         return Readings(fleet, ledger, self.hours.state(now_ms))
 

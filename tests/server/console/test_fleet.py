@@ -9,32 +9,36 @@ import re
 import sqlite3
 from collections import Counter
 from contextlib import closing
+from pathlib import Path
 
 from support.consoles import PASSWORD, Page, Visitor, visitor
-from support.serving import NOW, Server, Till, sale
+from support.serving import NOW, Server, Till, sale, serving
 from tillstream_protocol import versions
 from tillstream_protocol.messages import Token
 from tillstream_protocol.settings import SettingsReport
 from tillstream_server.console import queries
 from tillstream_server.console.fleet import LATELY_MS
-from tillstream_server.console.queries import LAG_MS, SILENT_MS, SKEW_MS
+from tillstream_server.office_fleet import TillList
 from tillstream_server.office_settings import ConfigSet
+from tillstream_server.states import LAG_MS, SKEW_MS, heard_since_ms
 from tillstream_server.users import UserCreate
 
+SINCE = heard_since_ms(NOW, 300)
 WELL = {"queued": 0, "lag": 0, "clock": 0, "seen": 0, "error": "", "dead": 0, "damaged": 0}
 HEARTBEATS = {
     "well": WELL,
     "lagging": {**WELL, "queued": 3, "lag": LAG_MS + 1},
     "skewed": {**WELL, "clock": SKEW_MS + 1},
-    "failing": {**WELL, "error": "the disk is full"},
+    "recovered": {**WELL, "error": "unreachable"},
     "refused": {**WELL, "dead": 1},
     "damaged": {**WELL, "damaged": 1},
-    "silent": {**WELL, "seen": -SILENT_MS - 1},
+    "silent": {**WELL, "seen": heard_since_ms(0, 300) - 1},
 }
 STATES = {
     "well": "well",
+    "recovered": "well",
     "silent": "silent",
-    **dict.fromkeys(("lagging", "skewed", "failing", "refused", "damaged"), "ill"),
+    **dict.fromkeys(("lagging", "skewed", "refused", "damaged"), "ill"),
 }
 
 
@@ -96,16 +100,16 @@ async def test_one_stores_figures_and_the_whole_fleets_are_counted_alike(server:
     with closing(sqlite3.connect(server.folder.ledger)) as conn, conn:
         conn.execute("UPDATE till SET revoked_ms = 5 WHERE till = 'silent'")
     with closing(sqlite3.connect(server.folder.ledger)) as conn:
-        one = queries._counts(conn, "acme", "north", NOW)
-        whole = queries._counts(conn, None, None, NOW)
-        retailers = queries._counts(conn, "acme", None, NOW)
+        one = queries._counts(conn, "acme", "north", SINCE)
+        whole = queries._counts(conn, None, None, SINCE)
+        retailers = queries._counts(conn, "acme", None, SINCE)
     sums: list[Counter[tuple[str, str | None]]] = []
     for found in (one, whole, retailers):
         counter: Counter[tuple[str, str | None]] = Counter()
         for state, version, count in found:
             counter[state, version] += count
         sums.append(+counter)
-    assert sums[0] == sums[1] == sums[2] == {("well", "1.0"): 1, ("ill", "1.0"): 5, ("revoked", "1.0"): 1}
+    assert sums[0] == sums[1] == sums[2] == {("well", "1.0"): 2, ("ill", "1.0"): 4, ("revoked", "1.0"): 1}
 
 
 async def test_filters_are_in_the_address_and_pages_go_on_where_they_ended(server: Server, admin: Visitor) -> None:
@@ -240,3 +244,20 @@ async def test_each_role_sees_what_is_its_own(server: Server, guest: Visitor) ->
         await other.signs_in("other")
         assert named(await other.goes("/fleet?retailer=acme")) == []
         assert (await other.goes("/tills/acme/north/n1")).status == 404
+
+
+async def test_the_command_the_console_and_the_metrics_call_the_same_tills_silent_by_one_setting(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path / "data", silent_seconds=60) as server, visitor(server) as admin:
+        await admin.comes_in("ada", "admin")
+        for name in ("well", "skewed"):
+            add_till(server, name, name)
+        for seconds, heard in ((60, {"well": "well", "skewed": "ill"}), (10, {"well": "silent", "skewed": "silent"})):
+            server.clock.turn(seconds)
+            listed = (await server.order(TillList()))["tills"]
+            assert {row["till"]: row["state"] for row in listed} == heard
+            assert {row["till"]: row["state"] for row in await as_rows(admin)} == heard
+            silent = sum(state == "silent" for state in heard.values())
+            metrics = (await server.get("/metrics")).body.decode()
+            assert f'tillstream_server_fleet_tills{{state="silent"}} {silent}.0' in metrics

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..auth import Permission, roles_with
+from ..states import STATES
 
 _OBJECT: Final = {"type": "object"}
 _INTEGER: Final = {"type": "integer"}
@@ -80,7 +81,7 @@ def _paths() -> dict[str, object]:
 def _fleet_paths(page: list[dict[str, object]], till: list[dict[str, object]]) -> dict[str, object]:
     place = [_query("retailer", "Only this retailer."), _query("store", "Only this store.")]
     sort = [
-        _query("state", "Only tills in this state: revoked, source, new, silent, ill or ok."),
+        _query("state", f"Only tills in this state: {', '.join(STATES)}."),
         _query("version", "Only tills that run this version of the agent."),
     ]
     failed = [*place, _query("limit", "At most 1000.")]

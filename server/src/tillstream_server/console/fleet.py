@@ -15,10 +15,11 @@ from tillstream_protocol.errors import InvalidInput
 from tillstream_protocol.messages import Name
 
 from .. import fleet, office_fleet, remote
+from ..states import STATES, State
 from . import queries
 from .live import Feed
 from .pages import HEADERS, place
-from .queries import Counts, Filter, Key, State, TillRow
+from .queries import Counts, Filter, Key, TillRow
 from .visit import Guard, NothingHere, Visit, query
 
 PAGE: Final = 50
@@ -70,7 +71,7 @@ class Fleet:
 
         async def count(scope: ScopeKey) -> Counts:
             async with house.database.read() as conn:
-                return await queries.counts(conn, *scope, house.clock.now_ms())
+                return await queries.counts(conn, *scope, house.heard_since_ms(), as_of_ms=house.clock.now_ms())
 
         self.counts: Feed[ScopeKey, Counts] = Feed(count, house.events.unexpected, seconds=SHARED_SECONDS)
 
@@ -93,7 +94,7 @@ class Fleet:
         wanted = asked.filter(visit)
         now_ms = visit.house.clock.now_ms()
         async with visit.house.database.read() as conn:
-            rows = await queries.tills(conn, wanted, now_ms, after=asked.key(), limit=PAGE + 1)
+            rows = await queries.tills(conn, wanted, visit.house.heard_since_ms(), after=asked.key(), limit=PAGE + 1)
             refused = await fleet.failures(conn, retailer=wanted.retailer, store=wanted.store, limit=REFUSED + 1)
         counts = await self.counts.latest((wanted.retailer, wanted.store))
         return visit.page(
@@ -104,7 +105,7 @@ class Fleet:
             after="\n".join(rows[PAGE - 1].key) if len(rows) > PAGE else None,
             continued=asked.after is not None,
             counts=counts,
-            states=queries.STATES,
+            states=STATES,
             refused=refused[:REFUSED],
             refused_lately=any(now_ms - int(str(one["last_ms"])) < LATELY_MS for one in refused),
             more_refused=len(refused) > REFUSED,
@@ -174,7 +175,7 @@ async def _till(visit: Visit) -> TillRow:
     named = visit.request.match_info
     key = named["retailer"], named["store"], named["till"]
     async with visit.house.database.read() as conn:
-        row = await queries.till(conn, key, visit.house.clock.now_ms())
+        row = await queries.till(conn, key, visit.house.heard_since_ms())
     if row is None or not visit.user.sees(row.retailer, row.store):
         raise NothingHere(f"there is no till {key[2]!r} in store {key[1]!r} of {key[0]!r}", hint="see the fleet")
     return row
@@ -185,7 +186,7 @@ async def _pages(visit: Visit, wanted: Filter) -> AsyncIterator[list[TillRow]]:
     after: Key | None = None
     while True:
         async with visit.house.database.read() as conn:
-            rows = await queries.tills(conn, wanted, visit.house.clock.now_ms(), after=after, limit=CSV_PAGE)
+            rows = await queries.tills(conn, wanted, visit.house.heard_since_ms(), after=after, limit=CSV_PAGE)
         if rows:
             yield rows
             after = rows[-1].key

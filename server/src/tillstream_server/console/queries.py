@@ -1,7 +1,8 @@
 """What the console's pages of stores and tills show, read from the tables as they are.
 
 Lists go by an index and are paged by the key after which to go on, never by a number of rows to skip. A till's state
-is a matter of its last heartbeat and of the time, so nothing has to be kept up to date for it.
+is a matter of its last heartbeat and of the time, so nothing has to be kept up to date for it; `since_ms` is the
+`heard_since_ms` of `states`.
 """
 
 from __future__ import annotations
@@ -10,22 +11,14 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final, Literal, get_args
+from typing import Final
 
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..ledger.database import on_driver
+from ..states import STATES, State, of_heartbeat, of_till
 
-State = Literal["well", "ill", "silent", "new", "source", "revoked"]
-STATES: Final[tuple[State, ...]] = get_args(State)
-
-SILENT_MS: Final = 5 * 60_000
-"""A till that was not heard for so long is silent; it says how it is every 15 seconds, unless told otherwise."""
-LAG_MS: Final = 3_600_000
-"""A till whose oldest record waits for longer is ill."""
-SKEW_MS: Final = 5 * 60_000
-"""A till whose clock is further off is ill."""
 FEW: Final = 2_000
 """So many tills are sorted rather than found in order."""
 TIMELINE: Final = 50
@@ -144,25 +137,27 @@ class TillLife:
     quarantined: int
 
 
-async def tills(conn: AsyncConnection, wanted: Filter, now_ms: int, *, after: Key | None, limit: int) -> list[TillRow]:
+async def tills(
+    conn: AsyncConnection, wanted: Filter, since_ms: int, *, after: Key | None, limit: int
+) -> list[TillRow]:
     """Tills by retailer, store and name, at most `limit` of them that come after a key."""
-    return await on_driver(conn, lambda driver: _tills(driver, wanted, now_ms, after, limit))
+    return await on_driver(conn, lambda driver: _tills(driver, wanted, since_ms, after, limit))
 
 
-def _tills(driver: sqlite3.Connection, wanted: Filter, now_ms: int, after: Key | None, limit: int) -> list[TillRow]:
-    where, values = _where(wanted, now_ms)
+def _tills(driver: sqlite3.Connection, wanted: Filter, since_ms: int, after: Key | None, limit: int) -> list[TillRow]:
+    where, values = _where(wanted, since_ms)
     if after is not None:
         where.append("(t.retailer, t.store, t.till) > (?, ?, ?)")
         values += after
-    tables, chosen = _tables(driver, wanted, now_ms)
+    tables, chosen = _tables(driver, wanted, since_ms)
     statement = f"{_COLUMNS} {tables} WHERE {' AND '.join(where)} ORDER BY t.retailer, t.store, t.till LIMIT ?"
-    rows = driver.execute(statement, (*_moments(now_ms), *chosen, *values, limit))
+    rows = driver.execute(statement, (since_ms, *chosen, *values, limit))
     return [TillRow(*row) for row in rows]
 
 
-def _tables(driver: sqlite3.Connection, wanted: Filter, now_ms: int) -> tuple[str, Sequence[Value]]:
+def _tables(driver: sqlite3.Connection, wanted: Filter, since_ms: int) -> tuple[str, Sequence[Value]]:
     """Where to begin: with the tills in order, or with those of a heartbeat that few have, sorted afterwards."""
-    where, values = _status_where(wanted, now_ms)
+    where, values = _status_where(wanted, since_ms)
     if wanted.store is not None or not where:
         return _FROM, ()
     few = f"SELECT s.till_id FROM till_status s WHERE {' AND '.join(where)}"  # noqa: S608
@@ -174,26 +169,28 @@ def _tables(driver: sqlite3.Connection, wanted: Filter, now_ms: int) -> tuple[st
     )
 
 
-async def till(conn: AsyncConnection, key: Key, now_ms: int) -> TillRow | None:
+async def till(conn: AsyncConnection, key: Key, since_ms: int) -> TillRow | None:
     """One till, if there is one of this name."""
-    rows = await on_driver(conn, lambda driver: driver.execute(_TILL, (*_moments(now_ms), *key)).fetchall())
+    rows = await on_driver(conn, lambda driver: driver.execute(_TILL, (since_ms, *key)).fetchall())
     return TillRow(*rows[0]) if rows else None
 
 
-async def counts(conn: AsyncConnection, retailer: str | None, store: str | None, now_ms: int) -> Counts:
+async def counts(
+    conn: AsyncConnection, retailer: str | None, store: str | None, since_ms: int, *, as_of_ms: int
+) -> Counts:
     """The fleet in figures, of which every till is in one and only one."""
-    rows = await on_driver(conn, lambda driver: _counts(driver, retailer, store, now_ms))
+    rows = await on_driver(conn, lambda driver: _counts(driver, retailer, store, since_ms))
     states: dict[State, int] = dict.fromkeys(STATES, 0)
     versions: dict[str, int] = {}
     for state, version, count in rows:
         states[state] += count
         if version:
             versions[version] = versions.get(version, 0) + count
-    return Counts(now_ms, states, {version: count for version, count in sorted(versions.items()) if count})
+    return Counts(as_of_ms, states, {version: count for version, count in sorted(versions.items()) if count})
 
 
 def _counts(
-    driver: sqlite3.Connection, retailer: str | None, store: str | None, now_ms: int
+    driver: sqlite3.Connection, retailer: str | None, store: str | None, since_ms: int
 ) -> list[tuple[State, str | None, int]]:
     """State, version and how many; a line may take back what another counted.
 
@@ -202,12 +199,12 @@ def _counts(
     """
     ((first, last),) = driver.execute("SELECT (SELECT MIN(retailer) FROM till), (SELECT MAX(retailer) FROM till)")
     if store is not None or (retailer is not None and (first, last) != (retailer, retailer)):
-        where, values = _where(Filter(retailer, store), now_ms)
+        where, values = _where(Filter(retailer, store), since_ms)
         statement = f"SELECT {_STATE}, s.agent_version, COUNT(*) {_FROM} WHERE {' AND '.join(where)} GROUP BY 1, 2"
-        return driver.execute(statement, (*_moments(now_ms), *values)).fetchall()
-    found = driver.execute(_HEARD, _moments(now_ms)).fetchall()
+        return driver.execute(statement, (since_ms, *values)).fetchall()
+    found = driver.execute(_HEARD, (since_ms,)).fetchall()
     for statement in _SPECIAL:
-        for state, counted_as, version, count in driver.execute(statement, _moments(now_ms)):
+        for state, counted_as, version, count in driver.execute(statement, (since_ms,)):
             found += [(state, version, count), (counted_as, version, -count)]
     ((tills,),) = driver.execute("SELECT COUNT(*) FROM till")
     return [*found, ("new", None, tills - sum(count for _, _, count in found))]
@@ -217,24 +214,24 @@ async def stores(
     conn: AsyncConnection,
     retailer: str | None,
     store: str | None,
-    now_ms: int,
+    since_ms: int,
     *,
     after: tuple[str, str] | None,
     limit: int,
 ) -> list[StoreRow]:
     """Stores by retailer and name: those where tills were enrolled, and those that only sales name."""
-    return await on_driver(conn, lambda driver: _stores(driver, (retailer, store), now_ms, after or ("", ""), limit))
+    return await on_driver(conn, lambda driver: _stores(driver, (retailer, store), since_ms, after or ("", ""), limit))
 
 
 def _stores(
-    driver: sqlite3.Connection, scope: tuple[str | None, str | None], now_ms: int, after: tuple[str, str], limit: int
+    driver: sqlite3.Connection, scope: tuple[str | None, str | None], since_ms: int, after: tuple[str, str], limit: int
 ) -> list[StoreRow]:
     values = (scope[0], scope[0], scope[1], scope[1])
     names: set[tuple[str, str]] = set(driver.execute(_STORES, (*after, *values, limit)).fetchall())
     names.update(islice(selling(driver, *scope, after=after), limit))
     found: list[StoreRow] = []
     for retailer, store in sorted(names)[:limit]:
-        counted = driver.execute(_STORE_COUNTS, (*_moments(now_ms), retailer, store)).fetchall()
+        counted = driver.execute(_STORE_COUNTS, (since_ms, retailer, store)).fetchall()
         found.append(StoreRow(retailer, store, dict(counted)))
     return found
 
@@ -280,7 +277,7 @@ def _of_places(row: TillRow) -> Iterable[Happening]:
         yield Happening(row.seen_ms, "heard", row.version or "")
 
 
-def _where(wanted: Filter, now_ms: int) -> tuple[list[str], list[Value]]:
+def _where(wanted: Filter, since_ms: int) -> tuple[list[str], list[Value]]:
     where, values = ["1 = 1"], list[Value]()
     columns = (("t.retailer", wanted.retailer), ("t.store", wanted.store), ("s.agent_version", wanted.version))
     for column, value in columns:
@@ -292,13 +289,13 @@ def _where(wanted: Filter, now_ms: int) -> tuple[list[str], list[Value]]:
         values += (wanted.name, wanted.name)
     if wanted.state is not None:
         where.append(f"{_STATE} = ?")
-        values += (*_moments(now_ms), wanted.state)
+        values += (since_ms, wanted.state)
         if wanted.state in _HINTS:
             where.append(_HINTS[wanted.state])
     return where, values
 
 
-def _status_where(wanted: Filter, now_ms: int) -> tuple[list[str], list[Value]]:
+def _status_where(wanted: Filter, since_ms: int) -> tuple[list[str], list[Value]]:
     """What of a filter the heartbeat alone decides."""
     where, values = list[str](), list[Value]()
     if wanted.version is not None:
@@ -306,27 +303,13 @@ def _status_where(wanted: Filter, now_ms: int) -> tuple[list[str], list[Value]]:
         values.append(wanted.version)
     if wanted.state in ("well", "ill", "silent"):
         where.append(f"{_HEARD_STATE} = ?")
-        values += (*_moments(now_ms), wanted.state)
+        values += (since_ms, wanted.state)
     return where, values
 
 
-def _moments(now_ms: int) -> Sequence[int]:
-    """What `_STATE` asks for."""
-    return (now_ms - SILENT_MS, LAG_MS, SKEW_MS)
-
-
-_TROUBLE: Final = (
-    "(s.last_error <> '' OR s.dead_letters > 0 OR s.damaged_files > 0 OR s.oldest_queued_ms > ?"
-    " OR abs(s.clock_ms - s.seen_ms) > ?)"
-)
-_BY_HEARTBEAT: Final = (
-    f"WHEN s.seen_ms IS NULL THEN 'new' WHEN s.seen_ms < ? THEN 'silent' WHEN {_TROUBLE} THEN 'ill' ELSE 'well' END"
-)
-_HEARD_STATE: Final = f"CASE {_BY_HEARTBEAT}"
-_STATE: Final = (
-    f"CASE WHEN t.revoked_ms IS NOT NULL THEN 'revoked' WHEN c.till_id IS NOT NULL THEN 'source' {_BY_HEARTBEAT}"
-)
-_JOINS: Final = "LEFT JOIN till_status s ON s.till_id = t.till_id LEFT JOIN source c ON c.till_id = t.till_id"
+_HEARD_STATE: Final = of_heartbeat("?")
+_STATE: Final = of_till("?")
+_JOINS: Final = "LEFT JOIN till_status s ON s.till_id = t.till_id"
 _FROM: Final = f"FROM till t {_JOINS}"
 _HINTS: Final[dict[State, str]] = {
     "new": "NOT EXISTS (SELECT 1 FROM till_status n WHERE n.till_id = t.till_id)",

@@ -109,7 +109,12 @@ class SalesPages:
         sales = await self.feed.latest(question)
         async with visit.house.database.read() as conn:
             rows = await queries.stores(
-                conn, question.retailer, question.store, sales.as_of_ms, after=_store_key(asked.after), limit=PAGE + 1
+                conn,
+                question.retailer,
+                question.store,
+                visit.house.heard_since_ms(),
+                after=_store_key(asked.after),
+                limit=PAGE + 1,
             )
         after = f"{rows[PAGE - 1].retailer}\n{rows[PAGE - 1].store}" if len(rows) > PAGE else None
         return visit.page(
@@ -127,10 +132,9 @@ class SalesPages:
             raise NothingHere(f"there is no store {named[1]!r} of {named[0]!r}", hint="see the stores")
         asked = query(visit, SalesQuery)
         sales = await self.feed.latest(asked.question(visit, named))
-        now_ms = visit.house.clock.now_ms()
         async with visit.house.database.read() as conn:
             days = await figures.history(conn, *named, sales.day)
-            tills = await queries.tills(conn, Filter(*named), now_ms, after=None, limit=TILLS + 1)
+            tills = await queries.tills(conn, Filter(*named), visit.house.heard_since_ms(), after=None, limit=TILLS + 1)
         if not days and not tills and not await self._is_known(named):
             raise NothingHere(f"there is no store {named[1]!r} of {named[0]!r}", hint="see the stores")
         return visit.page(

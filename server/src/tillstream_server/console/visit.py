@@ -17,7 +17,7 @@ from tillstream_protocol.codec import invalid
 from tillstream_protocol.errors import InvalidInput, TillstreamError
 from tillstream_protocol.signing import to_text
 
-from .. import users
+from .. import states, users
 from ..auth import Forbidden, Randomness
 from ..clock import Clock
 from ..events import Events
@@ -69,6 +69,11 @@ class House:
     events: Events
     zone: ZoneInfo
     proxies: tuple[IPv4Network | IPv6Network, ...]
+    silent_s: float
+
+    def heard_since_ms(self) -> int:
+        """Tills that were last heard before are silent."""
+        return states.heard_since_ms(self.clock.now_ms(), self.silent_s)
 
 
 @dataclass(frozen=True, slots=True)
