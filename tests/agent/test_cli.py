@@ -256,6 +256,26 @@ def test_wrong_usage_ends_with_2(arguments: tuple[str, ...], capsys: pytest.Capt
     assert "usage:" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("command", "flag", "value"),
+    [
+        *(("status", "--watch", value) for value in ("nan", "inf", "-1", "0", "soon", "86401")),
+        *(("simulate", "--wait", value) for value in ("nan", "-inf", "-0.1", "1e9")),
+        *(("logs", "--lines", value) for value in ("-1", "1.5", "many", "9" * 20)),
+        ("queue retry", "--seq", "-1"),
+        ("clone-reset", "--discard", "-1"),
+    ],
+)
+def test_a_number_that_cannot_be_meant_is_refused_by_its_flag(
+    command: str, flag: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*command.split(), f"{flag}={value}"])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert f"{flag}: {value!r} is not allowed; give " in said
+
+
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--version"])
@@ -404,7 +424,7 @@ async def test_watching_outlives_an_agent_that_does_not_answer(
         raise next(looks)
 
     monkeypatch.setattr("tillstream_agent.cli.look", look)
-    assert await command("status", "--state", folder.path, "--watch", "0.01") == 1
+    assert await command("status", "--state", folder.path, "--watch", "0.1") == 1
     assert "it does not answer (wait)" in capsys.readouterr().err
 
 

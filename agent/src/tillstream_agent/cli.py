@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO, cast
 
 import msgspec
 
+from tillstream_protocol.arguments import seconds, whole
 from tillstream_protocol.errors import InvalidInput, TillstreamError
 from tillstream_protocol.messages import HookLatency, Token
 
@@ -55,6 +56,7 @@ PROBLEMS: Final = 6
 LOCK_ATTEMPTS: Final = 10
 LOCK_RETRY_S: Final = 0.05
 SHORTEST_WATCH_S: Final = 0.1
+LONGEST_WAIT_S: Final = 86_400.0
 
 _OFFLINE: Final = frozenset({"unavailable", "unreachable", "closed", "confused"})
 """Troubles that only say that the server is not heard."""
@@ -108,16 +110,25 @@ def parser() -> argparse.ArgumentParser:
 def _care_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     status = _command(commands, "status", _status, "how the agent is, running or not")
     watching = "again and again, until Ctrl-C; every 2 seconds, or as many as are said"
-    status.add_argument("--watch", nargs="?", type=float, const=2.0, metavar="SECONDS", help=watching)
+    often = seconds(SHORTEST_WATCH_S, LONGEST_WAIT_S)
+    status.add_argument("--watch", nargs="?", type=often, const=2.0, metavar="SECONDS", help=watching)
     doctor = _command(commands, "doctor", _doctor, "look for trouble, with cause and fix")
     bundle = _command(commands, "bundle", _bundle, "write a file for support, without personal data")
     bundle.add_argument("file", nargs="?", type=Path, metavar="FILE", help="a file that does not exist yet (.tar.gz)")
     logs = _command(commands, "logs", _logs, "what the agent said last, as far as it is kept in the state folder")
-    logs.add_argument("-n", "--lines", type=int, default=50, metavar="N", help="how many lines (50); 0 is all of them")
+    logs.add_argument(
+        "-n", "--lines", type=whole(0), default=50, metavar="N", help="how many lines (50); 0 is all of them"
+    )
     logs.add_argument("-f", "--follow", action="store_true", help="go on with what it says from now on, until Ctrl-C")
     trying = _command(commands, "simulate", _simulate, "sell something made up, marked as training: it counts nowhere")
     trying.add_argument("--ack", choices=("os", "disk"), default="os", help="what the hook is to wait for (os)")
-    trying.add_argument("--wait", type=float, default=10.0, metavar="SECONDS", help="for the server to take it (10)")
+    trying.add_argument(
+        "--wait",
+        type=seconds(0, LONGEST_WAIT_S),
+        default=10.0,
+        metavar="SECONDS",
+        help="for the server to take it (10)",
+    )
     for command in (status, doctor, bundle, logs, trying):
         command.add_argument("--json", action="store_true", help="print JSON")
 
@@ -147,7 +158,7 @@ def _queue_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser
     again = _command(parts, "retry", _queue_retry, "try such records again, as if they had never been refused")
     again.add_argument("--all", action="store_true", help="every one of them")
     again.add_argument("--epoch", metavar="HEX", help="those of one epoch")
-    again.add_argument("--seq", type=int, metavar="N", help="one record of that epoch")
+    again.add_argument("--seq", type=whole(0), metavar="N", help="one record of that epoch")
     taking = _command(
         parts,
         "export",
@@ -259,7 +270,7 @@ def _status(given: argparse.Namespace) -> int:
                 await tell()
             except NoAnswer as error:  # it may be starting, or about to be started again
                 _say(f"tillstream-agent: {_sentence(error)}")
-            await asyncio.sleep(max(given.watch, SHORTEST_WATCH_S))
+            await asyncio.sleep(given.watch)
 
     return _drive(tell() if given.watch is None else watch())
 

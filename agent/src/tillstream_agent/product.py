@@ -10,6 +10,8 @@ from typing import Protocol
 
 import msgspec
 
+from tillstream_protocol.arguments import whole
+
 from . import config_show
 from .clone import Forgotten, reset
 from .config import read, standing
@@ -43,7 +45,7 @@ def add_commands(commands: Commands[argparse.ArgumentParser], add: AddCommand) -
     text = "forget which till this is, before an image is made of this machine; refused while anything is queued"
     resetting = add(commands, "clone-reset", _clone_reset, text)
     resetting.add_argument(
-        "--discard", type=int, metavar="N", help="throw away the N records and damaged files that no server has"
+        "--discard", type=whole(0), metavar="N", help="throw away the N records and damaged files that no server has"
     )
     text = "the agent as a service of Windows; elsewhere the system's own tools do this"
     serving = add(commands, "service", _service, text)

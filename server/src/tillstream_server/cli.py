@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 import msgspec
 from prometheus_client import CollectorRegistry
 
+from tillstream_protocol.arguments import whole
 from tillstream_protocol.codec import invalid
 from tillstream_protocol.errors import TillstreamError
 from tillstream_protocol.limits import MAX_SHORT, MAX_TEXT, MIB
@@ -53,7 +54,6 @@ if TYPE_CHECKING:
 
 MAX_IMPORT: Final = 4 * MIB
 """Bytes of batches that are imported by one command."""
-_NUMBER: Final = re.compile(r"-?[0-9]{1,19}")
 _EPOCH: Final = re.compile(r"[0-9a-fA-F]{32}")
 _TTL: Final = re.compile(r"(\d{1,9})(s|m|h|d)")
 _ADVICE: Final = {
@@ -349,7 +349,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_serve(commands: Commands) -> None:
     one = _leaf(commands, "serve", "serve tills and head office", _serve)
     one.add_argument("--host", type=_up_to(253), help="address to listen on (default 127.0.0.1)")
-    one.add_argument("--port", type=_whole(0, 65_535), help="port to listen on, 0 for any free one (default 8700)")
+    one.add_argument("--port", type=whole(0, 65_535), help="port to listen on, 0 for any free one (default 8700)")
     one.add_argument("--tls-certificate", metavar="FILE", help="PEM; without it the server speaks plain HTTP")
     one.add_argument("--tls-key", metavar="FILE", help="PEM")
     one.add_argument("--no-uvloop", dest="uvloop", action="store_false", default=None, help="use asyncio's own loop")
@@ -368,7 +368,7 @@ def _add_access(commands: Commands) -> None:
     one.add_argument("--retailer", required=True, type=_word)
     one.add_argument("--store", required=True, type=_word)
     one.add_argument("--till", type=_word, help="only this till, or its replacement (default: the store's next tills)")
-    one.add_argument("--uses", type=_whole(1, office.MAX_USES), help="how many agents it lets in (default 1)")
+    one.add_argument("--uses", type=whole(1, office.MAX_USES), help="how many agents it lets in (default 1)")
     one.add_argument("--ttl", dest="ttl_ms", type=_duration, metavar="TIME", help="30m, 24h, 7d … (default 24h)")
     cli_fleet.add_tokens(token, _TOOLS)
     key = _group(commands, "key", "let head office in; look after the server's keys")
@@ -400,11 +400,11 @@ def _add_fleet(commands: Commands) -> None:
     one = _leaf(till, "alarms", "what does not fit together in tills' histories", _order(office.TillAlarms, "alarms"))
     one.add_argument("--retailer", type=_word)
     one.add_argument("--settled", action="store_true", default=None, help="those that were put right, too")
-    one.add_argument("--after", type=_whole(0, 2**63 - 1), metavar="ID", help="the `next` of the page before")
-    one.add_argument("--limit", type=_whole(1, MAX_TILLS), help=f"at most {MAX_TILLS}")
+    one.add_argument("--after", type=whole(0), metavar="ID", help="the `next` of the page before")
+    one.add_argument("--limit", type=whole(1, MAX_TILLS), help=f"at most {MAX_TILLS}")
     one = _leaf(till, "settle", "put an alarm right, once its cause is known", _order(office.TillSettle))
     _till(one)
-    one.add_argument("--alarm", required=True, type=_whole(1, 2**63 - 1), metavar="ID", help="as `till alarms` has it")
+    one.add_argument("--alarm", required=True, type=whole(1), metavar="ID", help="as `till alarms` has it")
     one.add_argument("--note", required=True, type=_up_to(MAX_TEXT), help="what it was, for whoever asks later")
     cli_fleet.add_settings(_group(commands, "config", "what tills are configured with from here"), _TOOLS)
     held = _group(commands, "quarantine", "what revoked tills sent")
@@ -438,7 +438,7 @@ def _add_sources(commands: Commands) -> None:
     )
     one = _leaf(source, "orders", "orders that were named and never told", _order(office.SourceOrders, "orders"))
     _source(one)
-    one.add_argument("--limit", type=_whole(1, office.MAX_LETTERS), help=f"at most {office.MAX_LETTERS}")
+    one.add_argument("--limit", type=whole(1, office.MAX_LETTERS), help=f"at most {office.MAX_LETTERS}")
 
 
 def _settings_of_source(parser: argparse.ArgumentParser) -> None:
@@ -460,11 +460,11 @@ def _add_ledger(commands: Commands) -> None:
     _leaf(commands, "rebuild", "fold the ledger into every projection again", _order(office.Rebuild))
     letters = _group(commands, "dead-letters", "records that could not be taken", "dead-letter")
     one = _leaf(letters, "list", "list the newest", _order(office.DeadLettersList, "dead_letters"))
-    one.add_argument("--limit", type=_whole(1, office.MAX_LETTERS), help=f"at most {office.MAX_LETTERS}")
+    one.add_argument("--limit", type=whole(1, office.MAX_LETTERS), help=f"at most {office.MAX_LETTERS}")
     one = _leaf(letters, "retry", "try them again: after an upgrade, or a repair", _order(office.DeadLettersRetry))
     which = one.add_mutually_exclusive_group(required=True)
     which.add_argument("--all", action="store_true", help="every one")
-    which.add_argument("--id", dest="ids", type=_whole(1, 2**63 - 1), action="append", help="this one; may be repeated")
+    which.add_argument("--id", dest="ids", type=whole(1), action="append", help="this one; may be repeated")
     batch = _group(commands, "batch", "what tills have captured")
     one = _leaf(batch, "import", "take what `tillstream-agent queue export` wrote", _import)
     one.add_argument("file", metavar="FILE", type=_opened, help="the export; - reads standard input")
@@ -472,14 +472,12 @@ def _add_ledger(commands: Commands) -> None:
     one = _leaf(record, "original", "write the bytes that the POS sent with it to standard output", _original)
     _till(one)
     one.add_argument("--epoch", required=True, type=_epoch, metavar="HEX", help="as `ledger export` has it")
-    one.add_argument("--seq", required=True, type=_whole(0, 2**63 - 1), help="likewise")
+    one.add_argument("--seq", required=True, type=whole(0), help="likewise")
     one.add_argument("--reason", required=True, type=_up_to(MAX_TEXT), help="why; it is logged, so name nobody in it")
     ledger = _group(commands, "ledger", "the ledger itself")
     one = _leaf(ledger, "export", "write it as JSON lines", _export)
     one.add_argument("--retailer", type=_word)
-    one.add_argument(
-        "--after", type=_whole(0, 2**63 - 1), default=0, metavar="ID", help="only records with a higher id"
-    )
+    one.add_argument("--after", type=whole(0), default=0, metavar="ID", help="only records with a higher id")
 
 
 def _group(commands: Commands, name: str, text: str, *aliases: str) -> Commands:
@@ -508,18 +506,6 @@ def _duration(text: str) -> int:
     if not office.MIN_TTL_MS <= duration <= office.MAX_TTL_MS:
         raise argparse.ArgumentTypeError(f"{text!r} is not allowed; give a time from 1s to 366d")
     return duration
-
-
-def _whole(least: int, most: int) -> Callable[[str], int]:
-    """An argument that is a whole number from `least` to `most`."""
-
-    def parse(text: str) -> int:
-        found = _NUMBER.fullmatch(text)
-        if found is None or not least <= int(text) <= most:
-            raise argparse.ArgumentTypeError(f"{text!r} is not allowed; give a whole number from {least} to {most}")
-        return int(text)
-
-    return parse
 
 
 def _overlap(text: str) -> int:
@@ -590,7 +576,6 @@ _TOOLS: Final = cli_fleet.Tools(
     print=_print,
     say=_say,
     word=_word,
-    whole=_whole,
     secret=_secret,
     now_ms=SystemClock().now_ms,
 )

@@ -7,6 +7,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tillstream_protocol.arguments import whole
+
 from . import fleet, office, office_fleet, office_settings
 from .office_fleet import MAX_TILLS
 from .states import STATES
@@ -30,7 +32,6 @@ class Tools:
     print: Callable[[dict[str, Any], bool], None]
     say: Callable[[str], None]
     word: Callable[[str], str]
-    whole: Callable[[int, int], Callable[[str], int]]
     secret: Callable[[str], str]
     now_ms: Callable[[], int]
 
@@ -42,7 +43,7 @@ def add_tills(till: Commands, tools: Tools) -> None:
     one.add_argument("--state", choices=STATES, help="only those that are so")
     one.add_argument("--version", help="only those whose agent is of this version")
     one.add_argument("--after", metavar="ID", help="the `next` of the page before")
-    one.add_argument("--limit", type=tools.whole(1, MAX_TILLS), help=f"at most {MAX_TILLS}")
+    one.add_argument("--limit", type=whole(1, MAX_TILLS), help=f"at most {MAX_TILLS}")
     one = tools.leaf(
         till, "counts", "how many are in which state, and run which version", tools.order(office_fleet.TillCounts)
     )
@@ -57,7 +58,7 @@ def add_tills(till: Commands, tools: Tools) -> None:
     what = _tabled(tools, office_fleet.FailedEnrolments, "failed_enrolments", _failures, "no failed enrolments")
     one = tools.leaf(till, "failed-enrolments", "who was not let in, and why", what)
     _place(one, tools)
-    one.add_argument("--limit", type=tools.whole(1, fleet.MAX_FAILURES), help="how many (default 100)")
+    one.add_argument("--limit", type=whole(1, fleet.MAX_FAILURES), help="how many (default 100)")
 
 
 def add_tokens(token: Commands, tools: Tools) -> None:
@@ -75,20 +76,20 @@ def add_settings(config: Commands, tools: Tools) -> None:
     one.add_argument("settings", nargs="*", action=_Settings, metavar="NAME=VALUE", help="all that is set from here")
     one.add_argument("--note", help="what it is for")
     one = _settings(config, tools, "stage", "roll a version out, or further", tools.order(office_settings.ConfigStage))
-    one.add_argument("--version", required=True, type=tools.whole(1, 2**53))
-    one.add_argument("--percent", type=tools.whole(1, 100), help="of the tills that are meant (default 100)")
+    one.add_argument("--version", required=True, type=whole(1, 2**53))
+    one.add_argument("--percent", type=whole(1, 100), help="of the tills that are meant (default 100)")
     one.add_argument("--store", dest="stores", action="append", type=tools.word, help="only there; may be repeated")
-    one.add_argument("--halt-after", type=tools.whole(1, 100_000), help="so many tills that cannot take it (default 1)")
+    one.add_argument("--halt-after", type=whole(1, 100_000), help="so many tills that cannot take it (default 1)")
     one = _settings(config, tools, "halt", "let it reach nobody new", tools.order(office_settings.ConfigHalt))
-    one.add_argument("--version", required=True, type=tools.whole(1, 2**53))
+    one.add_argument("--version", required=True, type=whole(1, 2**53))
     one.add_argument("--why", help="for whoever asks later")
     one = _settings(config, tools, "show", "a version, and how tills took it", _show_settings(tools))
-    one.add_argument("--version", type=tools.whole(1, 2**53), help="(default: the newest)")
+    one.add_argument("--version", type=whole(1, 2**53), help="(default: the newest)")
     what = _tabled(tools, office_settings.ConfigHistory, "versions", _versions, "nothing is set from here")
     _settings(config, tools, "history", "every version, the newest first", what)
     text_ = "give every till the settings of an earlier version again"
     one = _settings(config, tools, "roll-back", text_, tools.order(office_settings.ConfigRollBack))
-    one.add_argument("--to", required=True, type=tools.whole(0, 2**53), metavar="VERSION", help="0 sets nothing")
+    one.add_argument("--to", required=True, type=whole(0, 2**53), metavar="VERSION", help="0 sets nothing")
 
 
 class _Settings(argparse.Action):
