@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from support.serving import Server, SetClock, Till, sale
+from support.serving import Server, SetClock, Till, sale, serving
 from tillstream_protocol import messages
 from tillstream_protocol.errors import TillstreamError
 from tillstream_protocol.messages import Token
@@ -163,6 +163,17 @@ async def test_who_was_not_let_in_is_listed_without_the_token(server: Server) ->
     files = b"".join(path.read_bytes() for path in server.folder.root.glob("ledger.db*"))
     assert secret not in files
     assert secret.hex().encode() not in files
+
+
+@pytest.mark.parametrize(("proxies", "address"), [("127.0.0.1", "203.0.113.9"), ("", "127.0.0.1")])
+async def test_a_failed_enrolment_has_the_agents_address_behind_our_proxy_and_nobody_elses_word(
+    tmp_path: Path, proxies: str, address: str
+) -> None:
+    async with serving(tmp_path / "data", proxies=proxies) as server:
+        said = {"Content-Type": messages.CONTENT_TYPE, "X-Forwarded-For": "192.0.2.1, 203.0.113.9"}
+        await server.send("POST", "/till/v1/enrol", b"\x93", said)
+        (failure,) = await failed(server, 1)
+    assert failure["address"] == address
 
 
 async def test_everything_of_one_till_is_shown(server: Server) -> None:

@@ -262,9 +262,8 @@ async def _connect(
     flow = Flow(max_bytes=config.batch_bytes, max_waiting=config.batches_waiting, clock=clock, metrics=events.metrics)
     intake = Intake(database, devices, pipeline, hub, flow, clock, events)
     failures = Failures(database, clock, events)
-    enrolment = Enrolment(
-        database, devices, packs, deliveries, failures, server, settings.currency, clock, random, events
-    )
+    known = (clock, random, events, proxies(config))
+    enrolment = Enrolment(database, devices, packs, deliveries, failures, server, settings.currency, *known)
     desk = SettingsDesk(database, hub, server.sign, clock, events)
     async with database.read() as conn:
         await desk.refresh(conn)

@@ -81,7 +81,7 @@ class Failure:
 
     code: str
     address: str
-    """Where the request came from."""
+    """Where the request came from, as far as the connection and our own proxies tell."""
     retailer: str = ""
     store: str = ""
     till: str = ""

@@ -6,15 +6,11 @@ import asyncio
 import re
 from contextlib import aclosing
 from importlib.resources import files
-from ipaddress import ip_network
 from zoneinfo import ZoneInfo
 
 import pytest
-from aiohttp.test_utils import make_mocked_request
-from multidict import CIMultiDict
 
 from support.serving import SetClock
-from tillstream_server.console.caller import place_of
 from tillstream_server.console.live import Feed
 from tillstream_server.console.showing import Showing
 from tillstream_server.console.throttle import MAX_KEPT, MAX_NAME, Throttle, TooManyAttempts
@@ -129,25 +125,6 @@ def test_the_book_of_attempts_has_an_end() -> None:
         throttle.take(f"10.0.{number // 256}.{number % 256}", f"user{number}" + "x" * 1000)
     assert len(throttle._spent) <= MAX_KEPT
     assert max(len(name) for _, name in throttle._spent) <= MAX_NAME
-
-
-@pytest.mark.parametrize(
-    ("peer", "said", "place"),
-    [
-        ("203.0.113.9", [], "203.0.113.9"),
-        ("203.0.113.9", ["198.51.100.1"], "203.0.113.9"),
-        ("10.0.0.2", ["198.51.100.1"], "198.51.100.1"),
-        ("10.0.0.2", ["made.up, 198.51.100.1", "10.9.9.9"], "198.51.100.1"),
-        ("::ffff:10.0.0.2", ["2001:db8:1:2:3:4:5:6"], "2001:db8:1:2::/64"),
-        ("10.0.0.2", [], "10.0.0.2"),
-        ("10.0.0.2", ["unknown"], "unknown"),
-        ("", ["198.51.100.1"], ""),
-    ],
-)
-def test_only_our_proxies_say_whom_they_speak_for(peer: str, said: list[str], place: str) -> None:
-    headers = CIMultiDict([("X-Forwarded-For", one) for one in said])
-    request = make_mocked_request("GET", "/", headers=headers).clone(remote=peer)
-    assert place_of(request, [ip_network("10.0.0.0/8")]) == place
 
 
 def test_what_succeeded_is_no_guess() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import ip_address
 from typing import Final, TypeVar
 from urllib.parse import parse_qsl
 from zoneinfo import ZoneInfo
@@ -19,12 +19,12 @@ from tillstream_protocol.signing import to_text
 
 from .. import states, users
 from ..auth import Forbidden, Randomness
+from ..callers import Proxies, place_of
 from ..clock import Clock
 from ..events import Events
 from ..ledger.database import Database
 from ..office import Office
 from ..users import Permission, Session, User
-from .caller import place_of
 from .first_run import FirstRun
 from .pages import HEADERS, Pages, with_query
 from .showing import Showing
@@ -68,7 +68,7 @@ class House:
     random: Randomness
     events: Events
     zone: ZoneInfo
-    proxies: tuple[IPv4Network | IPv6Network, ...]
+    proxies: Proxies
     silent_s: float
 
     def heard_since_ms(self) -> int:

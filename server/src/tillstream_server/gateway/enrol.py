@@ -20,6 +20,7 @@ from tillstream_protocol.signing import verify
 
 from .. import auth, tills
 from ..auth import Randomness
+from ..callers import Proxies, caller_of
 from ..campaigns.packs import Packs
 from ..clock import Clock
 from ..devices import Device, Devices
@@ -46,6 +47,7 @@ class Enrolment:
     clock: Clock
     random: Randomness
     events: Events
+    proxies: Proxies
 
     async def hello(self, request: web.Request) -> web.Response:
         """Sign the agent's nonce together with the server's keys and the protocols that it speaks."""
@@ -66,7 +68,7 @@ class Enrolment:
         except TillstreamError as error:
             known = error.code.startswith("token_") or error.code == "version_mismatch"
             self.events.enrolment_refused(error.code if known else "invalid", error.message)
-            self.failures.note(await self._failure(error.code, request.remote or "", asked))
+            self.failures.note(await self._failure(error.code, caller_of(request, self.proxies), asked))
             raise
         self.events.enrolled(reply.retailer, reply.store, reply.till, repeated=repeated)
         return web.Response(body=encode(reply), content_type=messages.CONTENT_TYPE)
