@@ -207,6 +207,23 @@ async def test_heartbeats_are_never_so_far_apart_that_well_tills_count_as_silent
             assert refused.value.limit == "at most 80 s"
 
 
+async def test_where_a_pos_finds_its_hook_changes_only_if_somebody_says_that_it_follows(server: Server) -> None:
+    moved = {**GERMAN, "hook.port": "9000"}
+    first = await made(server, GERMAN)
+    with pytest.raises(TillstreamError, match="cut off") as refused:
+        await server.order(ConfigSet("acme", moved))
+    assert (refused.value.field, "--even-if-the-pos-must-follow" in str(refused.value.hint)) == ("hook.port", True)
+    await server.order(ConfigSet("acme", moved, pos_follows=True))
+    assert await made(server, {**ENGLISH, "hook.port": "9000"}), "what was said once holds on"
+    for command in (ConfigSet("acme", GERMAN), ConfigRollBack("acme", first), ConfigRollBack("acme", 0)):
+        with pytest.raises(TillstreamError, match=r"hook\.port changes"):
+            await server.order(command)
+    await server.order(ConfigRollBack("acme", first, pos_follows=True))
+    with pytest.raises(TillstreamError, match=r"hook\.origins changes"):
+        await server.order(ConfigSet("acme", {"hook.origins": "https://pos.example.com"}))
+    assert (await server.order(ConfigShow("acme")))["settings"] == GERMAN
+
+
 @pytest.mark.parametrize(
     ("command", "field"),
     [

@@ -75,6 +75,7 @@ def add_settings(config: Commands, tools: Tools) -> None:
     )
     one.add_argument("settings", nargs="*", action=_Settings, metavar="NAME=VALUE", help="all that is set from here")
     one.add_argument("--note", help="what it is for")
+    _pos_follows(one)
     one = _settings(config, tools, "stage", "roll a version out, or further", tools.order(office_settings.ConfigStage))
     one.add_argument("--version", required=True, type=whole(1, 2**53))
     one.add_argument("--percent", type=whole(1, 100), help="of the tills that are meant (default 100)")
@@ -90,6 +91,7 @@ def add_settings(config: Commands, tools: Tools) -> None:
     text_ = "give every till the settings of an earlier version again"
     one = _settings(config, tools, "roll-back", text_, tools.order(office_settings.ConfigRollBack))
     one.add_argument("--to", required=True, type=whole(0, 2**53), metavar="VERSION", help="0 sets nothing")
+    _pos_follows(one)
 
 
 class _Settings(argparse.Action):
@@ -116,6 +118,13 @@ def _settings(config: Commands, tools: Tools, name: str, what: str, action: Acti
     leaf = tools.leaf(config, name, what, action)
     leaf.add_argument("--retailer", required=True, type=tools.word)
     return leaf
+
+
+def _pos_follows(parser: argparse.ArgumentParser) -> None:
+    text_ = "where hook.port or hook.origins change: every POS is set otherwise too"
+    parser.add_argument(
+        "--even-if-the-pos-must-follow", dest="pos_follows", action="store_true", default=None, help=text_
+    )
 
 
 def _show_settings(tools: Tools) -> Action:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Final
 
 from msgspec import Meta, Struct
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tillstream_protocol.errors import InvalidInput
 from tillstream_protocol.limits import MAX_TEXT
@@ -31,6 +32,8 @@ from .remote import EVERYWHERE, Rollout
 from .states import HEARTBEATS
 
 HEARTBEAT: Final = "sync.heartbeat_s"
+POS_FACING: Final = ("hook.origins", "hook.port")
+"""By these a POS finds its hook, and is let in. A till cannot tell by itself that its POS no longer reaches it."""
 
 Result = dict[str, object]
 
@@ -41,6 +44,7 @@ class ConfigSet(Struct, frozen=True, forbid_unknown_fields=True, tag="config_set
     retailer: Name
     settings: Annotated[dict[SettingName, Value], Meta(max_length=MAX_NAMES)]
     note: Annotated[str, Meta(max_length=MAX_TEXT)] = ""
+    pos_follows: bool = False
 
 
 class ConfigStage(Struct, frozen=True, forbid_unknown_fields=True, tag="config_stage"):
@@ -79,6 +83,7 @@ class ConfigRollBack(Struct, frozen=True, forbid_unknown_fields=True, tag="confi
 
     retailer: Name
     to: Annotated[int, Meta(ge=0, le=2**53)]
+    pos_follows: bool = False
 
 
 ConfigCommand = ConfigSet | ConfigStage | ConfigHalt | ConfigShow | ConfigHistory | ConfigRollBack
@@ -119,6 +124,7 @@ class SettingsOffice:
         now_ms = self.clock.now_ms()
         sign_settings(Settings(1, bytes(16), now_ms, command.settings), self.sign)  # raises if no till could take it
         async with self.database.write() as conn:
+            await self._require_pos(conn, command, command.settings)
             version = await remote.make(conn, command.retailer, command.settings, command.note, now_ms)
         self.events.settings_changed(command.retailer, version, "made")
         return {"version": version}
@@ -159,6 +165,7 @@ class SettingsOffice:
         async with self.database.write() as conn:
             values = await remote.settings_of(conn, command.retailer, command.to) if command.to else {}
             self._require_heard(values)
+            await self._require_pos(conn, command, values)
             note = f"version {command.to} again" if command.to else "nothing set from afar"
             version = await remote.make(conn, command.retailer, values, note, now_ms)
             await remote.stage(conn, Rollout(command.retailer, version, EVERYWHERE, 100, 100_000, now_ms, now_ms))
@@ -176,6 +183,17 @@ class SettingsOffice:
         if seconds > most:
             hint = f"a till is silent after silent_seconds, {self.silent_s:g} s: {HEARTBEATS} heartbeats have to fit in"
             raise InvalidInput(f"{HEARTBEAT} is {seconds:g}", field=HEARTBEAT, limit=f"at most {most:g} s", hint=hint)
+
+    async def _require_pos(
+        self, conn: AsyncConnection, command: ConfigSet | ConfigRollBack, settings: Mapping[str, str]
+    ) -> None:
+        """Raise `InvalidInput` where every POS would have to be set otherwise too, and nobody has said that it is."""
+        before = await remote.newest_settings(conn, command.retailer)
+        for name in POS_FACING:
+            if settings.get(name) != before.get(name) and not command.pos_follows:
+                what = f"{name} changes: a POS that is not set otherwise too is cut off, and no till notices"
+                hint = "set the POS otherwise too, and add --even-if-the-pos-must-follow"
+                raise InvalidInput(what, field=name, hint=hint)
 
     async def _rolled(self, retailer: str, version: int, change: str) -> None:
         async with self.database.write() as conn:

@@ -114,6 +114,14 @@ async def settings_of(conn: AsyncConnection, retailer: str, version: int) -> dic
     return msgspec.json.decode(found, type=dict[str, str])
 
 
+async def newest_settings(conn: AsyncConnection, retailer: str) -> dict[str, str]:
+    """What a retailer's newest version sets; nothing where there is none."""
+    rows = await conn.exec_driver_sql(
+        "SELECT settings FROM till_settings WHERE retailer = ? ORDER BY version DESC LIMIT 1", (retailer,)
+    )
+    return msgspec.json.decode(rows.scalar_one_or_none() or "{}", type=dict[str, str])
+
+
 async def history(conn: AsyncConnection, retailer: str, limit: int = 1000) -> list[dict[str, object]]:
     """Every version, the newest first, with its rollout if it has one."""
     rows = await conn.exec_driver_sql(
