@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -11,12 +12,14 @@ from typing import Any
 
 import pytest
 
-from support.serving import Pushes, Server, Till, serving
+from support.serving import NOW, Pushes, Server, Till, serving
 from tillstream_protocol import versions
 from tillstream_protocol.errors import TillstreamError
 from tillstream_protocol.messages import SettingsPush
 from tillstream_protocol.settings import Outcome, Settings, SettingsReport, open_settings
-from tillstream_server import office, remote
+from tillstream_server import backup, office
+from tillstream_server.backup import Copying
+from tillstream_server.folder import Folder
 from tillstream_server.office_fleet import TillRevoke, TillShow
 from tillstream_server.office_settings import (
     ConfigHalt,
@@ -29,6 +32,7 @@ from tillstream_server.office_settings import (
 from tillstream_server.remote import Rollout, meant_for, share
 
 GERMAN = {"display.language": "de"}
+FIRST = NOW // 1000
 ENGLISH = {"display.language": "en"}
 
 
@@ -231,10 +235,10 @@ async def test_where_a_pos_finds_its_hook_changes_only_if_somebody_says_that_it_
         (ConfigSet("acme", {f"hook.port{n}": "1" for n in range(3)}), "hook.port0"),
         (ConfigSet("acme", {"sync.heartbeat_s": "100.1"}), "sync.heartbeat_s"),
         (ConfigStage("acme", 9), "version"),
-        (ConfigStage("acme", 1), "version"),
-        (ConfigStage("acme", 2, percent=49, stores=("north",)), "percent"),
-        (ConfigStage("acme", 2, percent=50, stores=("south",)), "stores"),
-        (ConfigHalt("acme", 3), "version"),
+        (ConfigStage("acme", FIRST), "version"),
+        (ConfigStage("acme", FIRST + 1, percent=49, stores=("north",)), "percent"),
+        (ConfigStage("acme", FIRST + 1, percent=50, stores=("south",)), "stores"),
+        (ConfigHalt("acme", FIRST + 2), "version"),
         (ConfigRollBack("acme", 9), "version"),
     ],
 )
@@ -301,15 +305,24 @@ def test_the_newest_rollout_that_reaches_a_till_counts(rollouts: tuple[Rollout, 
     assert meant_for(rollouts, b"t" * 16, "north", running) == meant
 
 
-async def test_after_a_restore_a_version_is_above_what_tills_know_but_not_above_what_one_makes_up(
-    server: Server,
-) -> None:
-    till, liar = await server.till(), await server.till()
-    await made(server, GERMAN)
-    async with speaking(till, 7, 7, "kept"), speaking(liar, 2**53, 2**53, "kept"):
-        async with asyncio.timeout(10):
-            while server.count("settings_reported_total", outcome="kept") < 2:
-                await asyncio.sleep(0.02)
-        await told(server, kept=0)
-        assert await made(server, ENGLISH) == 8
-    assert remote.AHEAD < 2**20
+async def test_a_restored_server_gives_no_version_a_number_that_tills_have_had(server: Server, tmp_path: Path) -> None:
+    till, copying = await server.till(), Copying(server.clock.now_ms, os.urandom, "1.2.3")
+    await made(server, GERMAN, percent=100)
+    await asyncio.to_thread(backup.backup, server.folder, tmp_path / "backup", copying)
+    server.clock.turn(60)
+    lost = [await made(server, ENGLISH, percent=100) for _ in range(3)]
+    server.clock.turn(60)
+    await backup.restore(tmp_path / "backup", Folder(tmp_path / "new"), copying)
+    async with serving(tmp_path / "new", clock=server.clock) as restored:
+        till.server = restored
+        version = await made(restored, {"log.level": "debug"}, percent=100)  # no till has spoken yet
+        async with speaking(till, lost[-1], lost[-1], "kept") as pushes:
+            _, body = await pushes.next(SettingsPush)
+    assert opened(till, body).version == version > lost[-1]
+
+
+async def test_versions_made_within_a_second_or_after_the_clock_was_put_back_still_grow(server: Server) -> None:
+    versions = [await made(server, GERMAN), await made(server, GERMAN)]
+    server.clock.turn(-3600)
+    versions.append(await made(server, GERMAN))
+    assert versions == [FIRST, FIRST + 1, FIRST + 2]

@@ -38,7 +38,7 @@ async def test_a_rollout_is_halted_while_it_is_still_being_sent(
         def send(till_id: bytes, push: Push) -> None:
             assert isinstance(push.body, SettingsPush)
             sent.append(till_id)
-            parts.settings.hear(devices[till_id], SettingsReport(0, 1, "refused", "no such setting"))
+            parts.settings.hear(devices[till_id], SettingsReport(0, version, "refused", "no such setting"))
 
         devices = {}
         for till in tills:
@@ -46,8 +46,8 @@ async def test_a_rollout_is_halted_while_it_is_still_being_sent(
             assert device is not None
             devices[device.till_id] = device
         monkeypatch.setattr(parts.hub, "send", send)
-        await parts.office.run(ConfigSet("acme", {"log.level": "debug"}))
-        await parts.office.run(ConfigStage("acme", 1))
+        version = int(str((await parts.office.run(ConfigSet("acme", {"log.level": "debug"})))["version"]))
+        await parts.office.run(ConfigStage("acme", version))
         for device in devices.values():
             parts.settings.hear(device, NEVER)
         await parts.settings.flush()

@@ -1,6 +1,8 @@
 """What tills are configured with from head office: versions, how far each is rolled out, and how tills took it.
 
-    version     all that head office sets on a retailer's tills; it never changes, and the next one has a higher number
+    version     all that head office sets on a retailer's tills; it never changes, and the next one has a higher number:
+                the second since 1970 in which it was made, or the next that is free. A server that came back from an
+                old backup does not know what it made since, and so gives no number out that a till knows already
     rollout     which tills are to have a version: a share of those of some stores, or of all; it only ever grows
     report      what a till says became of the newest version that it was given
 
@@ -22,8 +24,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from tillstream_protocol.errors import InvalidInput, TillstreamError
 from tillstream_protocol.settings import SettingsReport
 
-AHEAD: Final = 1_000
-"""So far above our newest version a till's word is believed: after a restore, tills know of later ones than we do."""
 FAILED: Final = ("refused", "rolled_back")
 EVERYWHERE: Final[tuple[str, ...]] = ()
 
@@ -89,13 +89,7 @@ def meant_for(rollouts: Sequence[Rollout], till_id: bytes, store: str, running: 
 async def make(conn: AsyncConnection, retailer: str, settings: Mapping[str, str], note: str, now_ms: int) -> int:
     """Keep settings as the retailer's next version; its number."""
     rows = await conn.exec_driver_sql("SELECT MAX(version) FROM till_settings WHERE retailer = ?", (retailer,))
-    ours = rows.scalar() or 0
-    rows = await conn.exec_driver_sql(
-        "SELECT MAX(c.newest) FROM till_config c JOIN till t ON t.till_id = c.till_id"
-        " WHERE t.retailer = ? AND c.newest <= ?",
-        (retailer, ours + AHEAD),
-    )
-    version = max(ours, rows.scalar() or 0) + 1
+    version = max((rows.scalar() or 0) + 1, now_ms // 1000)
     await conn.exec_driver_sql(
         "INSERT INTO till_settings (retailer, version, settings, note, made_ms) VALUES (?, ?, ?, ?, ?)",
         (retailer, version, msgspec.json.encode(dict(settings)).decode(), note, now_ms),
