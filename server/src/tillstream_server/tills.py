@@ -117,6 +117,14 @@ async def made_ms(conn: AsyncConnection, key_id: bytes) -> int:
     return int(rows.scalar_one())
 
 
+async def devices_made(conn: AsyncConnection, till_id: bytes, *, after_ms: int) -> int:
+    """How many devices of a till were made after a moment."""
+    rows = await conn.exec_driver_sql(
+        "SELECT COUNT(*) FROM device WHERE till_id = ? AND created_ms > ?", (till_id, after_ms)
+    )
+    return int(rows.scalar_one())
+
+
 async def device_versions(conn: AsyncConnection, key_id: bytes) -> tuple[str, str]:
     """Agent version and platform that a device was enrolled with."""
     rows = await conn.exec_driver_sql("SELECT agent_version, platform FROM device WHERE key_id = ?", (key_id,))

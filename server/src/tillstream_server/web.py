@@ -27,7 +27,7 @@ from .campaigns.book import UnknownCampaign
 from .events import Events
 from .gateway.flow import Busy
 from .gateway.requests import Revoked, UnknownDevice, UnsupportedMedia
-from .gateway.rotation import DeviceTaken
+from .gateway.rotation import DeviceTaken, TooManyKeys
 from .hooks.deliveries import StaleDelivery
 from .hooks.intake import Unreadable
 from .hooks.signatures import BadHookSignature
@@ -62,6 +62,7 @@ _STATUS: Final[tuple[tuple[type[TillstreamError], int], ...]] = (
     (Unreadable, 422),
     (TooLarge, 413),
     (UnsupportedMedia, 415),
+    (TooManyKeys, 429),
     (Busy, 503),
     (InvalidInput, 400),
     (Damaged, 400),

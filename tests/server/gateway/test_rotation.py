@@ -13,6 +13,7 @@ from tillstream_protocol.codec import encode
 from tillstream_protocol.messages import Rotate, RotateRequest, rotate_bytes
 from tillstream_protocol.signing import SignKey, sign_request
 from tillstream_server.devices import OVERLAP_MS
+from tillstream_server.gateway.rotation import MAX_KEYS
 from tillstream_server.office_fleet import TillAllowAgain, TillRevoke, TillRotate, TillShow
 
 PLACE = ("acme", "north", "till-1")
@@ -79,6 +80,22 @@ async def test_being_on_the_channel_counts_as_heard(server: Server) -> None:
         await pushes.next(messages.PackPush)
     server.clock.turn(2 * DAY_S)
     assert (await till.uploads(till.batch(sale(1)), signed_by=former)).error["code"] == "revoked"
+
+
+async def test_who_has_a_key_gets_so_many_more_a_day_and_no_row_beyond_them(server: Server) -> None:
+    till = await server.till("till-1")
+    for _ in range(MAX_KEYS - 1):  # with the one it was enrolled with
+        await rotated(till)
+    last = SignKey(os.urandom(32))
+    refused = await asks(till, last)
+    assert (refused.status, refused.error["code"], refused.error["retryable"]) == (429, "too_many_keys", True)
+    assert refused.error["limit"] == f"{MAX_KEYS} in a day, enrolments among them"
+    assert "revoke the till" in refused.error["hint"]
+    assert len((await server.order(TillShow(*PLACE)))["devices"]) == MAX_KEYS
+    assert (await till.uploads(till.batch(sale(1)))).status == 200, "the present key goes on"
+    assert (await asks(await server.till("till-2"), SignKey(os.urandom(32)))).status == 200, "others are not concerned"
+    server.clock.turn(DAY_S)
+    assert (await asks(till, last)).status == 200
 
 
 async def test_the_same_request_again_gets_its_answer_again(server: Server) -> None:

@@ -8,6 +8,7 @@ one has been heard, the former one names no other: whoever copied it would end t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -25,11 +26,30 @@ from ..events import Events
 from ..ledger.database import Database
 from .requests import Revoked, body_of, sender_of
 
+MAX_KEYS: Final = 10
+"""So many keys a till may get in a day: one every ninety is usual, a few where head office asks and somebody enrols."""
+DAY_MS: Final = 86_400_000
+
 
 class DeviceTaken(TillstreamError):
     """A key that another till has, or that may no longer speak for this one."""
 
     code = "device_taken"
+
+
+class TooManyKeys(TillstreamError):
+    """A till that takes one key after another, as somebody might who has a stolen one: each is kept for ever."""
+
+    code = "too_many_keys"
+    retryable = True
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this till has had too many keys lately",
+            field="device_public_key",
+            limit=f"{MAX_KEYS} in a day, enrolments among them",
+            hint="the present key goes on; revoke the till if nobody there asked for so many",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +72,8 @@ class Rotations:
         return web.Response(body=encode(reply), content_type=messages.CONTENT_TYPE)
 
     async def follow(self, sender: Device, request: messages.RotateRequest) -> messages.RotateReply:
-        """Let the next device speak beside its sender; asked again, the same answer. Raises `BadSignature` or
-        `DeviceTaken`."""
+        """Let the next device speak beside its sender; asked again, the same answer. Raises `BadSignature`,
+        `DeviceTaken`, `TooManyKeys` or `Revoked`."""
         public = request.device_public_key
         verify(public, messages.rotate_bytes(sender.till_id, sender.public_key, public), request.proof)
         async with self.database.write() as conn:
@@ -65,17 +85,21 @@ class Rotations:
         return messages.RotateReply(messages.sign_certificate(certificate, self.sign))
 
     async def _admit(self, conn: AsyncConnection, sender: Device, public: bytes) -> int:
-        """When the next device was made, now or at an earlier request. Raises `DeviceTaken` or `Revoked`."""
+        """When the next device was made, now or at an earlier request. Raises `DeviceTaken`, `TooManyKeys` or
+        `Revoked`."""
         await self._require_present(conn, sender)
         known = await self.devices.read(conn, key_id(public))
         if known is not None:
             if known.till_id != sender.till_id or known.revoked or known.key_id == sender.key_id:
                 raise DeviceTaken("this key cannot follow", field="device_public_key", hint="make another one")
             return await tills.made_ms(conn, known.key_id)
+        now_ms = self.clock.now_ms()
+        if await tills.devices_made(conn, sender.till_id, after_ms=now_ms - DAY_MS) >= MAX_KEYS:
+            raise TooManyKeys
         place = tills.Place(sender.till_id, sender.retailer, sender.store, sender.till, revoked=False)
         version, platform = await tills.device_versions(conn, sender.key_id)
         device = tills.NewDevice(key_id(public), public, version, platform)
-        return await tills.add_next_device(conn, place, sender.key_id, device, self.clock.now_ms())
+        return await tills.add_next_device(conn, place, sender.key_id, device, now_ms)
 
     async def _require_present(self, conn: AsyncConnection, sender: Device) -> None:
         """Raise for a device that another took the place of, or that was turned away since it signed."""
