@@ -260,23 +260,39 @@ def _frame(events: Events) -> Middleware:
             _refuse_encodings(request)
             _refuse_subprotocols(request)
             return await handler(request)
-        except TillstreamError as error:
-            return _error_response(error.body(), status_of(error))
-        except web.HTTPRequestEntityTooLarge:
-            limit = f"{MAX_BODY} bytes"
-            return _error_response(ErrorBody("too_large", "the body is too large", "body", limit), 413)
-        except web.HTTPException as error:
-            return _http_error(request, error)
-        except web.RequestPayloadError:
-            return _malformed(events, 400)
         except Exception as error:
-            if isinstance(error, ConnectionError) and _is_gone(request):
+            if _is_gone(request) and isinstance(error, ConnectionError):
                 events.malformed()
                 raise
-            events.unexpected(_place(request), error)
-            return _error_response(_FAILED, 500)
+            if _has_begun(request):
+                events.unexpected(_place(request), error)
+                raise ConnectionError from error
+            return _answer(request, error, events)
 
     return frame
+
+
+def _has_begun(request: web.Request) -> bool:
+    """Whether some of the answer was sent. Nothing can stand in for it then: where it fails, the connection has to end
+    without the last piece, so that what came does not look whole."""
+    return request.writer.output_size > 0
+
+
+def _answer(request: web.Request, error: Exception, events: Events) -> web.Response:
+    """What a failure is told as."""
+    match error:
+        case TillstreamError():
+            return _error_response(error.body(), status_of(error))
+        case web.HTTPRequestEntityTooLarge():
+            limit = f"{MAX_BODY} bytes"
+            return _error_response(ErrorBody("too_large", "the body is too large", "body", limit), 413)
+        case web.HTTPException():
+            return _http_error(request, error)
+        case web.RequestPayloadError():
+            return _malformed(events, 400)
+        case _:
+            events.unexpected(_place(request), error)
+            return _error_response(_FAILED, 500)
 
 
 def _place(request: web.Request) -> str:

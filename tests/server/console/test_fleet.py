@@ -10,14 +10,20 @@ import sqlite3
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
 
 from support.consoles import PASSWORD, Page, Visitor, visitor
 from support.serving import NOW, Server, Till, sale, serving
 from tillstream_protocol import versions
 from tillstream_protocol.messages import Token
 from tillstream_protocol.settings import SettingsReport
-from tillstream_server.console import queries
+from tillstream_server.console import fleet, queries
 from tillstream_server.console.fleet import LATELY_MS
+from tillstream_server.console.queries import TillRow
+from tillstream_server.ledger.database import LedgerFault
 from tillstream_server.office_fleet import TillList
 from tillstream_server.office_settings import ConfigSet
 from tillstream_server.states import LAG_MS, SKEW_MS, heard_since_ms
@@ -148,6 +154,30 @@ async def test_odd_names_are_shown_as_they_are_and_odd_questions_refused(server:
     assert page.status == 200
     assert "<i>" not in page.text
     assert 'a/b<i>"?&' in page.words
+
+
+@pytest.mark.parametrize("fault", [LedgerFault("the disk is gone"), RuntimeError("a defect")])
+async def test_a_list_that_breaks_off_does_not_look_whole_to_who_downloads_it(
+    server: Server, admin: Visitor, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    for number in range(5):
+        add_till(server, f"till-{number}")
+    monkeypatch.setattr(fleet, "CSV_PAGE", 2)
+    whole, pages = queries.tills, 0
+
+    async def tills(*args: Any, **which: Any) -> list[TillRow]:
+        nonlocal pages
+        pages += 1
+        if pages == 2:
+            raise fault
+        return await whole(*args, **which)
+
+    monkeypatch.setattr(queries, "tills", tills)
+    with pytest.raises(aiohttp.ClientPayloadError):
+        await admin.goes("/fleet.csv")
+    assert [line["where"] for line in server.logged("unexpected_error")] == ["GET /fleet.csv"]
+    pages = 2
+    assert len(await as_rows(admin)) == 5, "and the next one is served"
 
 
 async def test_a_till_shows_how_it_is_and_what_happened(server: Server, admin: Visitor) -> None:

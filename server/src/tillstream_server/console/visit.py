@@ -210,6 +210,8 @@ class Guard:
         try:
             return await view(visit)
         except TillstreamError as error:
+            if visit.request.writer.output_size:  # too late for a page of it
+                raise
             if visit.is_part():
                 return visit.anew(visit.request.path_qs)
             status = _status(error) or self.status_of(error)
