@@ -2,18 +2,16 @@
 
 Through `process()` in this process and through the gateway of a server process, from one till that drains and from
 many that send a little each; into an empty ledger and into one that has filled up. Beside each batch, the rows that it
-put into the ledger are inserted into a bare table: the floor of anything that keeps them in SQLite. Last, where a
-batch's time goes.
+put into the ledger are inserted into a bare table, and every row that it put in or changed into a copy of the database
+with all its indexes: the floors of anything that keeps them in SQLite. Last, where a batch's time goes.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
@@ -25,6 +23,7 @@ from tillstream_protocol.ranges import count as count_ranges
 from tillstream_protocol.signing import sign_request
 from tillstream_server.app import Parts
 
+from .bare import EveryRow, LedgerRows, Took
 from .campaigns import at_the_server
 from .figures import Answer, Conclusion, Measure
 from .ledgers import CAMPAIGNS, USUAL_BATCH, NotStored, Sealer, check_stored, filled, join, portions, stored
@@ -35,25 +34,14 @@ from .stand import Standing, as_served, data, put, server
 
 QUESTION = "ingest"
 PATH = "/till/v1/batches"
-FLOOR = "floor: bare insert of the same rows"
+LEDGER_ROWS = "floor: bare insert of the ledger's rows"
+EVERY_ROW = "floor: bare insert of every row"
 PIPELINE, GATEWAY = "process()", "HTTP gateway"
 SMALL_BATCH = 100
 """Records of one of many tills."""
 BUSY_S = 0.02
 BY_WALL, BY_CORE = "transactions/s", "transactions/s of one core's time"
 _LEAST_S = 0.001
-
-
-@dataclass(slots=True)
-class _Took:
-    """What some work took, in seconds: by the wall, and of the processors."""
-
-    wall: float = 0.0
-    cpu: float = 0.0
-
-    def by(self, unit: str) -> float:
-        """The time that a rate of this unit goes by; the processors' clock may not have ticked yet."""
-        return self.wall if unit == BY_WALL else max(self.cpu, _LEAST_S)
 
 
 async def run(folder: Path, sizes: Sizes) -> Answer:
@@ -87,18 +75,22 @@ async def _through_pipeline(place: Path, sizes: Sizes, tills: int, condition: st
         shares = _share(sizes, tills)
         await _warm_up(parts, sealers)
         had = await stored(parts)
-        ours, floor = _Took(), _Took()
-        floor_file = place.with_name(f"{place.name}-floor-{tills}.db")
-        with closing(_Floor(parts.database.path, floor_file)) as bare:
+        ours, ledger_rows, every_row = Took(), Took(), Took()
+        file, path = place.with_name(f"{place.name}-floor-{tills}"), parts.database.path
+        with (
+            closing(LedgerRows(path, file.with_suffix(".ledger.db"))) as bare,
+            closing(EveryRow(path, file.with_suffix(".every.db"))) as whole,
+        ):
             for turn in range(len(shares[0])):
                 for sealer, sizes_of in zip(sealers, shares, strict=True):
                     await _take(parts, sealer, sealer.batch(sizes_of[turn]), ours)
-                    bare.insert(floor)
+                    bare.insert(ledger_rows)
+                    whole.insert(every_row)
             taken = sum(map(sum, shares))
-            if bare.count() != taken or await stored(parts) != had + taken:
-                raise NotStored(f"not all of {taken} transactions are in the ledger and its copy")
+            if bare.missing(taken) or whole.missing() or await stored(parts) != had + taken:
+                raise NotStored(f"not all of {taken} transactions are in the ledger and its copies")
         await check_stored(parts, before + len(sealers) + taken)
-    return _measures(PIPELINE, condition, taken, ours, floor)
+    return _measures(PIPELINE, condition, taken, ours, {LEDGER_ROWS: ledger_rows, EVERY_ROW: every_row})
 
 
 async def _warm_up(parts: Parts, sealers: Sequence[Sealer]) -> None:
@@ -106,47 +98,9 @@ async def _warm_up(parts: Parts, sealers: Sequence[Sealer]) -> None:
         await parts.intake.pipeline.process(sealer.device, sealer.batch(1))
 
 
-async def _take(parts: Parts, sealer: Sealer, batch: Batch, took: _Took) -> None:
-    wall, cpu = time.perf_counter(), time.process_time()
-    await parts.intake.pipeline.process(sealer.device, batch)
-    took.wall += time.perf_counter() - wall
-    took.cpu += time.process_time() - cpu
-
-
-class _Floor:
-    """A bare table like the ledger's, with its primary key and no other index, that takes the ledger's new rows."""
-
-    def __init__(self, ledger: Path, file: Path) -> None:
-        self._ledger = sqlite3.connect(f"file:{ledger}?mode=ro", uri=True)
-        self._bare = sqlite3.connect(file)
-        (create,) = self._ledger.execute(
-            "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = 'ledger'"
-        ).fetchone()
-        self._bare.execute("PRAGMA journal_mode=WAL")
-        self._bare.execute("PRAGMA synchronous=FULL")
-        self._bare.execute(create)
-        (highest,) = self._ledger.execute("SELECT coalesce(max(id), 0) FROM ledger").fetchone()
-        self._after = int(highest)
-
-    def insert(self, took: _Took) -> None:
-        """The rows that are new since the last time, in one transaction."""
-        rows = self._ledger.execute("SELECT * FROM ledger WHERE id > ? ORDER BY id", (self._after,)).fetchall()
-        marks = ", ".join("?" * len(rows[0]))
-        wall, cpu = time.perf_counter(), time.process_time()
-        self._bare.executemany(f"INSERT INTO ledger VALUES ({marks})", rows)
-        self._bare.commit()
-        took.wall += time.perf_counter() - wall
-        took.cpu += time.process_time() - cpu
-        self._after = int(rows[-1][0])
-
-    def count(self) -> int:
-        """How many rows the bare table holds."""
-        return int(self._bare.execute("SELECT count(*) FROM ledger").fetchone()[0])
-
-    def close(self) -> None:
-        """Close both databases."""
-        self._ledger.close()
-        self._bare.close()
+async def _take(parts: Parts, sealer: Sealer, batch: Batch, took: Took) -> None:
+    with took.timing():
+        await parts.intake.pipeline.process(sealer.device, batch)
 
 
 async def _through_gateway(folder: Path, place: Path, sizes: Sizes, tills: int, condition: str) -> list[Measure]:
@@ -161,10 +115,10 @@ async def _through_gateway(folder: Path, place: Path, sizes: Sizes, tills: int, 
         cpu, wall = weigh(standing.pid).cpu, time.perf_counter()
         sending = (_send(standing, session, sealer, its) for sealer, its in zip(sealers, batches, strict=True))
         taken = sum(await asyncio.gather(*sending))
-        took = _Took(time.perf_counter() - wall, weigh(standing.pid).cpu - cpu)
+        took = Took(time.perf_counter() - wall, weigh(standing.pid).cpu - cpu)
     if taken != sum(map(sum, shares)):
         raise NotStored(f"{taken} of {sum(map(sum, shares))} transactions were acknowledged")
-    return _measures(GATEWAY, condition, taken, took, None)
+    return _measures(GATEWAY, condition, taken, took, {})
 
 
 async def _send(standing: Standing, session: aiohttp.ClientSession, sealer: Sealer, batches: Sequence[Batch]) -> int:
@@ -190,20 +144,27 @@ async def _post(standing: Standing, session: aiohttp.ClientSession, sealer: Seal
         await asyncio.sleep(BUSY_S)
 
 
-def _measures(subject: str, condition: str, taken: int, ours: _Took, floor: _Took | None) -> list[Measure]:
+def _measures(subject: str, condition: str, taken: int, ours: Took, floors: Mapping[str, Took]) -> list[Measure]:
+    """Rates by the wall and by the processors; the share is that of the ledger's rows, as long as there are floors."""
     found = []
     for unit in (BY_WALL, BY_CORE):
-        took = ours.by(unit)
-        share = None if floor is None else round(floor.by(unit) / took, 4)
+        took = _time(ours, unit)
+        bare = floors.get(LEDGER_ROWS)
+        share = None if bare is None else round(_time(bare, unit) / took, 4)
         found.append(Measure(QUESTION, subject, condition, round(taken / took), unit, floor_share=share))
-        if floor is not None:
-            found.append(Measure(QUESTION, FLOOR, condition, round(taken / floor.by(unit)), unit, "floor"))
+        for floor, its in floors.items():
+            found.append(Measure(QUESTION, floor, condition, round(taken / _time(its, unit)), unit, "floor"))
     return found
+
+
+def _time(took: Took, unit: str) -> float:
+    """The time that a rate of this unit goes by; the processors' clock may not have ticked yet."""
+    return took.wall if unit == BY_WALL else max(took.cpu, _LEAST_S)
 
 
 async def _stages(place: Path, sizes: Sizes) -> list[Measure]:
     """A till's drain once more, watched; it is slower then, so only the shares count."""
-    sampler, took, taken = Sampler(), _Took(), 0
+    sampler, took, taken = Sampler(), Took(), 0
     async with data(place) as parts, as_served():
         (sealer,) = await join(parts, 1)
         for size in _share(sizes, 1)[0]:
@@ -221,16 +182,25 @@ async def _stages(place: Path, sizes: Sizes) -> list[Measure]:
 
 
 def _conclusions(measures: Sequence[Measure], sizes: Sizes) -> list[Conclusion]:
-    rates = {(m.subject, m.condition): m for m in measures if m.unit == BY_WALL}
-    shares = {m.condition: m.floor_share or 0 for m in measures if m.subject == PIPELINE and m.unit == BY_CORE}
+    rates = {(m.subject, m.condition, m.unit): m.value for m in measures}
     texts = []
     for tills in (1, sizes.fleet):
-        empty = rates[PIPELINE, f"empty ledger, {_tills(tills)}"]
-        full = rates[PIPELINE, f"ledger of {sizes.ledger:,}, {_tills(tills)}"]
+        empty, full = f"empty ledger, {_tills(tills)}", f"ledger of {sizes.ledger:,}, {_tills(tills)}"
+        growth = rates[PIPELINE, full, BY_WALL] / rates[PIPELINE, empty, BY_WALL]
         texts.append(
-            f"{_tills(tills)}: {PIPELINE} takes {empty.floor_share or 0:.1%} of what a bare insert does with an empty"
-            f" ledger ({shares[empty.condition]:.1%} by processor time), {full.floor_share or 0:.1%}"
-            f" ({shares[full.condition]:.1%}) with {sizes.ledger:,} in it, which is"
-            f" {full.value / empty.value:.2f} × the rate of the empty one"
+            f"{_tills(tills)}: {PIPELINE} takes {_shares(rates, empty)} with an empty ledger, {_shares(rates, full)}"
+            f" with {sizes.ledger:,} in it, which is {growth:.2f} × the rate of the empty one"
         )
     return [Conclusion(QUESTION, text) for text in texts]
+
+
+def _shares(rates: Mapping[tuple[str, str, str], float], condition: str) -> str:
+    """What part of each floor's rate the pipeline's is, by the wall and by processor time."""
+    wall, core = (
+        [rates[PIPELINE, condition, unit] / rates[floor, condition, unit] for floor in (EVERY_ROW, LEDGER_ROWS)]
+        for unit in (BY_WALL, BY_CORE)
+    )
+    return (
+        f"{wall[0]:.1%} of what a bare insert of every row does ({core[0]:.1%} by processor time) and {wall[1]:.1%} of"
+        f" one of the ledger's rows alone ({core[1]:.1%})"
+    )

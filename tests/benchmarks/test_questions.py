@@ -110,7 +110,7 @@ async def test_a_drain_of_one_till_and_of_many(tmp_path: Path) -> None:
 async def test_ingest_empty_and_filled_from_one_till_and_many_and_where_the_time_goes(tmp_path: Path) -> None:
     answer = await short("ingest", tmp_path)
     rates = [one for one in answer.measures if one.unit == "transactions/s"]
-    for subject in (ingest.PIPELINE, ingest.GATEWAY, ingest.FLOOR):
+    for subject in (ingest.PIPELINE, ingest.GATEWAY, ingest.LEDGER_ROWS, ingest.EVERY_ROW):
         assert {one.condition for one in rates if one.subject == subject} == {
             *("empty ledger, 1 till", "empty ledger, 3 tills", "ledger of 60, 1 till", "ledger of 60, 3 tills"),
         }
