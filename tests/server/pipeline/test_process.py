@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from decimal import Decimal
 
 import pytest
@@ -13,6 +14,7 @@ from tillstream_protocol.events import MemberIdentified, OfferAnswered, OfferSho
 from tillstream_protocol.messages import Range
 from tillstream_protocol.transaction import Customer, Identifier, Line, Link, Moment
 from tillstream_server.ledger.database import LedgerFault
+from tillstream_server.pipeline.projections import Deltas, Projector
 
 OFFER = b"o" * 16
 
@@ -51,6 +53,16 @@ async def test_a_sale_is_in_the_ledger_and_in_every_figure(server: Server) -> No
         ("FOOD", 1, 1000),
         ("HOME", 1, 250),
     ]
+
+
+async def test_what_a_batch_has_made_is_gone_without_a_garbage_collection(server: Server) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        await server.take(sale("1", customer=member()))
+        assert not [one for one in gc.get_objects() if isinstance(one, (Projector, Deltas))]
+    finally:
+        gc.enable()
 
 
 async def test_the_hour_is_the_stores_own(server: Server) -> None:

@@ -27,19 +27,14 @@ QUARTER_MS: Final = 15 * 60_000
 """What `sales_by_quarter` counts by."""
 
 
-class Projector:
-    """Folds entries into deltas. `load` makes one with everything that its entries may touch."""
+class Deltas:
+    """What the entries of a fold add to the figures, or take away.
 
-    def __init__(
-        self,
-        retailer: str,
-        holdings: dict[bytes, Holding],
-        voided_by: dict[bytes, set[bytes]],
-        members: dict[bytes, Member],
-    ) -> None:
-        self.retailer = retailer
-        self.members = Members(members)
-        self.sales = Sales(holdings, voided_by, self._apply)
+    It knows nothing of the fold: in a circle, all that a batch has made would stay until a garbage collection.
+    """
+
+    def __init__(self, members: Members) -> None:
+        self.members = members
         self.hours: defaultdict[tuple[str, int, str], list[int]] = defaultdict(lambda: [0, 0, 0])
         """(store, hour, currency) → transactions, amount, lines."""
         self.quarters: defaultdict[tuple[int, str, str], list[int]] = defaultdict(lambda: [0, 0])
@@ -49,11 +44,8 @@ class Projector:
         self.reversed = False
         """Whether anything was taken back, so that a row may have come to nothing."""
 
-    def take(self, entry: Entry) -> Taken:
-        """Fold one entry of the ledger in."""
-        return self.sales.take(entry)
-
-    def _apply(self, entry: Entry, sign: int) -> None:
+    def apply(self, entry: Entry, sign: int) -> None:
+        """Add an entry that begins to count, or take back one that ceases to."""
         body = entry.body
         products = self.products[body.business_date, body.store, body.currency]
         made = figures(body, products, sign)
@@ -68,6 +60,26 @@ class Projector:
         quarter[1] += sign * made.amount
         if entry.subject is not None:
             self.members.apply(entry.subject, made, sign)
+
+
+class Projector:
+    """Folds entries into deltas. `load` makes one with everything that its entries may touch."""
+
+    def __init__(
+        self,
+        retailer: str,
+        holdings: dict[bytes, Holding],
+        voided_by: dict[bytes, set[bytes]],
+        members: dict[bytes, Member],
+    ) -> None:
+        self.retailer = retailer
+        self.members = Members(members)
+        self.deltas = Deltas(self.members)
+        self.sales = Sales(holdings, voided_by, self.deltas.apply)
+
+    def take(self, entry: Entry) -> Taken:
+        """Fold one entry of the ledger in."""
+        return self.sales.take(entry)
 
 
 async def load(
@@ -107,7 +119,7 @@ async def write(conn: AsyncConnection, p: Projector) -> None:
 
 def statements(p: Projector) -> list[Statement]:
     """What writes what the fold came to. It only computes, for as long as the fold itself."""
-    return [*_puts(p), *(_drops(p) if p.reversed else ())]
+    return [*_puts(p), *(_drops(p) if p.deltas.reversed else ())]
 
 
 def _puts(p: Projector) -> Iterator[Statement]:
@@ -115,12 +127,12 @@ def _puts(p: Projector) -> Iterator[Statement]:
     yield _PUT_SALE, [_sale_row(p, held) for held in p.sales.changed.values()]
     yield _DROP_VOIDING, [(p.retailer, *pair) for pair, voids in p.sales.voidings.items() if not voids]
     yield _ADD_VOIDING, [(p.retailer, *pair) for pair, voids in p.sales.voidings.items() if voids]
-    yield _ADD_HOURS, [(p.retailer, *key, *delta) for key, delta in p.hours.items() if any(delta)]
+    yield _ADD_HOURS, [(p.retailer, *key, *delta) for key, delta in p.deltas.hours.items() if any(delta)]
     yield (
         _ADD_QUARTERS,
-        [(at_ms, p.retailer, *key, *delta) for (at_ms, *key), delta in sorted(p.quarters.items()) if any(delta)],
+        [(at_ms, p.retailer, *key, *delta) for (at_ms, *key), delta in sorted(p.deltas.quarters.items()) if any(delta)],
     )
-    yield _ADD_DAYS, [(day_id(p.retailer, *day), p.retailer, *day) for day, sold in p.products.items() if sold]
+    yield _ADD_DAYS, [(day_id(p.retailer, *day), p.retailer, *day) for day, sold in p.deltas.products.items() if sold]
     yield _ADD_PRODUCTS, _product_rows(p)
     yield _PUT_MEMBER, [_member_row(p, *key) for key in sorted(p.members.touched)]
 
@@ -134,12 +146,12 @@ def day_id(retailer: str, business_date: str, store: str, currency: str) -> int:
 
 def _product_rows(p: Projector) -> list[tuple[object, ...]]:
     """Rows in the order of the table's key, so that neighbours are written together."""
-    days = {day_id(p.retailer, *day): products for day, products in p.products.items()}
+    days = {day_id(p.retailer, *day): products for day, products in p.deltas.products.items()}
     rows: list[tuple[object, ...]] = []
     for id_ in sorted(days):
         products = days[id_]
         rows += [(id_, sku, *delta) for sku, delta in sorted(products.items())]
-    return [row for row in rows if any(row[2:])] if p.reversed else rows
+    return [row for row in rows if any(row[2:])] if p.deltas.reversed else rows
 
 
 def _member_row(p: Projector, subject: bytes, currency: str) -> tuple[object, ...]:
@@ -148,9 +160,9 @@ def _member_row(p: Projector, subject: bytes, currency: str) -> tuple[object, ..
 
 def _drops(p: Projector) -> Iterator[Statement]:
     """A row that nothing contributes to is no row: so a rebuild finds it too."""
-    yield _DROP_HOURS, [(p.retailer, *key) for key in p.hours]
-    yield _DROP_QUARTERS, [(at_ms, p.retailer, *key) for at_ms, *key in p.quarters]
-    days = {day_id(p.retailer, *day): products for day, products in p.products.items()}
+    yield _DROP_HOURS, [(p.retailer, *key) for key in p.deltas.hours]
+    yield _DROP_QUARTERS, [(at_ms, p.retailer, *key) for at_ms, *key in p.deltas.quarters]
+    days = {day_id(p.retailer, *day): products for day, products in p.deltas.products.items()}
     yield _DROP_PRODUCTS, [(id_, sku) for id_, products in days.items() for sku in products]
     yield _DROP_DAYS, [(id_,) for id_ in days]
     yield _DROP_MEMBERS, list(p.members.touched)
