@@ -24,6 +24,7 @@ from tillstream_protocol.errors import InvalidInput, TillstreamError, TooLarge
 from tillstream_protocol.rules import variables_of
 
 from ..ledger import schema
+from ..ledger.lookup import rows_of
 
 MAX_CAMPAIGN: Final = 128 * 1024
 """Bytes of a campaign's JSON file."""
@@ -198,9 +199,8 @@ INSERT INTO campaign (retailer, id, version, body, size, active, created_ms) VAL
 
 
 async def _read_version(conn: AsyncConnection, retailer: str) -> int:
-    table = schema.book_version.c
-    rows = await conn.execute(select(table.version).where(table.retailer == retailer))
-    return rows.scalar_one_or_none() or _UNTOUCHED
+    rows = await rows_of(conn, "SELECT version FROM book_version WHERE retailer = ?", retailer)
+    return int(rows[0][0]) if rows else _UNTOUCHED
 
 
 async def _read_shelf(conn: AsyncConnection, retailer: str) -> Shelf:

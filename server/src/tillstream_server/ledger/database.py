@@ -111,7 +111,7 @@ class Database:
         if not path.is_file():
             raise LedgerVersion(f"there is no database at {path}", field="data", hint="run `tillstream-server init`")
         connect = connect or _connected
-        writer = _engine(path, "BEGIN IMMEDIATE", _writer_pragmas(busy_ms, checkpoint_pages), 1, connect)
+        writer = _engine(path, None, _writer_pragmas(busy_ms, checkpoint_pages), 1, connect)
         try:
             conn = await writer.connect()
         except SQLAlchemyError as error:
@@ -134,6 +134,7 @@ class Database:
         """
         try:
             async with self._turn, self._conn.begin():
+                await execute(self._conn, "BEGIN IMMEDIATE")
                 yield self._conn
                 await _postponed_cancellation()
         except (SQLAlchemyError, sqlite3.Error) as error:
@@ -292,7 +293,7 @@ def _alembic() -> Config:
     return config
 
 
-def _engine(path: Path, begin: str, pragmas: tuple[str, ...], size: int, connect: Connect) -> AsyncEngine:
+def _engine(path: Path, begin: str | None, pragmas: tuple[str, ...], size: int, connect: Connect) -> AsyncEngine:
     engine = create_async_engine(
         URL.create("sqlite+aiosqlite", database=str(path)),
         async_creator=partial(connect, path),
@@ -309,8 +310,11 @@ async def _connected(path: Path) -> aiosqlite.Connection:
     return await _Steady(partial(sqlite3.connect, path, isolation_level=None, check_same_thread=False))
 
 
-def _prepare(engine: Engine, begin: str, pragmas: tuple[str, ...]) -> None:
-    """Begin transactions ourselves; the driver, which would begin them late and deferred, is told not to."""
+def _prepare(engine: Engine, begin: str | None, pragmas: tuple[str, ...]) -> None:
+    """Begin transactions ourselves; the driver, which would begin them late and deferred, is told not to.
+
+    Without `begin`, whoever has the connection does so: it takes one turn with the driver's thread, not three.
+    """
 
     def connected(connection: Any, _record: object) -> None:
         cursor = connection.cursor()
@@ -318,11 +322,9 @@ def _prepare(engine: Engine, begin: str, pragmas: tuple[str, ...]) -> None:
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
-    def begun(connection: Any) -> None:
-        connection.exec_driver_sql(begin)
-
     event.listen(engine, "connect", connected)
-    event.listen(engine, "begin", begun)
+    if begin is not None:
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
 
 
 def _writer_pragmas(busy_ms: int, checkpoint_pages: int) -> tuple[str, ...]:
