@@ -105,10 +105,10 @@ def _ack_before_commit() -> Patch:
 
 
 def _received_in_another_transaction() -> Patch:
-    real_add, real_take = received.add, Pipeline._take
+    real_add, real_take = received.add_each, Pipeline._take
 
-    async def add(_conn: Any, stretch: received.Stretch, ranges: Any) -> tuple[Range, ...]:
-        return merge([*stretch.ranges, *ranges])
+    async def add_each(_conn: Any, batches: Any) -> list[tuple[Range, ...]]:
+        return [merge([*stretch.ranges, *ranges]) for stretch, ranges in batches]
 
     async def take(pipeline: Pipeline, device: Any, opened: Any, alone: bool) -> Outcome:
         outcome = await real_take(pipeline, device, opened, alone)
@@ -117,11 +117,11 @@ def _received_in_another_transaction() -> Patch:
         header = opened.header
         async with pipeline._database.write() as conn:
             stretch = await received.near(conn, header.till, header.epoch, received.spanning(seqs))
-            await real_add(conn, stretch, merge(collect(sorted(set(seqs)))))
+            await real_add(conn, [(stretch, merge(collect(sorted(set(seqs)))))])
         return outcome
 
     both = ExitStack()
-    both.enter_context(patch.object(received, "add", add))
+    both.enter_context(patch.object(received, "add_each", add_each))
     both.enter_context(patch.object(Pipeline, "_take", take))
     return both
 

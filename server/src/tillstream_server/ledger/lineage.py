@@ -8,7 +8,8 @@ Epochs may come to be known in any order, since live records are sent before a b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,8 +19,8 @@ from tillstream_protocol.framing import MAX_SEQ, NO_EPOCH, ChunkHeader
 
 from . import alarms
 from .alarms import SAID, Suspicion, takes_what_was_there
-from .database import execute
-from .lookup import rows_of
+from .database import execute, on_driver
+from .lookup import Row, rows_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +34,38 @@ class Mark:
 
 async def note(conn: AsyncConnection, header: ChunkHeader, now_ms: int) -> list[Suspicion]:
     """Note an epoch at first contact; the alarms that it sets off."""
+    (found,) = await note_each(conn, [(header, None)], now_ms)
+    return found
+
+
+async def note_each(
+    conn: AsyncConnection, headers: Sequence[tuple[ChunkHeader, int | None]], now_ms: int
+) -> list[list[Suspicion]]:
+    """Note the epochs of several tills; the alarms that each sets off.
+
+    With each goes the position up to which records of it were received just now, if any were: it sets off alarms if
+    another epoch followed before it.
+    """
+    seen = await on_driver(conn, lambda driver: [_see(driver, *one, now_ms) for one in headers])
+    every = []
+    for (header, position), (first_contact, outrun) in zip(headers, seen, strict=True):
+        found = await _begun(conn, header, now_ms) if first_contact else []
+        if position is not None and outrun:
+            later = await _cut_off(conn, Mark(header.till, header.epoch, position), outrun)
+            found += await alarms.sound(conn, later, now_ms)
+        every.append(found)
+    return every
+
+
+def _see(driver: sqlite3.Connection, header: ChunkHeader, position: int | None, now_ms: int) -> tuple[bool, list[Row]]:
+    """Note an epoch; whether it is new, and which epochs begin before the position."""
     place = (header.till, header.epoch, header.parent, header.parent_position)
-    if await execute(conn, _NOTE, *place, now_ms, header.device_key_id) == 0:
-        return []
+    new = driver.execute(_NOTE, (*place, now_ms, header.device_key_id)).rowcount == 1
+    return new, driver.execute(_OUTRUN, (header.till, header.epoch, position or 0)).fetchall()
+
+
+async def _begun(conn: AsyncConnection, header: ChunkHeader, now_ms: int) -> list[Suspicion]:
+    """The alarms that an epoch sets off by how it begins."""
     found = await _second_beginnings(conn, header)
     if header.parent != NO_EPOCH:
         found += await _sibling(conn, header)
@@ -51,11 +81,6 @@ async def hear(conn: AsyncConnection, marks: Iterable[Mark], now_ms: int) -> lis
         if mark.position and await _raise(conn, mark, now_ms):
             found += await _outrun(conn, mark)
     return await alarms.sound(conn, found, now_ms)
-
-
-async def reached(conn: AsyncConnection, mark: Mark, now_ms: int) -> list[Suspicion]:
-    """Records up to a position were received: the alarms that they set off if another epoch followed before it."""
-    return await alarms.sound(conn, await _outrun(conn, mark), now_ms)
 
 
 async def _raise(conn: AsyncConnection, mark: Mark, now_ms: int) -> bool:
@@ -86,8 +111,13 @@ async def _cut_short(conn: AsyncConnection, header: ChunkHeader) -> list[Suspici
 
 async def _outrun(conn: AsyncConnection, mark: Mark) -> list[Suspicion]:
     """The epochs that begin before a position that the epoch they follow has reached."""
+    return await _cut_off(conn, mark, await rows_of(conn, _OUTRUN, mark.till_id, mark.epoch, mark.position))
+
+
+async def _cut_off(conn: AsyncConnection, mark: Mark, followers: Iterable[Row]) -> list[Suspicion]:
+    """What is to be suspected of these followers of an epoch, each with where it begins, before the mark."""
     found: list[Suspicion] = []
-    for child, begins in await rows_of(conn, _OUTRUN, mark.till_id, mark.epoch, mark.position):
+    for child, begins in followers:
         found += await _unless_damaged(conn, _restored(mark.till_id, child, mark.epoch, begins, mark.position))
     return found
 

@@ -47,12 +47,24 @@ async def near_each(conn: AsyncConnection, batches: Sequence[tuple[bytes, bytes,
 
 async def add(conn: AsyncConnection, stretch: Stretch, ranges: Iterable[Range]) -> tuple[Range, ...]:
     """Note that these seqs have been received; the merged ranges that now hold them."""
-    before = set(stretch.ranges)
-    merged = merge([*stretch.ranges, *ranges])
-    gone = [(stretch.till_id, stretch.epoch, r.first) for r in stretch.ranges if r not in merged]
-    come = [(stretch.till_id, stretch.epoch, r.first, r.last) for r in merged if r not in before]
-    await execute_all(conn, [(_DROP, gone), (_PUT, come)])
+    (merged,) = await add_each(conn, [(stretch, ranges)])
     return merged
+
+
+async def add_each(
+    conn: AsyncConnection, batches: Iterable[tuple[Stretch, Iterable[Range]]]
+) -> list[tuple[Range, ...]]:
+    """Note what has been received of several epochs; the merged ranges of each that now hold it."""
+    gone: list[tuple[object, ...]] = []
+    come: list[tuple[object, ...]] = []
+    every = []
+    for stretch, ranges in batches:
+        before, merged = set(stretch.ranges), merge([*stretch.ranges, *ranges])
+        gone += [(stretch.till_id, stretch.epoch, r.first) for r in stretch.ranges if r not in merged]
+        come += [(stretch.till_id, stretch.epoch, r.first, r.last) for r in merged if r not in before]
+        every.append(merged)
+    await execute_all(conn, [(_DROP, gone), (_PUT, come)])
+    return every
 
 
 async def of_epochs(

@@ -26,8 +26,8 @@ from tillstream_protocol.facts import (
     sale_facts,
     sale_occasion_key,
 )
-from tillstream_protocol.framing import MAX_SEQ
-from tillstream_protocol.messages import DeadLetter, Push
+from tillstream_protocol.framing import MAX_SEQ, ChunkHeader
+from tillstream_protocol.messages import DeadLetter, Push, Range
 from tillstream_protocol.ranges import collect, merge
 from tillstream_protocol.transaction import Transaction
 
@@ -93,6 +93,38 @@ class _Batch:
             "conflict": len(self.found.conflicts),
         }
 
+    def seen(self) -> tuple[Range, ...]:
+        """Every seq of the batch, in ranges."""
+        return merge(collect(item.seq for item in self.arrived.opened.items))
+
+    def reached(self) -> tuple[ChunkHeader, int | None]:
+        """The epoch, and the position that new records have brought it to."""
+        new = self.found.new
+        position = min(max(item.seq for item in new), MAX_SEQ - 1) + 1 if new else None
+        return self.arrived.opened.header, position
+
+    def outcome(
+        self,
+        acked: tuple[Range, ...],
+        lost: tuple[str, ...],
+        alarms: Sequence[Suspicion],
+        pushes: Sequence[tuple[bytes, Push]],
+    ) -> Outcome:
+        """What became of the batch; of the pushes, those to its own till."""
+        till_id = self.arrived.device.till_id
+        return Outcome(
+            reply_acked=acked,
+            repeated=self.found.repeated,
+            dead=tuple(self.dead_letters()),
+            counts=self.counts(),
+            pushes=tuple(push for push in pushes if push[0] == till_id),
+            conflicts=tuple(item.seq for _, item in self.found.conflicts),
+            alarms=tuple(alarms),
+            lost=lost,
+            gaps=self.arrived.opened.gaps,
+            tally=tally(p.opened.body for p in self.placed if not p.duplicate),
+        )
+
     def dead_letters(self) -> Iterator[DeadLetter]:
         """What the till is told of records that were not taken."""
         for item in (*(refused for _, refused in self.found.dead), *self.found.still_dead):
@@ -141,7 +173,7 @@ class Taking:
         batches = await self._sort()
         await self._place(batches)
         pushes = await self._write([p for batch in batches for p in batch.placed])
-        outcomes = [await self._settle(batch, pushes) for batch in batches]
+        outcomes = await self._settle(batches, pushes)
         refused = Counter[str]()
         for outcome in outcomes:
             refused.update(outcome.counts)
@@ -158,36 +190,26 @@ class Taking:
             for arrived, stretch in zip(self._group, stretches, strict=True)
         ]
 
-    async def _settle(self, batch: _Batch, pushes: Sequence[tuple[bytes, Push]]) -> Outcome:
-        """Note what the batch says of its till: what it lost, what cannot be taken, how far its epoch has come."""
+    async def _settle(self, batches: Sequence[_Batch], pushes: Sequence[tuple[bytes, Push]]) -> list[Outcome]:
+        """Note what each batch says of its till: what it lost, what cannot be taken, how far its epoch has come."""
+        lost = [await self._keep_aside(batch) for batch in batches]
+        seen = [(batch.stretch, batch.seen()) for batch in batches]
+        acked = await received.add_each(self._conn, seen)
+        noticed = await lineage.note_each(self._conn, [batch.reached() for batch in batches], self._now_ms)
+        return [
+            batch.outcome(ranges, reasons, alarms, pushes)
+            for batch, ranges, reasons, alarms in zip(batches, acked, lost, noticed, strict=True)
+        ]
+
+    async def _keep_aside(self, batch: _Batch) -> tuple[str, ...]:
+        """Keep what a batch says was lost, giving the reasons, and what of it cannot be taken."""
         conn, found, now_ms = self._conn, batch.found, self._now_ms
         device, opened = batch.arrived.device, batch.arrived.opened
         lost = await facts.write_lost(conn, device, batch.placed, now_ms)
         await facts.write_dead(conn, device, opened, found.dead, now_ms)
         await facts.drop_dead(conn, opened.header, found.superseded)
         await facts.write_conflicts(conn, opened, found.conflicts, now_ms)
-        acked = await received.add(conn, batch.stretch, merge(collect(item.seq for item in opened.items)))
-        return Outcome(
-            reply_acked=acked,
-            repeated=found.repeated,
-            dead=tuple(batch.dead_letters()),
-            counts=batch.counts(),
-            pushes=tuple(push for push in pushes if push[0] == device.till_id),
-            conflicts=tuple(item.seq for _, item in found.conflicts),
-            alarms=tuple(await self._trace(batch)),
-            lost=lost,
-            gaps=opened.gaps,
-            tally=tally(p.opened.body for p in batch.placed if not p.duplicate),
-        )
-
-    async def _trace(self, batch: _Batch) -> list[Suspicion]:
-        """The alarms that the epoch's origin and its new position set off."""
-        header, new = batch.arrived.opened.header, batch.found.new
-        noticed = await lineage.note(self._conn, header, self._now_ms)
-        if new:
-            reached = lineage.Mark(header.till, header.epoch, min(max(item.seq for item in new), MAX_SEQ - 1) + 1)
-            noticed += await lineage.reached(self._conn, reached, self._now_ms)
-        return noticed
+        return lost
 
     async def _place(self, batches: Sequence[_Batch]) -> None:
         """Give each new record its subject and its place in the ledger."""
