@@ -49,6 +49,16 @@ async def test_a_header_that_the_device_did_not_sign_is_refused(server: Server) 
     assert isinstance(await refused(server, till, forged), BadSignature)
 
 
+async def test_a_header_that_was_good_for_its_device_is_refused_from_another(server: Server) -> None:
+    till, other = server.till("1"), server.till("2")
+    batch = till.batch(sale())
+    await server.pipeline.process(till.device, batch)
+    for _ in range(2):
+        with pytest.raises(BadSignature):
+            await server.pipeline.process(other.device, batch)
+    assert (await server.pipeline.process(till.device, batch)).repeated == 1
+
+
 async def test_a_damaged_header_is_refused(server: Server) -> None:
     till = server.till()
     batch = till.batch(sale())

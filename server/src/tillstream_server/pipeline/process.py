@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Final
 
 from tillstream_protocol.framing import ChunkHeader, verify_header
@@ -29,7 +29,7 @@ from ..ledger import lineage
 from ..ledger.database import Database
 from .grouping import Groups
 from .isolation import take_apart
-from .opening import ForeignChunk, OpenedBatch, Opener, Report, unheard
+from .opening import CACHED_KEYS, ForeignChunk, OpenedBatch, Opener, Report, unheard
 from .outcome import Outcome
 from .taking import Arrived, Campaigns, Taking
 
@@ -109,10 +109,18 @@ class Pipeline:
 
 def _header(device: Device, batch: Batch) -> ChunkHeader:
     """A batch's header, which this device signed for its own till. Raises `BadSignature` or `ForeignChunk`."""
-    header = ChunkHeader.decode(batch.header)
-    verify_header(batch.header, device.public_key)
+    header = _signed(batch.header, device.public_key)
     if header.till != device.till_id:
         raise ForeignChunk("the chunk was written by another till", field="header.till")
+    return header
+
+
+@lru_cache(maxsize=CACHED_KEYS)
+def _signed(encoded: bytes, public_key: bytes) -> ChunkHeader:
+    """A header that the owner of the key has signed. Remembered, since every batch of a chunk comes with the same one:
+    for a single record the signature costs more than opening it."""
+    header = ChunkHeader.decode(encoded)
+    verify_header(encoded, public_key)
     return header
 
 
