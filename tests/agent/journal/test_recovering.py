@@ -280,3 +280,27 @@ async def test_a_footer_that_lists_nothing_is_of_a_file_that_holds_nothing(till:
     path(till).write_bytes(path(till).read_bytes()[:FRAMES_START] + Footer(0, ()).encode())
     (chunk,) = found(till).chunks
     assert (chunk.present, chunk.closed) == ((), True)
+
+
+async def test_a_file_that_is_finished_late_is_as_large_as_is_said_and_leaves_nothing_beside_it(till: TestTill) -> None:
+    await fill(till, 2)
+    journal = await till.start()
+    await settles(journal)
+    assert footer(till) is not None
+    chunk = journal._shelf.get(1)
+    assert chunk is not None
+    assert chunk.size == path(till).stat().st_size
+    assert [file.name for file in till.folder.iterdir() if file.suffix != ".chunk"] == []
+    await journal.close()
+
+
+async def test_a_torn_tail_of_one_byte_is_kept_too(till: TestTill) -> None:
+    await fill(till, 2)
+    edit(till, lambda data: data.append(7))
+    journal = await till.start()
+    for damage in journal.damage:
+        journal.reported(damage)
+    await settles(journal)
+    (kept,) = (file for file in till.folder.iterdir() if file.suffix != ".chunk")
+    assert kept.read_bytes() == b"\x07"
+    await journal.close()
