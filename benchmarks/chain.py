@@ -81,11 +81,11 @@ WITH RECURSIVE store(n) AS (VALUES (0) UNION ALL SELECT n + 1 FROM store WHERE n
     hour(h) AS (VALUES ({OPENS}) UNION ALL SELECT h + 1 FROM hour WHERE h + 1 < {CLOSES})
 """
 _QUARTERS: Final = f"""
-{_SERIES}, quarter(q) AS (VALUES (0), (1), (2), (3))
-INSERT INTO sales_by_quarter (quarter_ms, retailer, store, currency, transactions, amount_minor)
-SELECT ?2 - d * {DAY_MS} + h * {HOUR_MS} + q * 900000 AS at, '{RETAILER}', printf('store-%05d', n), '{CURRENCY}',
-    20 + (n + d + h + q) % 30, 40000 + (n * 7 + d * 11 + h * 13 + q) % 30000
-FROM day, hour, quarter, store WHERE at <= ?3
+{_SERIES}
+INSERT INTO sales_by_quarter
+SELECT ?2 - d * {DAY_MS} + h * {HOUR_MS} AS at, '{RETAILER}', printf('store-%05d', n), '{CURRENCY}',
+    {", ".join(f"20 + (n + d + h + {q}) % 30, 40000 + (n * 7 + d * 11 + h * 13 + {q}) % 30000" for q in range(4))}
+FROM day, hour, store WHERE at <= ?3
 """
 _HOURS: Final = f"""
 {_SERIES}

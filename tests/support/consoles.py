@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import sqlite3
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,9 +13,25 @@ from typing import Any, Final
 import aiohttp
 
 from support.serving import Server
+from tillstream_server.pipeline.projections import HOUR_MS, QUARTER_MS, QUARTERS
 from tillstream_server.users import UserCreate
 
 PASSWORD: Final = "umbrella kettle marmot violin"
+
+
+def count_quarter(
+    conn: sqlite3.Connection, at_ms: int, store: str, currency: str, transactions: int, amount: int
+) -> None:
+    """Sales of a quarter of an hour, as the projections hold them."""
+    quarter = at_ms % HOUR_MS // QUARTER_MS
+    key = (at_ms - at_ms % HOUR_MS, store, currency)
+    nothing = ", ".join(["0"] * 2 * QUARTERS)
+    conn.execute(f"INSERT INTO sales_by_quarter VALUES (?, 'acme', ?, ?, {nothing}) ON CONFLICT DO NOTHING", key)
+    conn.execute(
+        f"UPDATE sales_by_quarter SET transactions_{quarter} = transactions_{quarter} + ?,"
+        f" amount_minor_{quarter} = amount_minor_{quarter} + ? WHERE (hour_ms, store, currency) = (?, ?, ?)",
+        (transactions, amount, *key),
+    )
 
 
 @dataclass(frozen=True)

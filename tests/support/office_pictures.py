@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from msgspec.structs import replace
 
-from support.consoles import PASSWORD
+from support.consoles import PASSWORD, count_quarter
 from support.serving import NOW, Server, sale, serving
 from tillstream_server.users import UserCreate
 
@@ -68,8 +68,7 @@ def _fill(server: Server) -> None:
                 at = today + quarter * HOUR_MS // 4
                 if 6 <= at % DAY_MS // HOUR_MS < 18 and at <= NOW:
                     count = chance.randint(2, 9 - rank)
-                    row = (at, store, "EUR", count, count * chance.randint(1200, 2600))
-                    conn.execute("INSERT INTO sales_by_quarter VALUES (?, 'acme', ?, ?, ?, ?)", row)
+                    count_quarter(conn, at, store, "EUR", count, count * chance.randint(1200, 2600))
             for number in range(4):
                 _add_till(conn, rank * 4 + number, store, f"till-{number + 1}")
 

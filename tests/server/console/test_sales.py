@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support.consoles import Visitor, visitor
+from support.consoles import Visitor, count_quarter, visitor
 from support.serving import NOW, Server, sale, serving
 from tillstream_server.console import figures
 from tillstream_server.console.figures import Question, Sales, Sums
@@ -34,11 +34,7 @@ def put(ledger: Path, *sold: tuple[str, str, int], offset_h: float = 0, currency
     with closing(sqlite3.connect(ledger)) as conn, conn:
         for text, store, amount in sold:
             at, local = ms(text), ms(text) + round(offset_h * HOUR_MS)
-            conn.execute(
-                "INSERT INTO sales_by_quarter VALUES (?, 'acme', ?, ?, 1, ?) ON CONFLICT DO UPDATE SET"
-                " transactions = transactions + 1, amount_minor = amount_minor + excluded.amount_minor",
-                (at - at % 900_000, store, currency, amount),
-            )
+            count_quarter(conn, at, store, currency, 1, amount)
             conn.execute(
                 "INSERT INTO sales_by_hour VALUES ('acme', ?, ?, ?, 1, ?, 1) ON CONFLICT DO UPDATE SET"
                 " transactions = transactions + 1, amount_minor = amount_minor + excluded.amount_minor",
@@ -130,8 +126,9 @@ async def test_without_sales_today_the_latest_day_with_some_is_shown(ledger: Pat
 
 @pytest.mark.parametrize("offset_h", [-18, 0, 5.75, 18])
 async def test_a_store_that_has_not_sold_for_long_is_found_by_its_own_hours(ledger: Path, offset_h: float) -> None:
-    others = [f"2026-06-{day:02}T{hour:02}:00:00" for day in range(1, 9) for hour in range(24)]
-    put(ledger, *((at, "busy", 1) for at in others))
+    hours = [f"2026-06-{day:02}T{hour:02}:00:00" for day in range(1, 9) for hour in range(24)]
+    others = [(at, f"busy-{number}", 1) for at in hours for number in range(5)]
+    put(ledger, *others)
     put(ledger, ("2026-01-02T23:45:00", "closed", 9), ("2026-06-09T12:15:00", "closed", 7), offset_h=offset_h)
     steps = 0
 

@@ -179,6 +179,13 @@ async def test_sales_of_before_are_counted_by_the_quarter_of_an_hour(former: Pat
         conn.execute("UPDATE sale SET at_ms = -1 WHERE idem = x'63'")
     await migrate(former)
     with closing(sqlite3.connect(former)) as conn:
+        found = conn.execute("SELECT * FROM sales_by_quarter ORDER BY hour_ms").fetchall()
+    assert found == [
+        (-3600000, "acme", "s", "USD", 0, 0, 0, 0, 0, 0, 1, 40),
+        (0, "acme", "s", "USD", 1, 200, 1, 100, 0, 0, 0, 0),
+    ]
+    bring_to(former, "0010", down=True)
+    with closing(sqlite3.connect(former)) as conn:
         found = conn.execute("SELECT * FROM sales_by_quarter ORDER BY quarter_ms").fetchall()
     assert found == [
         (-900000, "acme", "s", "USD", 1, 40),

@@ -8,22 +8,21 @@ the hour of the store's last sale of the day. Totals are the sums of the stores'
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from functools import cached_property
-from typing import Final, Literal
+from typing import Any, Final, Literal
 from zoneinfo import ZoneInfo
 
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..ledger.database import on_driver
-from ..pipeline.projections import QUARTER_MS
+from ..pipeline.projections import HOUR_MS, QUARTER_MS, QUARTERS
 from .queries import selling
 
 Basis = Literal["office", "store"]
-HOUR_MS: Final = 3_600_000
 DAY_MS: Final = 24 * HOUR_MS
 DAYS_BACK: Final = (0, 1, 7)
 """The days that are compared, as days before the one that is shown."""
@@ -31,8 +30,17 @@ HISTORY_DAYS: Final = 28
 FURTHEST_MS: Final = 25 * HOUR_MS
 """How far a local hour is from the instant at its most, with room to spare for odd offsets and the hour itself."""
 
+Row = tuple[Any, ...]
 Span = tuple[int, int, int]
 """From, until where it is compared, to: half-open, in milliseconds since 1970."""
+
+
+class Piece(Struct, frozen=True):
+    """Hours of UTC, half-open, and which of their quarters are meant."""
+
+    from_ms: int
+    to_ms: int
+    quarters: range
 
 
 class Question(Struct, frozen=True):
@@ -132,6 +140,19 @@ async def history(conn: AsyncConnection, retailer: str, store: str, until: date)
     ]
 
 
+def pieces(from_ms: int, to_ms: int) -> list[Piece]:
+    """A span of time as rows of `sales_by_quarter` have it: an hour's last quarters, whole hours, an hour's first."""
+    first, after = (-(-at_ms // QUARTER_MS) for at_ms in (from_ms, to_ms))
+    hour, last = -(-first // QUARTERS), after // QUARTERS
+    if hour > last:
+        found = [(last, hour, first % QUARTERS, after % QUARTERS)]
+    else:
+        head = (hour - 1, hour, first % QUARTERS or QUARTERS, QUARTERS)
+        found = [head, (hour, last, 0, QUARTERS), (last, last + 1, 0, after % QUARTERS)]
+    made = [Piece(begin * HOUR_MS, end * HOUR_MS, range(*quarters)) for begin, end, *quarters in found]
+    return [piece for piece in made if piece.from_ms < piece.to_ms and piece.quarters]
+
+
 def today(zone: ZoneInfo, now_ms: int) -> date:
     """Head office's date."""
     return datetime.fromtimestamp(now_ms / 1000, zone).date()
@@ -174,15 +195,30 @@ class _Reader:
     def _by_quarter(self, day: date, current: date) -> _Found:
         until_ms = self.now_ms - self.now_ms % QUARTER_MS if day == current else None
         found = _Found(day, until_ms)
-        clause, values = self._scope()
         for number, back in enumerate(DAYS_BACK):
             from_ms, part_ms, to_ms = self._span(day, back, until_ms)
-            bounds = (from_ms, to_ms, *values)
-            found.add_stores(number, self.driver.execute(_QUARTERS.format(own=clause), (part_ms, part_ms, *bounds)))
-            rows = self.driver.execute(_QUARTER_HOURS.format(own=clause), bounds)
-            zone = self.zone
-            found.add_hours(number, ((datetime.fromtimestamp(ms / 1000, zone).hour, *rest) for ms, *rest in rows))
+            found.add_stores(number, self._stores(from_ms, part_ms), is_part=True)
+            found.add_stores(number, self._stores(part_ms, to_ms), is_part=False)
+            found.add_hours(number, self._hours(from_ms, to_ms))
         return found
+
+    def _stores(self, from_ms: int, to_ms: int) -> Iterator[Row]:
+        """Rows of (retailer, store, currency, transactions, amount), of which a store may have several."""
+        clause, values = self._scope()
+        for piece in pieces(from_ms, to_ms):
+            statement = _STORES.format(own=clause, **_sums(piece.quarters))
+            yield from self.driver.execute(statement, (piece.from_ms, piece.to_ms, *values))
+
+    def _hours(self, from_ms: int, to_ms: int) -> Iterator[Row]:
+        """Rows of (hour of head office's day, currency, transactions, amount), of which an hour may have several."""
+        clause, values = self._scope()
+        bounds = (from_ms - from_ms % HOUR_MS, to_ms)
+        for hour_ms, currency, *sums in self.driver.execute(_HOURS.format(own=clause), (*bounds, *values)):
+            for quarter in range(QUARTERS):
+                at_ms = hour_ms + quarter * QUARTER_MS
+                if from_ms <= at_ms < to_ms:
+                    hour = datetime.fromtimestamp(at_ms / 1000, self.zone).hour
+                    yield hour, currency, *sums[2 * quarter : 2 * quarter + 2]
 
     def _by_hour(self, day: date, current: date) -> _Found:
         found = _Found(day, None)
@@ -191,7 +227,7 @@ class _Reader:
             until = DAY_MS
             for number, back in enumerate(DAYS_BACK):
                 from_ms = begin - back * DAY_MS
-                rows = self.driver.execute(_HOURS, (*place, from_ms, from_ms + DAY_MS)).fetchall()
+                rows = self.driver.execute(_HOURS_OF_STORE, (*place, from_ms, from_ms + DAY_MS)).fetchall()
                 if number == 0 and day == current:
                     until = max((hour_ms - begin for hour_ms, *_ in rows), default=-1)
                 found.add_hours_of_store(number, place, rows, from_ms, until)
@@ -224,18 +260,23 @@ class _Reader:
         a year of the others'. So where a store or retailer is asked for, its own hours lead to the quarter.
         """
         if self.question.retailer is None and self.question.store is None:
-            rows = self.driver.execute(_LATEST, (self.now_ms,)).fetchall()
-            return today(self.zone, rows[0][0]) if rows else None
+            hour = self._one(_LAST_HOUR, (self.now_ms,))
+            latest = None if hour is None else self._one(_LATEST.format(own=""), (hour, hour + 1, self.now_ms))
+            return None if latest is None else today(self.zone, latest)
         places = list(selling(self.driver, self.question.retailer, self.question.store))
         clause, values = self._scope()
         before = self.now_ms + FURTHEST_MS
         while (hour := self._last_hour(places, before)) is not None:
-            around = (hour - FURTHEST_MS, min(self.now_ms, hour + FURTHEST_MS))
-            row = self.driver.execute(_LATEST_AROUND.format(own=clause), (*around, *values)).fetchone()
-            if row is not None:
-                return today(self.zone, row[0])
+            around = (hour - FURTHEST_MS, min(self.now_ms, hour + FURTHEST_MS) + 1)
+            latest = self._one(_LATEST.format(own=clause), (*around, self.now_ms, *values))
+            if latest is not None:
+                return today(self.zone, latest)
             before = hour
         return None
+
+    def _one(self, statement: str, values: Sequence[object]) -> int | None:
+        row = self.driver.execute(statement, values).fetchone()
+        return None if row is None else row[0]
 
     def _last_hour(self, places: Iterable[tuple[str, str]], before: int) -> int | None:
         """The latest local hour in which one of these stores sold, before another."""
@@ -250,18 +291,23 @@ class _Found:
     stores: dict[tuple[str, str, str], StoreSales] = field(default_factory=dict)
     hours: dict[tuple[str, int], list[Sums]] = field(default_factory=dict)
 
-    def add_stores(self, number: int, rows: Iterable[Sequence[object]]) -> None:
-        """Take rows of (retailer, store, currency, transactions, amount, those of the part)."""
-        for retailer, store, currency, *sums in rows:
-            key = str(retailer), str(store), str(currency)
-            one = self.stores.setdefault(key, StoreSales(*key))
-            one.whole[number], one.part[number] = Sums(*sums[:2]), Sums(*sums[2:])  # type: ignore[arg-type]
+    def add_stores(self, number: int, rows: Iterable[Row], *, is_part: bool) -> None:
+        """Take rows of (retailer, store, currency, transactions, amount)."""
+        for retailer, store, currency, *counted in rows:
+            key = retailer, store, currency
+            one = self.stores.get(key) or self.stores.setdefault(key, StoreSales(*key))
+            sums = Sums(*counted)
+            one.whole[number] += sums
+            if is_part:
+                one.part[number] += sums
 
-    def add_hours(self, number: int, rows: Iterable[Sequence[object]]) -> None:
+    def add_hours(self, number: int, rows: Iterable[Row]) -> None:
         """Take rows of (hour of the day, currency, transactions, amount)."""
-        for hour, currency, *sums in rows:
-            held = self.hours.setdefault((str(currency), int(str(hour))), [Sums()] * len(DAYS_BACK))
-            held[number] += Sums(*sums)  # type: ignore[arg-type]
+        for hour, currency, *counted in rows:
+            sums = Sums(*counted)
+            if sums != Sums():
+                held = self.hours.setdefault((currency, hour), [Sums()] * len(DAYS_BACK))
+                held[number] += sums
 
     def add_hours_of_store(
         self, number: int, place: tuple[str, str], rows: Sequence[tuple[int, str, int, int]], from_ms: int, until: int
@@ -309,29 +355,45 @@ def _instant(day: date, clock: time, zone: tzinfo) -> int:
     return round(datetime.combine(day, clock, tzinfo=zone).timestamp() * 1000)
 
 
-_QUARTERS: Final = """
-SELECT retailer, store, currency, SUM(transactions), SUM(amount_minor),
-    SUM(CASE WHEN quarter_ms < ? THEN transactions ELSE 0 END),
-    SUM(CASE WHEN quarter_ms < ? THEN amount_minor ELSE 0 END)
-FROM sales_by_quarter WHERE quarter_ms >= ? AND quarter_ms < ?{own} GROUP BY 1, 2, 3
-"""
-_QUARTER_HOURS: Final = """
-SELECT quarter_ms, currency, SUM(transactions), SUM(amount_minor)
-FROM sales_by_quarter WHERE quarter_ms >= ? AND quarter_ms < ?{own} GROUP BY 1, 2
-"""
-_HOURS: Final = """
+def _sums(quarters: range) -> dict[str, str]:
+    """What adds up these quarters of a row, as SQL."""
+    return {name: " + ".join(f"{name}_{quarter}" for quarter in quarters) for name in ("transactions", "amount_minor")}
+
+
+_HOUR: Final = f"""
+WITH RECURSIVE hour(at) AS (VALUES (?) UNION ALL SELECT at + {HOUR_MS} FROM hour WHERE at + {HOUR_MS} < ?)
+"""  # noqa: S608
+"""The hours of a window. With them a store's rows are sought hour by hour, and nobody reads past those of others."""
+_STORES: Final = f"""
+{_HOUR} SELECT retailer, store, currency, SUM({{transactions}}), SUM({{amount_minor}})
+FROM hour CROSS JOIN sales_by_quarter ON hour_ms = at{{own}} GROUP BY 1, 2, 3
+HAVING SUM({{transactions}}) <> 0
+"""  # noqa: S608
+_HOURS: Final = f"""
+{_HOUR} SELECT at, currency, {", ".join(f"SUM(transactions_{q}), SUM(amount_minor_{q})" for q in range(QUARTERS))}
+FROM hour CROSS JOIN sales_by_quarter ON hour_ms = at{{own}} GROUP BY 1, 2
+"""  # noqa: S608
+_HOURS_OF_STORE: Final = """
 SELECT hour_ms, currency, transactions, amount_minor FROM sales_by_hour
 WHERE retailer = ? AND store = ? AND hour_ms >= ? AND hour_ms < ?
-"""
-_LATEST: Final = """
-SELECT quarter_ms FROM sales_by_quarter WHERE quarter_ms <= ? ORDER BY quarter_ms DESC LIMIT 1
 """
 _HOUR_BEFORE: Final = """
 SELECT hour_ms FROM sales_by_hour WHERE retailer = ? AND store = ? AND hour_ms < ? ORDER BY hour_ms DESC LIMIT 1
 """
-_LATEST_AROUND: Final = """
-SELECT quarter_ms FROM sales_by_quarter WHERE quarter_ms >= ? AND quarter_ms <= ?{own} ORDER BY quarter_ms DESC LIMIT 1
-"""
+_LATEST_OF_ROW: Final = " ".join(
+    f"WHEN transactions_{quarter} <> 0 AND {at} <= {{moment}} THEN {at}"
+    for quarter, at in reversed([(number, f"hour_ms + {number * QUARTER_MS}") for number in range(QUARTERS)])
+)
+"""A row's latest quarter with sales up to a moment."""
+_LAST_HOUR: Final = f"""
+SELECT hour_ms FROM sales_by_quarter WHERE hour_ms <= ?1 AND CASE {_LATEST_OF_ROW.format(moment="?1")} END IS NOT NULL
+ORDER BY hour_ms DESC LIMIT 1
+"""  # noqa: S608
+_LATEST: Final = f"""
+{_HOUR} SELECT MAX(CASE {_LATEST_OF_ROW.format(moment="?3")} END)
+FROM hour CROSS JOIN sales_by_quarter ON hour_ms = at{{own}}
+"""  # noqa: S608
+"""Of the hours between two instants, the latest quarter with sales up to a third."""
 _HISTORY: Final = """
 SELECT hour_ms - hour_ms % 86400000, currency, SUM(transactions), SUM(amount_minor) FROM sales_by_hour
 WHERE retailer = ? AND store = ? AND hour_ms >= ? AND hour_ms < ? GROUP BY 1, 2 ORDER BY 1 DESC, 2

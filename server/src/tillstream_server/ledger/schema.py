@@ -423,16 +423,16 @@ sales_by_hour = _keyed(
 
 sales_by_quarter = _keyed(
     "sales_by_quarter",
-    _int("quarter_ms"),
+    _int("hour_ms"),
     _text("retailer"),
     _text("store"),
     _text("currency"),
-    _int("transactions"),
-    _int("amount_minor"),
-    PrimaryKeyConstraint("quarter_ms", "retailer", "store", "currency"),
+    *(_int(f"{name}_{quarter}") for quarter in range(4) for name in ("transactions", "amount_minor")),
+    PrimaryKeyConstraint("hour_ms", "retailer", "store", "currency"),
 )
-"""`quarter_ms` is the instant at which a quarter of an hour begins, as every zone's days do. A window of time lies
-together here, whatever stores it spans; one store's history lies together in `sales_by_hour`."""
+"""The four quarters of an hour of UTC, numbered from 0: every zone's days begin with one. `hour_ms` is the instant at
+which the hour begins. A window of time lies together here, whatever stores it spans, and one store's hours are found by
+a seek each; a store's history lies together in `sales_by_hour`."""
 
 product_day = Table(
     "product_day",

@@ -25,6 +25,8 @@ from .sales import Entry, Holding, Sales, Taken
 
 QUARTER_MS: Final = 15 * 60_000
 """What `sales_by_quarter` counts by."""
+QUARTERS: Final = 4
+HOUR_MS: Final = QUARTERS * QUARTER_MS
 
 
 class Deltas:
@@ -37,8 +39,8 @@ class Deltas:
         self.members = members
         self.hours: defaultdict[tuple[str, int, str], list[int]] = defaultdict(lambda: [0, 0, 0])
         """(store, hour, currency) → transactions, amount, lines."""
-        self.quarters: defaultdict[tuple[int, str, str], list[int]] = defaultdict(lambda: [0, 0])
-        """(quarter of an hour, store, currency) → transactions, amount."""
+        self.quarters: defaultdict[tuple[int, str, str], list[int]] = defaultdict(lambda: [0, 0] * QUARTERS)
+        """(hour of UTC, store, currency) → transactions and amount, of each quarter in turn."""
         self.products: defaultdict[tuple[str, str, str], Products] = defaultdict(dict)
         """(business date, store, currency) → SKU → quantity, amount, lines."""
         self.reversed = False
@@ -55,9 +57,10 @@ class Deltas:
         hour[0] += sign
         hour[1] += sign * made.amount
         hour[2] += sign * made.lines
-        quarter = self.quarters[made.at_ms - made.at_ms % QUARTER_MS, body.store, made.currency]
-        quarter[0] += sign
-        quarter[1] += sign * made.amount
+        place = made.at_ms % HOUR_MS // QUARTER_MS * 2
+        quarters = self.quarters[made.at_ms - made.at_ms % HOUR_MS, body.store, made.currency]
+        quarters[place] += sign
+        quarters[place + 1] += sign * made.amount
         if entry.subject is not None:
             self.members.apply(entry.subject, made, sign)
 
@@ -130,7 +133,11 @@ def _puts(p: Projector) -> Iterator[Statement]:
     yield _ADD_HOURS, [(p.retailer, *key, *delta) for key, delta in p.deltas.hours.items() if any(delta)]
     yield (
         _ADD_QUARTERS,
-        [(at_ms, p.retailer, *key, *delta) for (at_ms, *key), delta in sorted(p.deltas.quarters.items()) if any(delta)],
+        [
+            (hour_ms, p.retailer, *key, *delta)
+            for (hour_ms, *key), delta in sorted(p.deltas.quarters.items())
+            if any(delta)
+        ],
     )
     yield _ADD_DAYS, [(day_id(p.retailer, *day), p.retailer, *day) for day, sold in p.deltas.products.items() if sold]
     yield _ADD_PRODUCTS, _product_rows(p)
@@ -161,7 +168,7 @@ def _member_row(p: Projector, subject: bytes, currency: str) -> tuple[object, ..
 def _drops(p: Projector) -> Iterator[Statement]:
     """A row that nothing contributes to is no row: so a rebuild finds it too."""
     yield _DROP_HOURS, [(p.retailer, *key) for key in p.deltas.hours]
-    yield _DROP_QUARTERS, [(at_ms, p.retailer, *key) for at_ms, *key in p.deltas.quarters]
+    yield _DROP_QUARTERS, [(hour_ms, p.retailer, *key) for hour_ms, *key in p.deltas.quarters]
     days = {day_id(p.retailer, *day): products for day, products in p.deltas.products.items()}
     yield _DROP_PRODUCTS, [(id_, sku) for id_, products in days.items() for sku in products]
     yield _DROP_DAYS, [(id_,) for id_ in days]
@@ -283,17 +290,18 @@ DELETE FROM sales_by_hour
 WHERE retailer = ? AND store = ? AND hour_ms = ? AND currency = ? AND transactions = 0
 """
 
-_ADD_QUARTERS: Final = """
-INSERT INTO sales_by_quarter (quarter_ms, retailer, store, currency, transactions, amount_minor)
-VALUES (?, ?, ?, ?, ?, ?)
-ON CONFLICT (quarter_ms, retailer, store, currency) DO UPDATE SET
-    transactions = transactions + excluded.transactions,
-    amount_minor = amount_minor + excluded.amount_minor
-"""
-_DROP_QUARTERS: Final = """
+_COUNTED: Final = [f"{name}_{quarter}" for quarter in range(QUARTERS) for name in ("transactions", "amount_minor")]
+_ADD_QUARTERS: Final = f"""
+INSERT INTO sales_by_quarter (hour_ms, retailer, store, currency, {", ".join(_COUNTED)})
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (hour_ms, retailer, store, currency) DO UPDATE SET
+    {", ".join(f"{name} = {name} + excluded.{name}" for name in _COUNTED)}
+"""  # noqa: S608
+_DROP_QUARTERS: Final = f"""
 DELETE FROM sales_by_quarter
-WHERE quarter_ms = ? AND retailer = ? AND store = ? AND currency = ? AND transactions = 0
-"""
+WHERE hour_ms = ? AND retailer = ? AND store = ? AND currency = ?
+    AND ({", ".join(["0"] * QUARTERS)}) = ({", ".join(_COUNTED[::2])})
+"""  # noqa: S608
 
 _ADD_DAYS: Final = """
 INSERT INTO product_day (id, retailer, business_date, store, currency) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
