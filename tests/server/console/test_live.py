@@ -25,8 +25,10 @@ class Asked:
         self.times = 0
         self.fails = False
         self.told: list[BaseException] = []
+        self.before: str | None = None
 
-    async def __call__(self, key: str) -> str:
+    async def __call__(self, key: str, before: str | None) -> str:
+        self.before = before
         self.times += 1
         await asyncio.sleep(0)
         if self.fails:
@@ -53,6 +55,18 @@ async def test_a_failure_is_told_to_who_asked_and_not_kept() -> None:
         await feed.latest("a")
     asked.fails = False
     assert await feed.latest("a") == "a 2"
+
+
+async def test_a_computation_is_given_the_value_before_and_none_after_a_failure() -> None:
+    asked = Asked()
+    feed = asked.feed(seconds=0)
+    found = []
+    for times, fails in enumerate((False, False, True, False), 1):
+        asked.fails = fails
+        while asked.times < times:
+            await asyncio.gather(feed.latest("a"), return_exceptions=True)
+        found.append(asked.before)
+    assert found == [None, "a 1", "a 2", None]
 
 
 async def test_all_who_follow_are_told_what_was_computed_once_until_nobody_is_left() -> None:

@@ -255,6 +255,57 @@ async def test_fifty_who_watch_are_told_of_a_sale_by_one_query(server: Server, a
         assert (await nobody.goes("/sales/stream")).path == "/set-up"
 
 
+async def test_who_watches_is_only_told_the_time_while_nothing_is_sold(server: Server, admin: Visitor) -> None:
+    till = await server.till("till-1")
+    await till.sends(sale(1, total=700))
+    async with admin.http.get(f"{server.address}/sales/stream") as stream, asyncio.timeout(30):
+        while b"7.00" not in await stream.content.readuntil(b"\n\n"):
+            pass
+        events = [await stream.content.readuntil(b"\n\n") for _ in range(3)]
+        clock = datetime.fromtimestamp(NOW / 1000, UTC).strftime("%H:%M:%S").encode()
+        for event in events:
+            assert event.startswith(b"event: as-of\ndata: <time ")
+            assert clock in event
+        await till.sends(sale(2, total=4321))
+        while not (event := await stream.content.readuntil(b"\n\n")).startswith(b"data: "):
+            pass
+        assert b"50.21" in event
+
+
+async def test_answers_that_tell_the_same_are_one_however_often_it_is_asked(ledger: Path) -> None:
+    put(ledger, ("2026-06-09T08:00:00", "a", 5))
+    first = await ask(ledger, office(), "2026-06-09T09:01:00")
+    first.texts["live", "en"] = b"made"
+    again = (await ask(ledger, office(), "2026-06-09T09:02:00")).after(first)
+    assert again.tells_what(first)
+    assert (again.as_of_ms, again.texts) == (ms("2026-06-09T09:02:00"), {("live", "en"): b"made"})
+    later = (await ask(ledger, office(), "2026-06-09T09:15:00")).after(again)
+    assert not later.tells_what(again), "it is compared with another span"
+    put(ledger, ("2026-06-02T08:00:00", "a", 5))
+    other = (await ask(ledger, office(), "2026-06-09T09:15:00")).after(later)
+    assert not other.tells_what(later)
+    assert other.totals[0].whole[2] == Sums(1, 5)
+
+
+@pytest.mark.parametrize(
+    ("span", "found"),
+    [
+        ((0, 0), []),
+        ((0, 8), [(0, 2, 0, 4)]),
+        ((-3, 6), [(-1, 0, 1, 4), (0, 1, 0, 4), (1, 2, 0, 2)]),
+        ((1, 3), [(0, 1, 1, 3)]),
+        ((2, 4), [(0, 1, 2, 4)]),
+        ((4, 6), [(1, 2, 0, 2)]),
+        ((3, 3), []),
+    ],
+)
+def test_a_span_is_read_by_whole_hours_and_the_quarters_at_its_ends(
+    span: tuple[int, int], found: list[tuple[int, int, int, int]]
+) -> None:
+    made = figures.pieces(span[0] * 900_000, span[1] * 900_000)
+    assert [(p.from_ms // HOUR_MS, p.to_ms // HOUR_MS, p.quarters.start, p.quarters.stop) for p in made] == found
+
+
 async def test_who_leaves_is_no_malformed_request(server: Server, admin: Visitor) -> None:
     address = f"{server.address}/sales/stream"
     async with admin.http.get(address) as left, admin.http.get(address) as stays:

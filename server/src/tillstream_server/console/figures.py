@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from functools import cached_property
 from typing import Any, Final, Literal
@@ -101,8 +101,19 @@ class Sales:
     begun: int
     totals: tuple[Total, ...]
     stores: tuple[StoreSales, ...]
-    texts: dict[tuple[str, str], bytes] = field(default_factory=dict)
-    """What was made of it, by what and for which language: made once for everybody."""
+    texts: dict[tuple[str, str], bytes] = field(default_factory=dict, compare=False)
+    """What was made of it, by what and for which language, once for everybody. Answers in a row that tell the same have
+    one in common, made of the first of them."""
+
+    def after(self, before: Sales | None) -> Sales:
+        """This answer, as one more that tells the same as the one before, if it does."""
+        if before is None or replace(before, as_of_ms=self.as_of_ms) != self:
+            return self
+        return replace(self, texts=before.texts)
+
+    def tells_what(self, other: Sales | None) -> bool:
+        """Whether it is one of the answers in a row that tell the same."""
+        return other is not None and self.texts is other.texts
 
     def of(self, retailer: str, store: str) -> list[StoreSales]:
         """One store's sales, by currency."""

@@ -69,7 +69,7 @@ class Fleet:
         self._guard = guard
         house = guard.house
 
-        async def count(scope: ScopeKey) -> Counts:
+        async def count(scope: ScopeKey, _: Counts | None) -> Counts:
             async with house.database.read() as conn:
                 return await queries.counts(conn, *scope, house.heard_since_ms(), as_of_ms=house.clock.now_ms())
 

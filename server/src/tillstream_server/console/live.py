@@ -41,12 +41,15 @@ class Feed(Generic[K, V]):
 
     def __init__(
         self,
-        compute: Callable[[K], Awaitable[V]],
+        compute: Callable[[K, V | None], Awaitable[V]],
         report: Callable[[str, BaseException], None],
         *,
         seconds: float,
     ) -> None:
-        """`seconds` is how long a value is shared; `report` is told of computations that failed while followed."""
+        """`compute` is given the value before, if that is kept: most of it may hold still.
+
+        `seconds` is how long a value is shared; `report` is told of computations that failed while followed.
+        """
         self._compute = compute
         self._report = report
         self._seconds = seconds
@@ -90,17 +93,19 @@ class Feed(Generic[K, V]):
             channel.changed.set()
 
     def _ask(self, key: K) -> tuple[float, asyncio.Task[V]]:
+        found = self._recent.pop(key, None)
+        before = found[1].result() if found is not None and found[1].exception() is None else None
+
         async def compute() -> V:
             loop = asyncio.get_running_loop()
             started = loop.time()
-            value = await self._compute(key)
+            value = await self._compute(key, before)
             ended = loop.time()
             idle = min(IDLE_SHARE * (ended - started), MAX_IDLE_SECONDS)
             self._recent[key] = ended + max(self._seconds, idle), task
             return value
 
         task = asyncio.create_task(compute())
-        self._recent.pop(key, None)
         while len(self._recent) >= MAX_KEPT:
             self._recent.pop(next(iter(self._recent)))
         self._recent[key] = float("-inf"), task

@@ -57,10 +57,10 @@ class SalesPages:
         self._guard = guard
         house = guard.house
 
-        async def compute(question: Question) -> Sales:
+        async def compute(question: Question, before: Sales | None) -> Sales:
             house.events.metrics.live_queries.inc()
             async with house.database.read() as conn:
-                return await figures.sales(conn, question, house.zone, house.clock.now_ms())
+                return (await figures.sales(conn, question, house.zone, house.clock.now_ms())).after(before)
 
         self.feed: Feed[Question, Sales] = Feed(compute, house.events.unexpected, seconds=SHARED_SECONDS)
 
@@ -81,7 +81,7 @@ class SalesPages:
         return visit.page("sales.html", **_shown(sales))
 
     async def stream(self, visit: Visit) -> web.StreamResponse:
-        """The same again whenever it was computed anew, as server-sent events."""
+        """The same again whenever it was computed anew, as server-sent events; only as of when, if nothing changed."""
         asked = query(visit, SalesQuery)
         question = asked.question(visit)
         response = web.StreamResponse(
@@ -90,14 +90,17 @@ class SalesPages:
         await response.prepare(visit.request)
         loop = asyncio.get_running_loop()
         look_at = loop.time() + CHECK_SECONDS
+        told: Sales | None = None
         async with aclosing(self.feed.follow(question)) as values:
             async for sales in values:
                 if loop.time() >= look_at:
                     if not await _still_in(visit):
                         break
                     look_at = loop.time() + CHECK_SECONDS
+                changed = b"" if sales.tells_what(told) else _event(visit, sales)
+                told = sales
                 try:
-                    await response.write(_event(visit, sales))
+                    await response.write(changed + _as_of(visit, sales))
                 except ConnectionError:  # whoever watched has left, as everybody does in the end
                     break
         return response
@@ -152,13 +155,18 @@ class SalesPages:
 
 
 def _event(visit: Visit, sales: Sales) -> bytes:
-    """What changed, as an event: made once a language, whoever watches."""
+    """The figures, as an event: made once a language, whoever watches."""
     key = ("live", visit.words.language)
     made = sales.texts.get(key)
     if made is None:
         text = visit.house.pages.text("sales_live.html", {**visit.context(), **_shown(sales), "user": None})
         made = sales.texts[key] = b"".join(b"data: %b\n" % line for line in text.encode().splitlines()) + b"\n"
     return made
+
+
+def _as_of(visit: Visit, sales: Sales) -> bytes:
+    """As of when the figures of the last such event hold."""
+    return f"event: as-of\ndata: {visit.showing.clock(sales.as_of_ms)}\n\n".encode()
 
 
 def _shown(sales: Sales) -> dict[str, Any]:

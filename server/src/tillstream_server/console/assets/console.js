@@ -94,6 +94,10 @@
         line.textContent = "";
         exchange(live, event.data);
       };
+      source.addEventListener("as-of", (event) => {
+        line.textContent = "";
+        for (const moment of live.querySelectorAll(".as-of")) moment.innerHTML = event.data;
+      });
       source.onerror = () => {
         line.textContent = line.dataset.lost;
         if (source.readyState === EventSource.CLOSED) later = setTimeout(tryAgain, 5000);
