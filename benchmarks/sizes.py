@@ -78,7 +78,7 @@ QUICK = Sizes(
     connected=(10, 200),
     pushes=40,
     consoled=5_000,
-    rest_s=4,
+    rest_s=3,
     starts=2,
 )
 SHORT = replace(

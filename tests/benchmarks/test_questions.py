@@ -203,6 +203,7 @@ async def test_console_asks_for_every_page_and_has_them_watched(tmp_path: Path) 
         *console.PAGES,
         "1 watching live sales",
         "50 watching live sales",
+        "50 watching live sales, each of a store",
     }
     assert all(re.fullmatch(r"\d+ tills, [1-9][\d,]+ rows of a year's sales", one.condition) for one in answer.measures)
     assert all(one.value > 0 for one in answer.measures if "ms" in one.unit)
