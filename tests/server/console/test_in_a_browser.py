@@ -117,6 +117,10 @@ async def test_a_sale_arrives_on_the_open_page(server: Server, browser: Browser,
         await live.get_by_text("USD").first.wait_for()
         await shop.sends(sale(100, total=9_876_543))
         await live.get_by_text(re.compile(r"98,8\d\d\.\d\d\sUSD")).first.wait_for(timeout=20_000)
+        await live.evaluate("live => live.firstElementChild.dataset.kept = 'yes'")
+        server.clock.turn(10)
+        await live.locator(".as-of", has_text=re.compile(r":30$")).first.wait_for(timeout=20_000)
+        assert await live.locator("[data-kept]").count() == 1, "nothing was sold, and the figures were exchanged"
         await page.get_by_role("button", name="Pause").click()
         assert await page.get_attribute("#pause", "aria-pressed") == "true"
 
