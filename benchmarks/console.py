@@ -66,7 +66,7 @@ async def run(folder: Path, sizes: Sizes) -> Answer:
     measures: list[Measure] = []
     async with _serving(folder, place) as server, _signed_in(server) as session:
         for name, path in PAGES.items():
-            times = [await _asked(session, server.url + path, sizes.rest_s) for _ in range(min(3, sizes.starts))]
+            times = [await _asked(session, server.url + path, sizes.rest_s) for _ in range((sizes.starts + 1) // 2)]
             measures.append(Measure(QUESTION, name, condition, round(max(times) * 1000, 1), "ms, the slowest"))
         seconds = min(WATCHED_S, sizes.rest_s)
         costs = [await _watched(session, server, paths, seconds) for paths in WATCHED.values()]
