@@ -453,6 +453,15 @@ async def test_the_doctor_tells_of_settings_that_cannot_be_meant_and_goes_on(
     assert {"journal", "server"} <= set(found)
 
 
+async def test_the_doctor_tells_of_settings_that_were_lowered_and_calls_them_no_problem(
+    folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "agent.toml").write_text("[sync]\nheartbeat_s = 600\n")
+    await command("doctor", "--state", folder.path, "--config", tmp_path / "agent.toml", "--json")
+    found = {finding["check"]: finding for finding in msgspec.json.decode(capsys.readouterr().out)["findings"]}
+    assert (found["settings"]["verdict"], "so 100 counts" in found["settings"]["detail"]) == ("ok", True)
+
+
 @pytest.mark.system
 async def test_what_is_watched_and_followed_goes_on_until_it_is_interrupted(folder: Folder) -> None:
     async with (

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tillstream_agent.config import Button, Config, ConfigError, load
+from tillstream_agent.config import Button, Config, ConfigError, load, standing
 
 
 def file(folder: Path, text: str) -> Path:
@@ -65,6 +65,18 @@ def test_a_file_sets_everything(tmp_path: Path) -> None:
         display_member="kind",
         display_buttons=(Button("dog", (("en", "With a dog"),)),),
     )
+
+
+def test_heartbeats_further_apart_than_allowed_are_lowered_wherever_they_are_set(tmp_path: Path) -> None:
+    settings = file(tmp_path, "[sync]\nheartbeat_s = 600")
+    running = standing(settings, {})
+    own = running({})
+    assert (own.sync_heartbeat_s, own.lowered) == (100, ("sync.heartbeat_s",))
+    assert running({"sync.heartbeat_s": "3600"}) == own
+    assert running({"sync.heartbeat_s": "100", "hook.port": "9000"}) == Config(hook_port=9000, sync_heartbeat_s=100)
+    assert load(settings, {"TILLSTREAM_SYNC_HEARTBEAT_S": "30"}) == Config(sync_heartbeat_s=30)
+    with pytest.raises(ConfigError, match="seconds from 1 to 100"):
+        running({"sync.heartbeat_s": "3601"})
 
 
 def test_the_environment_wins_over_the_file_and_a_flag_over_both(tmp_path: Path) -> None:

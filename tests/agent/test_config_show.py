@@ -130,6 +130,21 @@ def test_check_says_that_all_is_well(settings: Path, capsys: pytest.CaptureFixtu
     assert "1 are not at their default" in capsys.readouterr().out
 
 
+def test_what_an_earlier_version_took_ends_no_agent_and_is_told(
+    settings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings.write_text("[sync]\nheartbeat_s = 600\n")
+    assert main(["config", "check", "--config", str(settings)]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "sync.heartbeat_s says more than holds, so 100 counts: seconds from 1 to 100"
+    ]
+    assert main(["config", "check", "--config", str(settings), "--json"]) == 0
+    assert msgspec.json.decode(capsys.readouterr().out) == {"wrong": [], "lowered": ["sync.heartbeat_s"]}
+    assert main(["config", "show", "--config", str(settings), "--json"]) == 0
+    shown = msgspec.json.decode(capsys.readouterr().out)["settings"]
+    assert [one["value"] for one in shown if one["name"] == "sync.heartbeat_s"] == [100]
+
+
 def test_show_prints_json_too(settings: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "show", "--config", str(settings), "--redact", "--json"]) == 0
     told = msgspec.json.decode(capsys.readouterr().out)["settings"]

@@ -231,6 +231,21 @@ async def test_a_file_that_was_spoiled_meanwhile_does_not_end_an_agent_that_is_b
         standing(file, {})
 
 
+async def test_kept_settings_with_heartbeats_further_apart_than_allowed_stay_after_an_upgrade(
+    server: Gateway, folder: Folder
+) -> None:
+    remote = opened(folder)
+    await remote.take(signed(server, 1, {"sync.heartbeat_s": "600", "log.level": "debug"}))
+    await remote.begin()
+    await remote.keep()
+    async with running_agent(folder) as (port, log):
+        assert await sells(folder, port, "after") == 201
+        await server.until(lambda server: len(server.records) == 1)
+    assert (config := opened(folder).config()).sync_heartbeat_s == 100
+    assert config.log_level == "debug", "and what else was set from afar, a hook's port say"
+    assert log.getvalue().count('"names": ["sync.heartbeat_s"], "event": "settings_lowered"') == 1
+
+
 async def test_an_open_basket_keeps_no_till_ill_whose_trial_was_cut_short(server: Gateway, folder: Folder) -> None:
     remote, clock = opened(folder), SystemClock()
     await remote.take(signed(server, 1, FULL))

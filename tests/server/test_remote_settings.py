@@ -209,6 +209,10 @@ async def test_heartbeats_are_never_so_far_apart_that_well_tills_count_as_silent
             with pytest.raises(TillstreamError, match="heartbeat_s") as refused:
                 await server.order(command)
             assert refused.value.limit == "at most 80 s"
+    async with serving(tmp_path / "data", silent_seconds=3600) as server:
+        with pytest.raises(TillstreamError, match="heartbeat_s") as refused:
+            await server.order(ConfigSet("acme", {"sync.heartbeat_s": "101"}))
+        assert refused.value.limit == "at most 100 s", "a till would lower it"
 
 
 async def test_where_a_pos_finds_its_hook_changes_only_if_somebody_says_that_it_follows(server: Server) -> None:

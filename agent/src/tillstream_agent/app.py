@@ -150,6 +150,8 @@ async def _live(folder: Folder, world: World, turn: _Turn) -> None:
             await rolled_back(remote, _why(error), before)
             return
         core.events.started(version=__version__, port=turn.port, queued=core.journal.queue().records)
+        if core.config.lowered:
+            core.events.settings_lowered(core.config.lowered)
         turn.started(turn.port)
         who = f"till {core.identity.till} of store {core.identity.store}, port {turn.port}"
         _tell(core, lambda: world.supervisor.ready(who))

@@ -18,6 +18,7 @@ from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from tillstream_protocol.errors import InvalidInput, TillstreamError
+from tillstream_protocol.settings import MAX_HEARTBEAT_S
 
 from .config_doors import Doors, take_doors
 
@@ -83,6 +84,8 @@ class Config:
     """How much of the log stays in the state folder, at most; 0 keeps none."""
     uvloop: bool = True
     doors: Doors = field(default_factory=Doors)
+    lowered: tuple[str, ...] = ()
+    """Settings that say more than holds: what an earlier version took may not stop a till from capturing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,8 @@ class _Setting:
     expects: str
     parse: Callable[[Any], Any]
     """From a TOML value or from text; raises ValueError, TypeError or KeyError."""
+    most: float | None = None
+    """What is more, and was allowed once, counts as this."""
 
     @property
     def variable(self) -> str:
@@ -193,7 +198,7 @@ _SETTINGS: Final = (
     _Setting("display.language", "display_language", "auto, ar, de, en, es, fr or hi", _language),
     _Setting("display.member", "display_member", "tail, kind or none", _member),
     _Setting("display.buttons", "display_buttons", "at most 8 tables of kind and label", _buttons),
-    _Setting("sync.heartbeat_s", "sync_heartbeat_s", "seconds from 1 to 100", _number(1, 100)),
+    _Setting("sync.heartbeat_s", "sync_heartbeat_s", "seconds from 1 to 100", _number(1, 3600), MAX_HEARTBEAT_S),
     _Setting("sync.timeout_s", "sync_timeout_s", "seconds from 1 to 600", _number(1, 600)),
     _Setting("sync.ca_file", "sync_ca_file", "the path of a file of certificates", _text),
     _Setting("journal.retain_s", "journal_retain_s", "seconds from 0 to 31536000", _number(0, 31_536_000)),
@@ -269,7 +274,7 @@ def read(
         ConfigError(f"there is no setting {name!r} (in {file})", field=name, hint=f"there are {known}")
         for name in given
     )
-    return Reading(Config(**chosen), origins, file, tuple(wrong))  # type: ignore[arg-type]
+    return Reading(_lowered(Config(**chosen)), origins, file, tuple(wrong))  # type: ignore[arg-type]
 
 
 def standing(
@@ -317,7 +322,24 @@ def overlaid(config: Config, remote: Mapping[str, str]) -> Config:
     for error in _unknown(remote):
         raise error
     chosen = {s.attribute: _parse(s, remote[s.name], FROM_AFAR) for s in _SETTINGS if s.name in remote}
-    return replace(config, **chosen)  # type: ignore[arg-type]
+    before = tuple(name for name in config.lowered if name not in remote)
+    return _lowered(replace(config, lowered=before, **chosen))  # type: ignore[arg-type]
+
+
+def _lowered(config: Config) -> Config:
+    """No setting above the most that holds; those that were are named."""
+    above = [s for s in _SETTINGS if s.most is not None and getattr(config, s.attribute) > s.most]
+    names = (*config.lowered, *(setting.name for setting in above))
+    return replace(config, lowered=names, **{setting.attribute: setting.most for setting in above})  # type: ignore[arg-type]
+
+
+def lowered_in_words(config: Config) -> list[str]:
+    """A sentence for each setting that says more than holds."""
+    return [
+        f"{s.name} says more than holds, so {s.most:g} counts: {s.expects}"
+        for s in _SETTINGS
+        if s.name in config.lowered
+    ]
 
 
 def _unknown(remote: Mapping[str, str]) -> list[ConfigError]:

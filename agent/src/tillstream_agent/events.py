@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, TextIO, cast
 
 import structlog
@@ -89,6 +89,10 @@ class Events:
     def started(self, *, version: str, port: int, queued: int) -> None:
         """The doors are open."""
         self._log.info("started", version=version, port=port, queued=queued)
+
+    def settings_lowered(self, names: Sequence[str]) -> None:
+        """Settings say more than holds; the most that holds is taken."""
+        self._log.warning("settings_lowered", names=list(names))
 
     def stopping(self, *, queued: int) -> None:
         """The agent was asked to end."""

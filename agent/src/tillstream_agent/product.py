@@ -14,7 +14,7 @@ from tillstream_protocol.arguments import whole
 
 from . import config_show
 from .clone import Forgotten, reset
-from .config import read, standing
+from .config import lowered_in_words, read, standing
 from .folder import Folder, default_folder
 from .remote import peek
 from .service import ACTIONS, act, run_service
@@ -72,11 +72,13 @@ def _check(given: argparse.Namespace) -> int:
     wrong = config_show.wrongs(reading)
     where = reading.file if reading.file is not None else "no file"
     if given.json:
-        _print_json({"wrong": wrong})
+        _print_json({"wrong": wrong, "lowered": reading.config.lowered})
     elif wrong:
         print(config_show.wrongs_in_words(wrong))
     else:
         print(f"the settings can be meant: {len(reading.origins)} are not at their default ({where})")
+        for sentence in lowered_in_words(reading.config):
+            print(sentence)
     if wrong:
         raise config_show.error_of(wrong)
     return 0

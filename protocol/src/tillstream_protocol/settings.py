@@ -19,6 +19,8 @@ from .transaction import InstantMs
 
 MAX_SETTINGS: Final = 64 * 1024
 MAX_NAMES: Final = 100
+MAX_HEARTBEAT_S: Final = 100.0
+"""`sync.heartbeat_s` is this at most: a till that speaks more rarely looks silent."""
 _PURPOSE = b"tillstream-settings-1"
 
 REMOTE: Final = frozenset(

@@ -13,6 +13,7 @@ from tillstream_protocol.errors import InvalidInput
 from tillstream_protocol.limits import MAX_TEXT
 from tillstream_protocol.messages import Name
 from tillstream_protocol.settings import (
+    MAX_HEARTBEAT_S,
     MAX_NAMES,
     SettingName,
     Settings,
@@ -179,7 +180,7 @@ class SettingsOffice:
             seconds = float(settings.get(HEARTBEAT, "0"))
         except ValueError:
             return
-        most = self.silent_s / HEARTBEATS
+        most = min(self.silent_s / HEARTBEATS, MAX_HEARTBEAT_S)
         if seconds > most:
             hint = f"a till is silent after silent_seconds, {self.silent_s:g} s: {HEARTBEATS} heartbeats have to fit in"
             raise InvalidInput(f"{HEARTBEAT} is {seconds:g}", field=HEARTBEAT, limit=f"at most {most:g} s", hint=hint)

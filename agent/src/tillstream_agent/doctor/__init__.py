@@ -18,11 +18,11 @@ from tillstream_protocol.errors import TillstreamError
 from .. import __version__
 from ..boot import machine_id
 from ..clock import Clock
-from ..config import Config
+from ..config import Config, lowered_in_words
 from ..folder import Folder, Identity
 from .doors import findings_of_doors
 from .files import Files
-from .finding import Finding, Verdict, patiently, problem
+from .finding import Finding, Verdict, ok, patiently, problem
 from .running import TROUBLES, Running, findings_of
 from .server import Way, addresses
 from .service import AskService, ask_systemd, look_at_service
@@ -120,7 +120,7 @@ class Doctor:
     def _settings(self) -> list[Finding]:
         error = self.complaint
         if error is None:
-            return []
+            return [ok("settings", sentence) for sentence in lowered_in_words(self.config)]
         if isinstance(error.__cause__, PermissionError):
             fix = "let the agent's user read the file and enter its folder; then restart the agent"
             return [problem("settings", error.message, "it is not the agent's user's to read", fix)]
