@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import socket
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -266,6 +268,7 @@ def _frame(events: Events) -> Middleware:
                 raise
             if _has_begun(request):
                 events.unexpected(_place(request), error)
+                _break_off(request)
                 raise ConnectionError from error
             return _answer(request, error, events)
 
@@ -276,6 +279,15 @@ def _has_begun(request: web.Request) -> bool:
     """Whether some of the answer was sent. Nothing can stand in for it then: where it fails, the connection has to end
     without the last piece, so that what came does not look whole."""
     return request.writer.output_size > 0
+
+
+def _break_off(request: web.Request) -> None:
+    """To HTTP/1.0, which many a proxy speaks to us, the connection's end is the answer's: only a reset says that there
+    was to be more."""
+    if request.version < HttpVersion11 and request.transport is not None:
+        connection = request.transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        request.transport.abort()
 
 
 def _answer(request: web.Request, error: Exception, events: Events) -> web.Response:
