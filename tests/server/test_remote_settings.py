@@ -170,7 +170,7 @@ async def test_tills_that_said_nothing_yet_are_counted_too(server: Server) -> No
     assert (await server.order(ConfigStage("acme", version)))["waiting"] == 2
     async with speaking(tills[0], version, version, "kept"):
         shown = await told(server, kept=1)
-    assert shown["tills"] == {"kept": 1, "trial": 0, "refused": 0, "rolled_back": 0, "waiting": 1}
+    assert shown["tills"] == {"kept": 1, "trial": 0, "refused": 0, "rolled_back": 0, "waiting": 1, "ahead": 0}
     await server.order(ConfigHalt("acme", version))
     assert (await server.order(ConfigShow("acme")))["tills"]["waiting"] == 0
 
@@ -323,6 +323,19 @@ async def test_a_restored_server_gives_no_version_a_number_that_tills_have_had(s
         async with speaking(till, lost[-1], lost[-1], "kept") as pushes:
             _, body = await pushes.next(SettingsPush)
     assert opened(till, body).version == version > lost[-1]
+
+
+async def test_tills_that_pass_a_version_over_are_counted(server: Server) -> None:
+    """They were given a later one by a server that is lost; the restored one's clock is behind."""
+    tills = [await server.till("till-1"), await server.till("till-2")]
+    version = await made(server, GERMAN, percent=100)
+    async with speaking(tills[0], version + 60, version + 60, "kept"), speaking(tills[1], version, version, "kept"):
+        await told(server, kept=1, ahead=1)
+    staged = await server.order(ConfigStage("acme", await made(server, ENGLISH)))
+    assert (staged["waiting"], staged["ahead"]) == (1, 1)
+    server.clock.turn(61)
+    staged = await server.order(ConfigStage("acme", await made(server, ENGLISH)))
+    assert (staged["waiting"], staged["ahead"]) == (2, 0), "with the clock right, none is left out"
 
 
 async def test_versions_made_within_a_second_or_after_the_clock_was_put_back_still_grow(server: Server) -> None:

@@ -53,4 +53,4 @@ async def test_a_rollout_is_halted_while_it_is_still_being_sent(
         await parts.settings.flush()
         shown = await parts.office.run(ConfigShow("acme"))
     assert len(sent) == 1, "the others were not sent it"
-    assert shown["tills"] == {"kept": 0, "trial": 0, "refused": 1, "rolled_back": 0, "waiting": 0}
+    assert shown["tills"] == {"kept": 0, "trial": 0, "refused": 1, "rolled_back": 0, "waiting": 0, "ahead": 0}

@@ -136,9 +136,9 @@ class SettingsOffice:
         wanted = Rollout(command.retailer, command.version, stores, command.percent, command.halt_after, now_ms, now_ms)
         async with self.database.write() as conn:
             staged = await remote.stage(conn, wanted)
-            waiting = await remote.waiting(conn, staged)
+            tills = {"waiting": await remote.waiting(conn, staged), "ahead": await remote.ahead(conn, staged)}
         await self._rolled(command.retailer, command.version, "staged")
-        return {**staged.plain(), "waiting": waiting}
+        return {**staged.plain(), **tills}
 
     async def _halt(self, command: ConfigHalt) -> Result:
         async with self.database.write() as conn:
@@ -159,6 +159,7 @@ class SettingsOffice:
             )
             taken = await remote.progress(conn, command.retailer, number)
             taken["waiting"] = await remote.waiting(conn, rollout) if rollout is not None else 0
+            taken["ahead"] = await remote.ahead(conn, rollout) if rollout is not None else 0
             return {**found, "tills": taken, "failed": await remote.failed(conn, command.retailer, number)}
 
     async def _roll_back(self, command: ConfigRollBack) -> Result:

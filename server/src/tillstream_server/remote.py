@@ -229,6 +229,20 @@ async def waiting(conn: AsyncConnection, rollout: Rollout) -> int:
     return sum(rollout.reaches(till_id, store) for till_id, store in map(tuple, rows))
 
 
+async def ahead(conn: AsyncConnection, rollout: Rollout) -> int:
+    """How many tills pass a version over that they are to have: they were given a later one, and not one of ours.
+
+    So it is after a restore at a server whose clock is behind, or was ahead before.
+    """
+    rows = await conn.exec_driver_sql(
+        "SELECT t.till_id, t.store FROM till t JOIN till_config c ON c.till_id = t.till_id"
+        " WHERE t.retailer = ? AND t.revoked_ms IS NULL AND c.newest > ? AND c.newest NOT IN"
+        " (SELECT version FROM till_settings WHERE retailer = t.retailer)",
+        (rollout.retailer, rollout.version),
+    )
+    return sum(rollout.reaches(till_id, store) for till_id, store in map(tuple, rows))
+
+
 async def failed(conn: AsyncConnection, retailer: str, version: int, limit: int = 100) -> list[dict[str, object]]:
     """Tills that could not take a version, and why, the newest first."""
     rows = await conn.exec_driver_sql(
