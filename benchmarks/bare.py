@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +22,9 @@ Row = tuple[object, ...]
 _APPENDED: Final = {"ledger": "id", "sale": "ledger_id"}
 """Tables to which sales that are new only add rows, and their keys. They are large; each other is compared as a whole.
 """
+_TOGETHER: Final = 64
+_NARROW: Final = 8
+"""Rows of at most so many columns go in that many a statement, as the server writes them: it takes a third off each."""
 _SCHEMA: Final = """
 SELECT name, sql FROM sqlite_master WHERE type = ? AND sql IS NOT NULL AND name NOT LIKE 'sqlite%' ORDER BY rowid
 """
@@ -119,8 +123,10 @@ class EveryRow:
         return self._reader.execute(f'SELECT * FROM main."{table}" EXCEPT SELECT * FROM bare."{table}"').fetchall()
 
     def _put(self, table: str, rows: list[Row]) -> None:
+        """Rows of the largest tables are new; each other takes the place of the row that has its key."""
         if rows:
-            self._bare.executemany(f'INSERT OR REPLACE INTO "{table}" VALUES ({_marks(rows)})', rows)
+            how = "INSERT" if table in _APPENDED else "INSERT OR REPLACE"
+            _insert(self._bare, f'{how} INTO "{table}" VALUES', rows)
 
     def missing(self) -> int:
         """How many rows of the ledger's database the copy lacks, or has otherwise, but for those from before it."""
@@ -136,6 +142,16 @@ class EveryRow:
         """Close both databases."""
         self._reader.close()
         self._bare.close()
+
+
+def _insert(database: sqlite3.Connection, statement: str, rows: list[Row]) -> None:
+    """Insert rows, narrow ones many a statement."""
+    row = f"({_marks(rows)})"
+    together = len(rows) - len(rows) % _TOGETHER if len(rows[0]) <= _NARROW else 0
+    many = f"{statement} {', '.join([row] * _TOGETHER)}"
+    for start in range(0, together, _TOGETHER):
+        database.execute(many, list(chain.from_iterable(rows[start : start + _TOGETHER])))
+    database.executemany(f"{statement} {row}", rows[together:])
 
 
 def _synced(file: Path) -> sqlite3.Connection:
