@@ -27,6 +27,7 @@ from tillstream_server.ledger.database import (
     is_current,
     migrate,
 )
+from tillstream_server.ledger.lookup import rows_of
 
 COUNT = "INSERT INTO refusal (reason, count) VALUES (?, ?)"
 SLOW = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < 150000) SELECT sum(n) FROM r"
@@ -258,6 +259,17 @@ async def test_a_reader_sees_one_snapshot(database: Database) -> None:
             await writer.exec_driver_sql(COUNT, ("a", 1))
         after = (await conn.exec_driver_sql("SELECT count(*) FROM refusal")).scalar_one()
     assert (before, after) == (0, 0)
+    assert await reasons(database) == {"a"}
+
+
+async def test_a_reader_that_asks_the_driver_itself_sees_one_snapshot(database: Database) -> None:
+    async with database.read() as conn:
+        (before,) = await rows_of(conn, "SELECT count(*) FROM refusal")
+        async with database.write() as writer:
+            await writer.exec_driver_sql(COUNT, ("a", 1))
+        (after,) = await rows_of(conn, "SELECT count(*) FROM refusal")
+        by_the_library = (await conn.exec_driver_sql("SELECT count(*) FROM refusal")).scalar_one()
+    assert (before, after, by_the_library) == ((0,), (0,), 0)
     assert await reasons(database) == {"a"}
 
 

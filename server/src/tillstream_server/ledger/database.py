@@ -111,13 +111,13 @@ class Database:
         if not path.is_file():
             raise LedgerVersion(f"there is no database at {path}", field="data", hint="run `tillstream-server init`")
         connect = connect or _connected
-        writer = _engine(path, None, _writer_pragmas(busy_ms, checkpoint_pages), 1, connect)
+        writer = _engine(path, _writer_pragmas(busy_ms, checkpoint_pages), 1, connect)
         try:
             conn = await writer.connect()
         except SQLAlchemyError as error:
             await writer.dispose()
             raise _translated(error) from error
-        return cls(path, writer, _engine(path, "BEGIN", _reader_pragmas(busy_ms), readers, connect), conn)
+        return cls(path, writer, _engine(path, _reader_pragmas(busy_ms), readers, connect), conn)
 
     async def close(self) -> None:
         """Wait for the transaction under way, and close every connection."""
@@ -147,6 +147,7 @@ class Database:
         """A connection that cannot write, on one snapshot of the database."""
         try:
             async with self._readers.connect() as conn:
+                await execute(conn, "BEGIN")
                 yield conn
         except (SQLAlchemyError, sqlite3.Error) as error:
             raise _translated(error) from error
@@ -293,7 +294,7 @@ def _alembic() -> Config:
     return config
 
 
-def _engine(path: Path, begin: str | None, pragmas: tuple[str, ...], size: int, connect: Connect) -> AsyncEngine:
+def _engine(path: Path, pragmas: tuple[str, ...], size: int, connect: Connect) -> AsyncEngine:
     engine = create_async_engine(
         URL.create("sqlite+aiosqlite", database=str(path)),
         async_creator=partial(connect, path),
@@ -302,7 +303,7 @@ def _engine(path: Path, begin: str | None, pragmas: tuple[str, ...], size: int, 
         max_overflow=0,
         hide_parameters=True,
     )
-    _prepare(engine.sync_engine, begin, pragmas)
+    _prepare(engine.sync_engine, None, pragmas)
     return engine
 
 
@@ -313,7 +314,8 @@ async def _connected(path: Path) -> aiosqlite.Connection:
 def _prepare(engine: Engine, begin: str | None, pragmas: tuple[str, ...]) -> None:
     """Begin transactions ourselves; the driver, which would begin them late and deferred, is told not to.
 
-    Without `begin`, whoever has the connection does so: it takes one turn with the driver's thread, not three.
+    Without `begin`, whoever has the connection does so: it takes one turn with the driver's thread, not three, and what
+    is asked of the driver itself is inside the transaction too.
     """
 
     def connected(connection: Any, _record: object) -> None:
