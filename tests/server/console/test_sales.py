@@ -99,6 +99,24 @@ async def test_days_on_which_clocks_change_are_whole(ledger: Path) -> None:
     assert found.totals[0].hours[2][0] == Sums(2, 2)
 
 
+@pytest.mark.parametrize(
+    ("zone", "now", "early", "late", "days"),
+    [
+        ("America/Nuuk", "2026-03-30T00:20:00", "2026-03-29T00:30:00", "2026-03-29T01:05:00", (10, 1)),
+        ("Pacific/Apia", "2011-12-30T16:00:00", "2011-12-30T09:30:00", "2011-12-30T12:00:00", (10, 0)),
+        ("Africa/Monrovia", "1971-06-08T00:44:40", "1971-06-08T00:35:00", "1971-06-08T00:46:00", (10, 1)),
+    ],
+    ids=["a day without its last hour", "the day before was none", "a day that has just begun"],
+)
+async def test_a_time_that_a_day_does_not_have_leads_into_no_other_day(
+    ledger: Path, zone: str, now: str, early: str, late: str, days: tuple[int, int]
+) -> None:
+    put(ledger, (early, "a", 1), (late, "a", 10))
+    day = datetime.fromtimestamp(ms(now) / 1000, ZoneInfo(zone)).date().isoformat()
+    found = await ask(ledger, office(day), now, ZoneInfo(zone))
+    assert tuple(sums.amount for sums in found.totals[0].whole[:2]) == days
+
+
 async def test_stores_days_are_their_own_and_each_is_compared_up_to_its_last_sale(ledger: Path) -> None:
     put(ledger, ("2026-06-09T23:30:00", "tokyo", 1), ("2026-06-08T23:30:00", "tokyo", 2), offset_h=9)
     put(ledger, ("2026-06-09T01:30:00", "tokyo", 40), offset_h=9)

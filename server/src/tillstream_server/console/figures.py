@@ -245,13 +245,14 @@ class _Reader:
         return found
 
     def _span(self, day: date, back: int, until_ms: int | None) -> Span:
-        """A day in head office's time; it has 23 or 25 hours where clocks change."""
+        """A day in head office's time; it has 23 or 25 hours where clocks change; no time of day leads out of it."""
         other = day - timedelta(days=back)
         begin, end = (_instant(one, time(), self.zone) for one in (other, other + timedelta(days=1)))
         if until_ms is None:
             return begin, end, end
         clock = datetime.fromtimestamp(until_ms / 1000, self.zone).time()
-        return begin, _instant(other, clock, self.zone) if back else until_ms, end
+        part = _instant(other, clock, self.zone) if back else until_ms
+        return begin, min(max(begin, part), end), end
 
     def _scope(self) -> tuple[str, list[str]]:
         asked = (("retailer", self.question.retailer), ("store", self.question.store))
