@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from support.serving import SetClock
+from tillstream_server.console import live
 from tillstream_server.console.live import Feed
 from tillstream_server.console.showing import Showing
 from tillstream_server.console.throttle import MAX_KEPT, MAX_NAME, Throttle, TooManyAttempts
@@ -86,6 +87,24 @@ async def test_all_who_follow_are_told_what_was_computed_once_until_nobody_is_le
     times = asked.times
     await asyncio.sleep(0.1)
     assert asked.times <= times + 1
+
+
+async def test_what_is_followed_is_the_value_before_though_more_is_followed_than_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(live, "MAX_KEPT", 1)
+    given: list[str | None] = []
+
+    async def compute(key: str, before: str | None) -> str:
+        given.append(before)
+        return f"{key} {len(given)}"
+
+    feed = Feed(compute, lambda *_: None, seconds=0.01)
+    async with aclosing(feed.follow("a")) as one, aclosing(feed.follow("b")) as other:
+        for _ in range(3):
+            await asyncio.gather(anext(one), anext(other))
+    assert given[:2] == [None, None]
+    assert None not in given[2:]
 
 
 async def test_who_follows_goes_on_after_a_failure() -> None:

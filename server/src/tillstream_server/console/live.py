@@ -46,7 +46,7 @@ class Feed(Generic[K, V]):
         *,
         seconds: float,
     ) -> None:
-        """`compute` is given the value before, if that is kept: most of it may hold still.
+        """`compute` is given the value before, if that is kept or followed: most of it may hold still.
 
         `seconds` is how long a value is shared; `report` is told of computations that failed while followed.
         """
@@ -93,8 +93,8 @@ class Feed(Generic[K, V]):
             channel.changed.set()
 
     def _ask(self, key: K) -> tuple[float, asyncio.Task[V]]:
-        found = self._recent.pop(key, None)
-        before = found[1].result() if found is not None and found[1].exception() is None else None
+        before = self._before(key)
+        self._recent.pop(key, None)
 
         async def compute() -> V:
             loop = asyncio.get_running_loop()
@@ -110,6 +110,14 @@ class Feed(Generic[K, V]):
             self._recent.pop(next(iter(self._recent)))
         self._recent[key] = float("-inf"), task
         return self._recent[key]
+
+    def _before(self, key: K) -> V | None:
+        """The value before: that which is followed, too, where more are followed than are kept."""
+        found = self._recent.get(key)
+        if found is not None and found[1].exception() is None:
+            return found[1].result()
+        channel = self._channels.get(key)
+        return None if channel is None else channel.value
 
     async def _pump(self, key: K, channel: _Channel[V]) -> None:
         loop = asyncio.get_running_loop()
