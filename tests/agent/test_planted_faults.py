@@ -181,7 +181,7 @@ async def the_disk_flipped_a_byte(patient: Patient) -> AsyncIterator[None]:
     yield
 
 
-@fault("settings", "does not start", "seconds from 1 to 3600", "agent")
+@fault("settings", "does not start", "seconds from 1 to 100", "agent")
 async def a_setting_was_mistyped(patient: Patient) -> AsyncIterator[None]:
     file = patient.place / "agent.toml"
     file.write_text("[sync]\nheartbeat_s = 0\n")

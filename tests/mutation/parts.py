@@ -40,8 +40,8 @@ def _sync(sources: str) -> Part:
 def _journal(sources: str) -> Part:
     """Without the campaigns on the simulated disk: what they find by the way, a test of its own has to say."""
     tests = (
-        "damage empty_runs housing inherited journal placing reading recovering retention room sending seqs syncing"
-        " syncs tags what_earlier_runs_left writing"
+        "damage empty_runs footers housing inherited journal placing reading recovering retention room sending seqs"
+        " syncing syncs tags what_earlier_runs_left writing"
     )
     return Part(
         tuple(f"tillstream_agent/journal/{name}.py" for name in sources.split()),

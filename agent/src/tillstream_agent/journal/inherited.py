@@ -192,6 +192,7 @@ class Inherited:
         if chunk.done or self._shelf.get(chunk.number) is None or await self._renew(chunk):
             self._doubts.clear(chunk.number)
             del self._doubtful[chunk.number]
+            self._unfinished.pop(chunk.number, None)
         else:
             self._doubtful[chunk.number] = self._doubtful.pop(chunk.number)  # the others have their turn
             self._renew_at = self._clock.monotonic() + RENEW_AFTER_S
