@@ -66,8 +66,9 @@ def _status(number: int, now_ms: int) -> tuple[object, ...]:
     silent, ill = number % 50 == 1, number % 100 == 2
     seen_ms = now_ms - (HOUR_MS if silent else number % 15_000 - HOUR_MS)
     version = f"0.{1 + number % 3}.0"
-    error = "the disk is nearly full" if ill else ""
-    return (_till_id(number), bytes(16), number, number % 7, 20, 90, 200, 900, 10**10, seen_ms, version, error, seen_ms)
+    queued, oldest_ms, error = (50, HOUR_MS, "unavailable") if ill else (number % 7, 20, "")
+    waits = queued, oldest_ms, 90, 200, 900
+    return (_till_id(number), bytes(16), number, *waits, 10**10, seen_ms, version, error, seen_ms)
 
 
 _STATUS: Final = """

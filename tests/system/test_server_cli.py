@@ -217,7 +217,7 @@ TOKEN = ("token", "create", "--retailer", "a", "--store", "b")
         (("serve", "--port", "99999"), "--port", "'99999'", "from 0 to 65535"),
         (("serve", "--host", ""), "--host", "''", "1 to 253 characters"),
         (("till", "list", "--limit", "0"), "--limit", "'0'", "from 1 to 1000"),
-        (("ledger", "export", "--after", "-1"), "--after", "'-1'", "from 0"),
+        (("ledger", "export", "--after", "-1"), "--after", "'-1'", "at least 0"),
     ],
 )
 def test_what_is_out_of_range_is_wrong_usage_that_names_flag_value_and_what_is_allowed(
