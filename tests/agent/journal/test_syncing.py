@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import itertools
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,23 @@ from tillstream_protocol.messages import Range
 @pytest.fixture
 def story(tmp_path: Path) -> Story:
     return Story(tmp_path)
+
+
+def at_sync(monkeypatch: pytest.MonkeyPatch, number: int, happens: Callable[[], Awaitable[None]]) -> None:
+    """Have something happen when a file is synced for the so-manieth time, before it is."""
+    sync, calls = TroubledFile.sync, itertools.count(1)
+
+    async def counted(file: TroubledFile) -> None:
+        if next(calls) == number:
+            await happens()
+        await sync(file)
+
+    monkeypatch.setattr(TroubledFile, "sync", counted)
+
+
+async def fails() -> None:
+    """What a broken disk says."""
+    raise OSError(BROKEN, "planted")
 
 
 async def test_who_waits_for_a_failing_disk_is_told_after_two_seconds(story: Story) -> None:
@@ -334,16 +352,7 @@ async def test_a_footer_that_could_not_be_synced_is_told_of(story: Story, monkey
     journal = await begun(story)
     journal.append(b"a", kind=1)
     journal.roll()
-    sync, calls = TroubledFile.sync, 0
-
-    async def fail_the_second(file: TroubledFile) -> None:
-        nonlocal calls
-        calls += 1
-        if calls == 2:
-            raise OSError(BROKEN, "planted")
-        await sync(file)
-
-    monkeypatch.setattr(TroubledFile, "sync", fail_the_second)
+    at_sync(monkeypatch, 2, fails)
     await story.passes(journal)
     assert story.till.diary.lines[-1] == "sync failed 1: [Errno 5] planted"
     assert journal.safe
@@ -356,17 +365,13 @@ async def test_a_chunk_gets_one_footer_though_the_pass_that_gives_it_is_cut_shor
     journal = await begun(story)
     journal.append(b"a", kind=1)
     journal.roll()
-    sync, calls, hangs = TroubledFile.sync, 0, asyncio.Event()
+    hangs = asyncio.Event()
 
-    async def hang_the_second(file: TroubledFile) -> None:
-        nonlocal calls
-        calls += 1
-        if calls == 2:
-            hangs.set()
-            await asyncio.Event().wait()
-        await sync(file)
+    async def hang() -> None:
+        hangs.set()
+        await asyncio.Event().wait()
 
-    monkeypatch.setattr(TroubledFile, "sync", hang_the_second)
+    at_sync(monkeypatch, 2, hang)
     a_pass = asyncio.create_task(story.passes(journal))
     await hangs.wait()
     a_pass.cancel()
@@ -381,16 +386,7 @@ async def test_a_chunk_gets_one_footer_though_the_pass_that_gives_it_is_cut_shor
 async def test_what_moves_at_the_end_is_closed_and_synced_too(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = await begun(story)
     journal.append(b"a", kind=1)
-    sync, calls = TroubledFile.sync, 0
-
-    async def fail_the_first(file: TroubledFile) -> None:
-        nonlocal calls
-        calls += 1
-        if calls == 1:
-            raise OSError(BROKEN, "planted")
-        await sync(file)
-
-    monkeypatch.setattr(TroubledFile, "sync", fail_the_first)
+    at_sync(monkeypatch, 1, fails)
     await journal.close()
     assert journal.safe
     data = (story.folder / "0000000002.chunk").read_bytes()

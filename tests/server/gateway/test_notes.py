@@ -48,7 +48,7 @@ async def beats(notes: Notes, *several: Vitals) -> None:
 async def receives(server: Server, first: int, last: int, epoch: bytes = EPOCH) -> None:
     async with server.database.write() as conn:
         span = Range(first, last)
-        await received.add(conn, await received.near(conn, TILL, epoch, span), [span])
+        await received.add_each(conn, [(await received.near(conn, TILL, epoch, span), [span])])
 
 
 async def alarmed(server: Server) -> list[tuple[object, ...]]:

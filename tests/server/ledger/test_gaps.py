@@ -29,7 +29,7 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
 async def receive(database: Database, first: int, last: int, epoch: bytes = EPOCH) -> None:
     async with database.write() as conn:
         span = Range(first, last)
-        await received.add(conn, await received.near(conn, TILL, epoch, span), [span])
+        await received.add_each(conn, [(await received.near(conn, TILL, epoch, span), [span])])
 
 
 async def hear(database: Database, position: int, epoch: bytes = EPOCH, at_ms: int = NOW) -> None:

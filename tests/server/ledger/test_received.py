@@ -31,7 +31,8 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
 async def receive(database: Database, *ranges: Range, epoch: bytes = EPOCH) -> tuple[Range, ...]:
     async with database.write() as conn:
         span = Range(ranges[0].first, ranges[-1].last)
-        return await received.add(conn, await received.near(conn, TILL, epoch, span), ranges)
+        (merged,) = await received.add_each(conn, [(await received.near(conn, TILL, epoch, span), ranges)])
+        return merged
 
 
 async def stored(database: Database) -> list[tuple[int, int]]:

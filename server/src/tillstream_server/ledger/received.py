@@ -45,12 +45,6 @@ async def near_each(conn: AsyncConnection, batches: Sequence[tuple[bytes, bytes,
     ]
 
 
-async def add(conn: AsyncConnection, stretch: Stretch, ranges: Iterable[Range]) -> tuple[Range, ...]:
-    """Note that these seqs have been received; the merged ranges that now hold them."""
-    (merged,) = await add_each(conn, [(stretch, ranges)])
-    return merged
-
-
 async def add_each(
     conn: AsyncConnection, batches: Iterable[tuple[Stretch, Iterable[Range]]]
 ) -> list[tuple[Range, ...]]:
