@@ -40,8 +40,8 @@ def _sync(sources: str) -> Part:
 def _journal(sources: str) -> Part:
     """Without the campaigns on the simulated disk: what they find by the way, a test of its own has to say."""
     tests = (
-        "damage empty_runs footers housing inherited journal placing reading recovering retention room sending seqs"
-        " syncing syncs tags what_earlier_runs_left writing"
+        "blocking damage empty_runs footers housing inherited journal placing reading recovering retention room sending"
+        " seqs syncing syncs tags waiting_for_the_disk what_earlier_runs_left writing"
     )
     return Part(
         tuple(f"tillstream_agent/journal/{name}.py" for name in sources.split()),
@@ -56,7 +56,9 @@ PARTS: Final = {
     "signing": _protocol("signing", "signing messages"),
     "sync-flow": _sync("answers flow keys link refusals rewind rotate"),
     "sync-wire": _sync("asking enrol push transport upload"),
-    "journal-writing": _journal("chunks directory disk doubts errors journal observer room seqs syncing tags writer"),
+    "journal-writing": _journal(
+        "blocking chunks directory disk doubts errors journal observer room seqs syncing tags writer"
+    ),
     "journal-reading": _journal("inherited overlaps reader reading retention shelf"),
     "journal-recovery": _journal("chain damage headless mending recovery"),
 }

@@ -62,6 +62,9 @@ class TroubledFile:
         _maybe(BROKEN if self._name == self._trouble.sync_fails_of else self._trouble.sync)
         await self._file.sync()
 
+    def sync_now(self) -> bool:
+        return False
+
     def close(self) -> None:
         self._file.close()
         _maybe(self._trouble.close)

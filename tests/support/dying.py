@@ -61,6 +61,12 @@ class DyingFile:
         await self._file.sync()
         self._death.at(_nothing)
 
+    def sync_now(self) -> bool:
+        self._death.at(_nothing)
+        synced = self._file.sync_now()
+        self._death.at(_nothing)
+        return synced
+
     def close(self) -> None:
         self._death.at(self._file.close)
 

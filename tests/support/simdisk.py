@@ -60,6 +60,7 @@ class SimFile:
         self._name = name
         self._inode = inode
         self._closed = False
+        self._failed: OSError | None = None
 
     def write(self, data: bytes) -> None:
         """Append; what does not fit on the disk is not written, and ENOSPC raised."""
@@ -82,6 +83,9 @@ class SimFile:
     async def sync(self) -> None:
         """Make firm what was written before the call; others run meanwhile."""
         disk, before = self._disk, self._disk.serial()
+        if self._failed is not None:
+            failed, self._failed = self._failed, None
+            raise failed
         try:
             verdict = self._enter("sync")
         except OSError:
@@ -92,6 +96,21 @@ class SimFile:
         disk.check_alive()
         if verdict != "lie":
             self._inode.settle(before)
+
+    def sync_now(self) -> bool:
+        """The same at once, on a disk that is swift; a failure is for the next `sync`."""
+        if not self._disk.swift or self._failed is not None:
+            return False
+        before = self._disk.serial()
+        try:
+            verdict = self._enter("sync")
+        except OSError as error:
+            betray(self._inode.waiting, before)
+            self._failed = error
+            return False
+        if verdict != "lie":
+            self._inode.settle(before)
+        return True
 
     def close(self) -> None:
         """Close it."""
@@ -113,7 +132,7 @@ class SimDisk:
     """One flat folder in memory.
 
     `judge` decides on every call and may be exchanged at any time; `capacity` is in bytes; `pause` is what a sync
-    waits for while others run. `calls` counts.
+    waits for while others run; a `swift` one syncs at once where that is asked for. `calls` counts.
     """
 
     def __init__(
@@ -122,10 +141,12 @@ class SimDisk:
         judge: Judge | None = None,
         capacity: int | None = None,
         pause: Callable[[], Awaitable[None]] | None = None,
+        swift: bool = True,
     ) -> None:
         self.judge = judge
         self.capacity = capacity
         self.pause = pause or _next_turn
+        self.swift = swift
         self.calls = 0
         self._folder = Folder()
         self._serial = 0
@@ -295,7 +316,7 @@ class SimDisk:
             self.die()
 
     def _successor(self) -> SimDisk:
-        return SimDisk(capacity=self.capacity, pause=self.pause)
+        return SimDisk(capacity=self.capacity, pause=self.pause, swift=self.swift)
 
 
 def from_image(image: Image, *, capacity: int | None = None) -> SimDisk:

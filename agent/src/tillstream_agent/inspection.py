@@ -252,5 +252,8 @@ class _Nothing:
     async def sync(self) -> None:
         pass
 
+    def sync_now(self) -> bool:
+        return True
+
     def close(self) -> None:
         pass

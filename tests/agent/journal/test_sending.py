@@ -84,6 +84,7 @@ async def test_what_was_done_before_a_restart_can_be_rewound_after_it(till: Test
     assert journal.unacknowledge(epoch, [Range(0, 1)]) == 2
     assert journal.next_slice("backlog", 1 << 20) is None, "it was not synced in this run"
     await append(journal, 1)
+    await journal._syncer.sync_all()
     assert till.drain(journal) == [b"0", b"1", b"1"]
     await journal.close()
 

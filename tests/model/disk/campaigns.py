@@ -113,7 +113,7 @@ class Faults:
 
     def _play(self, judge: Judge) -> int:
         """One life under a judge, and what it leaves; how many calls it made of the disk."""
-        with closing(Rig(self.seed, disk=SimDisk(judge=judge))) as rig:
+        with closing(Rig(self.seed, disk=SimDisk(judge=judge, swift=self.seed % 2 == 0))) as rig:
             play(rig, script(self.seed, self.operations))
             calls = rig.disk.calls
             self.healed_s.append(heal(rig))

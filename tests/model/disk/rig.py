@@ -39,7 +39,7 @@ class Rig:
         self.clock = Clock(self.loop.time)
         self.keys = keys_of(self.random)
         self.limits = limits
-        self.disk = disk or SimDisk()
+        self.disk = disk or SimDisk(swift=seed % 2 == 0)
         self.book = Book()
         self.kept_acks: Mapping[bytes, tuple[Range, ...]] = {}
         self.aside: set[Name] = set()

@@ -44,6 +44,29 @@ async def test_what_is_synced_survives_every_power_cut() -> None:
     assert disk.survives("a", 0, b"safe")
 
 
+async def test_a_swift_disk_syncs_at_once_and_another_leaves_it_to_who_waits() -> None:
+    for swift in (True, False):
+        disk = SimDisk(swift=swift)
+        file = await settled(disk, "a", b"safe")
+        file.write(b"more")
+        assert file.sync_now() is swift
+        assert disk.survives("a", 4, b"more") is swift
+
+
+async def test_what_a_sync_at_once_comes_to_the_next_one_says() -> None:
+    disk = SimDisk()
+    file = await settled(disk, "a", b"safe")
+    file.write(b"more")
+    disk.judge = lambda _operation, _name, _index: errno.EIO
+    assert not file.sync_now()
+    disk.judge = None
+    assert not file.sync_now(), "nobody was told of the first"
+    with pytest.raises(OSError, match="Input/output"):
+        await file.sync()
+    await file.sync()
+    assert b"safemore" not in outcomes(disk, "dropped"), "a sync that failed has lost what was written before it"
+
+
 async def test_unsynced_writes_may_go_stay_be_torn_or_come_without_those_before_them() -> None:
     disk = SimDisk()
     file = await settled(disk, "a", b"safe")

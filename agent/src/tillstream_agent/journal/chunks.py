@@ -163,5 +163,7 @@ class OpenChunk:
     directory_entry: int = 0
     entries: list[Entry] = field(default_factory=list)
     unsynced: list[Unsynced] = field(default_factory=list)
+    synced_size: int = 0
+    """How many bytes of the file survive a power cut, and its name with them."""
     wants_footer: bool = False
     """It was closed whole, and gets its footer once its frames are on the disk."""

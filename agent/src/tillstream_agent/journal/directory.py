@@ -36,6 +36,10 @@ class Directory:
         self._waiting[self._entered] = chunks
         return self._entered
 
+    def holds(self, entry: int) -> bool:
+        """Whether an entry is known to survive a power cut."""
+        return entry <= self._safe and entry not in self._doubtful
+
     async def sync(self, entry: int) -> None:
         """Return when an entry survives a power cut.
 

@@ -5,18 +5,18 @@ Every method raises `OSError` as the operating system does; the journal translat
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import ParamSpec, Protocol
+from typing import Protocol
+
+from .blocking import OffTheLoop, Threads
 
 _OPEN = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _NEW = _OPEN | os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND
-P = ParamSpec("P")
 
 
 class File(Protocol):
@@ -30,6 +30,12 @@ class File(Protocol):
 
     async def sync(self) -> None:
         """Return when everything written before the call survives a power cut."""
+
+    def sync_now(self) -> bool:
+        """Sync while the event loop waits, for as long as a good disk takes; whether that was enough.
+
+        If not, the next `sync` raises what came of it.
+        """
 
     def close(self) -> None:
         """Close it. Never syncs."""
@@ -72,40 +78,31 @@ class Disk(Protocol):
         """Bytes that this user may still write."""
 
 
-class _OffTheLoop:
-    """One blocking call at a time. If its caller goes away, the next one gets its failure: the system tells it once."""
-
-    def __init__(self) -> None:
-        self._running: asyncio.Future[None] | None = None
-
-    async def run(self, call: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
-        await self._join()
-        self._running = asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs))
-        await self._join()
-
-    async def _join(self) -> None:
-        if self._running is not None:
-            try:
-                await asyncio.shield(self._running)
-            except OSError:
-                self._running = None
-                raise
-            self._running = None
-
-
 class _OsFile:
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, threads: Threads) -> None:
         self._fd = fd
-        self._syncing = _OffTheLoop()
+        self._syncing = OffTheLoop(threads)
+        self._changed = False
+        """Whether it was written to since the sync that may be under way was begun."""
 
     def write(self, data: bytes) -> None:
+        self._changed = True
         _write(self._fd, data)
 
     def cut(self, size: int) -> None:
+        self._changed = True
         os.ftruncate(self._fd, size)
 
     async def sync(self) -> None:
-        await self._syncing.run(_sync_data, self._fd)
+        changed = self._changed
+        if not await self._syncing.ended() or changed:
+            await self._syncing.run(partial(_sync_data, self._fd))
+
+    def sync_now(self) -> bool:
+        if not self._syncing.swift:
+            return False
+        self._changed = False
+        return self._syncing.run_now(partial(_sync_data, self._fd))
 
     def close(self) -> None:
         os.close(self._fd)
@@ -116,8 +113,9 @@ class FolderDisk:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._syncing = _OffTheLoop()
-        self._copying = _OffTheLoop()
+        self._threads = Threads()
+        self._syncing = OffTheLoop(self._threads)
+        self._copying = OffTheLoop(self._threads)
         if not folder.is_dir():
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _sync_names(folder.parent)
@@ -138,15 +136,15 @@ class FolderDisk:
 
     def create(self, name: str) -> File:
         """A new, empty file; raises `FileExistsError`."""
-        return _OsFile(os.open(self._folder / name, _NEW, 0o600))
+        return _OsFile(os.open(self._folder / name, _NEW, 0o600), self._threads)
 
     def append_to(self, name: str) -> File:
         """An existing file."""
-        return _OsFile(os.open(self._folder / name, _OPEN | os.O_WRONLY | os.O_APPEND))
+        return _OsFile(os.open(self._folder / name, _OPEN | os.O_WRONLY | os.O_APPEND), self._threads)
 
     async def copy(self, name: str, start: int, size: int, to: str) -> None:
         """Lay down a part of a file as a new one, synced. It is read and written off the loop."""
-        await self._copying.run(self._copy, name, start, size, to)
+        await self._copying.run(partial(self._copy, name, start, size, to))
 
     def rename(self, name: str, to: str) -> None:
         """Give a file another name in the folder; one that had it before is gone."""
@@ -158,7 +156,7 @@ class FolderDisk:
 
     async def sync_folder(self) -> None:
         """Return when creations, renames and removals survive a power cut; at once where folders cannot be synced."""
-        await self._syncing.run(_sync_names, self._folder)
+        await self._syncing.run(partial(_sync_names, self._folder))
 
     def _copy(self, name: str, start: int, size: int, to: str) -> None:
         data = self.read(name, start, size)

@@ -83,6 +83,8 @@ class Syncer:
         self._told = False
         self._dirty = asyncio.Event()
         self._urgent = asyncio.Event()
+        self._passing = False
+        """Whether a pass is under way."""
         self._task: asyncio.Task[None] | None = None
         self._again: asyncio.TimerHandle | None = None
         self.burden = 0
@@ -120,6 +122,9 @@ class Syncer:
             return
         if self._stuck():
             raise unsafe()
+        await asyncio.sleep(0)  # whoever comes at the same time shares the sync
+        if seq < self._synced_before or self._sync_at_once():
+            return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append((seq, waiter))
         self._urgent.set()
@@ -147,6 +152,13 @@ class Syncer:
 
     async def sync_all(self) -> None:
         """One pass over everything that is not synced."""
+        self._passing = True
+        try:
+            await self._pass()
+        finally:
+            self._passing = False
+
+    async def _pass(self) -> None:
         self._failed = self._moved = False
         await self._inherited.step(self._patience)
         if self._inherited.waiting:
@@ -157,8 +169,9 @@ class Syncer:
             if target in self._chain.closing:
                 _close(target)
                 self._chain.closing.remove(target)
-        if self._chain.open is not None:
-            await self._sync(self._chain.open)
+        opened = self._chain.open
+        if opened is not None and opened.synced_size < opened.chunk.size:
+            await self._sync(opened)
         self._note_failure()
         self._release()
         self._room.refresh()
@@ -197,9 +210,20 @@ class Syncer:
     def _pause(self) -> float:
         return float(min(LONGEST_PAUSE_S, self._limits.sync_interval * 2 ** min(self._failures, 16)))
 
+    def _sync_at_once(self) -> bool:
+        """Sync while the loop waits, if only the open chunk is to be synced; whether everything is now on the disk."""
+        target = self._chain.open
+        busy = self._passing or self._failures or self._homeless or self._chain.closing
+        if target is None or busy or not self._directory.holds(target.directory_entry):
+            return False
+        started = self._clock.monotonic()
+        if not target.file.sync_now():
+            return False
+        self._note_synced(target, len(target.unsynced), target.chunk.size, target.chunk.frames_end, started)
+        return True
+
     async def _sync(self, target: OpenChunk) -> None:
-        pending = len(target.unsynced)
-        end = target.chunk.frames_end
+        pending, size, end = len(target.unsynced), target.chunk.size, target.chunk.frames_end
         started = self._clock.monotonic()
         try:
             with self._patience():
@@ -213,6 +237,15 @@ class Syncer:
                 self._failed = True
             await self._distrust(target)
             return
+        self._note_synced(target, pending, size, end, started)
+        if target.chunk.closed and not target.unsynced:
+            self._release()  # nobody waits for a footer
+            await self._finish(target)
+            self._tags.settle(target.chunk.number)
+
+    def _note_synced(self, target: OpenChunk, pending: int, size: int, end: int, started: float) -> None:
+        """A sync that began when the file had this size has made so many records safe."""
+        target.synced_size = size
         target.chunk.synced_end = max(target.chunk.synced_end, end)
         if pending:
             last = target.unsynced[pending - 1].seq
@@ -221,10 +254,6 @@ class Syncer:
             self._shelf.note_synced(last)
             self._observer.synced(pending, self._clock.monotonic() - started)
         self._synced_before = self._first_unsynced()
-        if target.chunk.closed and not target.unsynced:
-            self._release()  # nobody waits for a footer
-            await self._finish(target)
-            self._tags.settle(target.chunk.number)
 
     async def _finish(self, target: OpenChunk) -> None:
         """Give a chunk whose frames are on the disk its footer. Where that fails, the next start scans the frames."""
