@@ -50,7 +50,7 @@ class LedgerRows:
     """A bare table like the ledger's, with its primary key and no other index, that takes the ledger's new rows."""
 
     def __init__(self, ledger: Path, file: Path) -> None:
-        self._ledger = sqlite3.connect(_read_only(ledger), uri=True)
+        self._ledger = sqlite3.connect(read_only(ledger), uri=True)
         self._bare = _synced(file)
         ((_, create),) = [one for one in self._ledger.execute(_SCHEMA, ("table",)) if one[0] == "ledger"]
         self._bare.execute(create)
@@ -85,10 +85,10 @@ class EveryRow:
         self._bare = _synced(file)
         self._bare.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
         self._bare.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
-        self._reader = sqlite3.connect(_read_only(ledger), uri=True)
+        self._reader = sqlite3.connect(read_only(ledger), uri=True)
         self._tables = dict(self._reader.execute(_SCHEMA, ("table",)))
         self._begin()
-        self._reader.execute("ATTACH ? AS bare", (_read_only(file),))
+        self._reader.execute("ATTACH ? AS bare", (read_only(file),))
         self._reader.execute("PRAGMA temp_store=MEMORY")
         self._began = {table: self._highest(table, key) for table, key in _APPENDED.items()}
         self._after = dict(self._began)
@@ -162,7 +162,8 @@ def _synced(file: Path) -> sqlite3.Connection:
     return database
 
 
-def _read_only(file: Path) -> str:
+def read_only(file: Path) -> str:
+    """The address under which SQLite opens a database that is not to be written."""
     return f"file:{file}?mode=ro"
 
 
