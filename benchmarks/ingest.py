@@ -3,7 +3,9 @@
 Through `process()` in this process and through the gateway of a server process, from one till that drains and from
 many that send a little each; into an empty ledger and into one that has filled up. Beside each batch, the rows that it
 put into the ledger are inserted into a bare table, and every row that it put in or changed into a copy of the database
-with all its indexes: the floors of anything that keeps them in SQLite. Last, where a batch's time goes.
+with all its indexes: the floors of anything that keeps them in SQLite. The libraries' work on the batch is done alone
+too: with the insert of every row it is what a core could take if our own Python cost nothing. Last, where a batch's
+time goes.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from .bare import EveryRow, LedgerRows, Took
 from .campaigns import at_the_server
 from .figures import Answer, Conclusion, Measure
 from .ledgers import CAMPAIGNS, USUAL_BATCH, NotStored, Sealer, check_stored, filled, join, portions, stored
+from .libraries import LibraryCalls
 from .machine import weigh
 from .sizes import Sizes
 from .stages import Sampler
@@ -36,6 +39,8 @@ QUESTION = "ingest"
 PATH = "/till/v1/batches"
 LEDGER_ROWS = "floor: bare insert of the ledger's rows"
 EVERY_ROW = "floor: bare insert of every row"
+LIBRARIES = "floor: the libraries' calls"
+BOTH = "floor: the libraries' calls and every row"
 PIPELINE, GATEWAY = "process()", "HTTP gateway"
 SMALL_BATCH = 100
 """Records of one of many tills."""
@@ -75,22 +80,47 @@ async def _through_pipeline(place: Path, sizes: Sizes, tills: int, condition: st
         shares = _share(sizes, tills)
         await _warm_up(parts, sealers)
         had = await stored(parts)
-        ours, ledger_rows, every_row = Took(), Took(), Took()
-        file, path = place.with_name(f"{place.name}-floor-{tills}"), parts.database.path
-        with (
-            closing(LedgerRows(path, file.with_suffix(".ledger.db"))) as bare,
-            closing(EveryRow(path, file.with_suffix(".every.db"))) as whole,
-        ):
+        ours = Took()
+        file = place.with_name(f"{place.name}-floor-{tills}")
+        with closing(_Floors(parts, file)) as floors:
             for turn in range(len(shares[0])):
                 for sealer, sizes_of in zip(sealers, shares, strict=True):
-                    await _take(parts, sealer, sealer.batch(sizes_of[turn]), ours)
-                    bare.insert(ledger_rows)
-                    whole.insert(every_row)
+                    batch = sealer.batch(sizes_of[turn])
+                    await _take(parts, sealer, batch, ours)
+                    await floors.take(batch)
             taken = sum(map(sum, shares))
-            if bare.missing(taken) or whole.missing() or await stored(parts) != had + taken:
+            if floors.lack(taken) or await stored(parts) != had + taken:
                 raise NotStored(f"not all of {taken} transactions are in the ledger and its copies")
         await check_stored(parts, before + len(sealers) + taken)
-    return _measures(PIPELINE, condition, taken, ours, {LEDGER_ROWS: ledger_rows, EVERY_ROW: every_row})
+    return _measures(PIPELINE, condition, taken, ours, floors.took())
+
+
+class _Floors:
+    """What is taken in turn with the pipeline."""
+
+    def __init__(self, parts: Parts, file: Path) -> None:
+        path = parts.database.path
+        self._calls = LibraryCalls(parts)
+        self._bare = LedgerRows(path, file.with_suffix(".ledger.db"))
+        self._whole = EveryRow(path, file.with_suffix(".every.db"))
+        self._libraries, self._ledger_rows, self._every_row = Took(), Took(), Took()
+
+    async def take(self, batch: Batch) -> None:
+        await self._calls.take(batch, self._libraries)
+        self._bare.insert(self._ledger_rows)
+        self._whole.insert(self._every_row)
+
+    def lack(self, taken: int) -> bool:
+        return bool(self._bare.missing(taken) or self._whole.missing())
+
+    def took(self) -> dict[str, Took]:
+        libraries, every_row = self._libraries, self._every_row
+        both = Took(libraries.wall + every_row.wall, libraries.cpu + every_row.cpu)
+        return {LEDGER_ROWS: self._ledger_rows, EVERY_ROW: every_row, LIBRARIES: libraries, BOTH: both}
+
+    def close(self) -> None:
+        for floor in (self._calls, self._bare, self._whole):
+            floor.close()
 
 
 async def _warm_up(parts: Parts, sealers: Sequence[Sealer]) -> None:
@@ -191,6 +221,7 @@ def _conclusions(measures: Sequence[Measure], sizes: Sizes) -> list[Conclusion]:
             f"{_tills(tills)}: {PIPELINE} takes {_shares(rates, empty)} with an empty ledger, {_shares(rates, full)}"
             f" with {sizes.ledger:,} in it, which is {growth:.2f} × the rate of the empty one"
         )
+        texts += [_without_python(rates, condition) for condition in (empty, full)]
     return [Conclusion(QUESTION, text) for text in texts]
 
 
@@ -203,4 +234,14 @@ def _shares(rates: Mapping[tuple[str, str, str], float], condition: str) -> str:
     return (
         f"{wall[0]:.1%} of what a bare insert of every row does ({core[0]:.1%} by processor time) and {wall[1]:.1%} of"
         f" one of the ledger's rows alone ({core[1]:.1%})"
+    )
+
+
+def _without_python(rates: Mapping[tuple[str, str, str], float], condition: str) -> str:
+    """What a core would come to if no Python of ours were run, and how much of that the pipeline is."""
+    ours, calls, rows, both = (rates[one, condition, BY_CORE] for one in (PIPELINE, LIBRARIES, EVERY_ROW, BOTH))
+    return (
+        f"{condition}: with the libraries' calls and the bare insert of every row alone a core would take"
+        f" {both:,.0f} transactions a second; {PIPELINE} takes {ours / both:.1%} of that: {ours / calls:.1%} of its"
+        f" time are the libraries' calls, and {ours / rows:.1%} the bare insert"
     )

@@ -110,12 +110,18 @@ async def test_a_drain_of_one_till_and_of_many(tmp_path: Path) -> None:
 async def test_ingest_empty_and_filled_from_one_till_and_many_and_where_the_time_goes(tmp_path: Path) -> None:
     answer = await short("ingest", tmp_path)
     rates = [one for one in answer.measures if one.unit == "transactions/s"]
-    for subject in (ingest.PIPELINE, ingest.GATEWAY, ingest.LEDGER_ROWS, ingest.EVERY_ROW):
+    floors = (ingest.LEDGER_ROWS, ingest.EVERY_ROW, ingest.LIBRARIES, ingest.BOTH)
+    for subject in (ingest.PIPELINE, ingest.GATEWAY, *floors):
         assert {one.condition for one in rates if one.subject == subject} == {
             *("empty ledger, 1 till", "empty ledger, 3 tills", "ledger of 60, 1 till", "ledger of 60, 3 tills"),
         }
     assert all(one.floor_share for one in rates if one.subject == ingest.PIPELINE)
+    assert {one.role for one in rates if one.subject in floors} == {"floor"}
     assert any(one.subject.startswith("stage: ") for one in answer.measures)
+    together = [one.text for one in answer.conclusions if "with the libraries' calls and the bare insert" in one.text]
+    assert [text.split(":")[0] for text in together] == [
+        *("empty ledger, 1 till", "ledger of 60, 1 till", "empty ledger, 3 tills", "ledger of 60, 3 tills"),
+    ]
 
 
 async def test_a_push_reaches_the_screen_with_others_connected(tmp_path: Path) -> None:
