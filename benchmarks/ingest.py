@@ -1,11 +1,11 @@
 """How many transactions a second does the server take, with dedupe and every projection on?
 
 Through `process()` in this process and through the gateway of a server process, from one till that drains and from
-many that send a little each; into an empty ledger and into one that has filled up. Beside each batch, the rows that it
-put into the ledger are inserted into a bare table, and every row that it put in or changed into a copy of the database
-with all its indexes: the floors of anything that keeps them in SQLite. The libraries' work on the batch is done alone
-too: with the insert of every row it is what a core could take if our own Python cost nothing. Last, where a batch's
-time goes.
+many that each send a little at once; into an empty ledger and into one that has filled up. Beside what came at once,
+the rows that it put into the ledger are inserted into a bare table, and every row that it put in or changed into a copy
+of the database with all its indexes: the floors of anything that keeps them in SQLite. The libraries' work on it is
+done alone too: with the insert of every row it is what a core could take if our own Python cost nothing. Last, where a
+batch's time goes.
 """
 
 from __future__ import annotations
@@ -84,10 +84,9 @@ async def _through_pipeline(place: Path, sizes: Sizes, tills: int, condition: st
         file = place.with_name(f"{place.name}-floor-{tills}")
         with closing(_Floors(parts, file)) as floors:
             for turn in range(len(shares[0])):
-                for sealer, sizes_of in zip(sealers, shares, strict=True):
-                    batch = sealer.batch(sizes_of[turn])
-                    await _take(parts, sealer, batch, ours)
-                    await floors.take(batch)
+                batches = [sealer.batch(sizes_of[turn]) for sealer, sizes_of in zip(sealers, shares, strict=True)]
+                await _take(parts, sealers, batches, ours)
+                await floors.take(batches)
             taken = sum(map(sum, shares))
             if floors.lack(taken) or await stored(parts) != had + taken:
                 raise NotStored(f"not all of {taken} transactions are in the ledger and its copies")
@@ -105,8 +104,8 @@ class _Floors:
         self._whole = EveryRow(path, file.with_suffix(".every.db"))
         self._libraries, self._ledger_rows, self._every_row = Took(), Took(), Took()
 
-    async def take(self, batch: Batch) -> None:
-        await self._calls.take(batch, self._libraries)
+    async def take(self, batches: Sequence[Batch]) -> None:
+        await self._calls.take(batches, self._libraries)
         self._bare.insert(self._ledger_rows)
         self._whole.insert(self._every_row)
 
@@ -128,9 +127,11 @@ async def _warm_up(parts: Parts, sealers: Sequence[Sealer]) -> None:
         await parts.intake.pipeline.process(sealer.device, sealer.batch(1))
 
 
-async def _take(parts: Parts, sealer: Sealer, batch: Batch, took: Took) -> None:
+async def _take(parts: Parts, sealers: Sequence[Sealer], batches: Sequence[Batch], took: Took) -> None:
+    """A batch of each till, all at once."""
+    process = parts.intake.pipeline.process
     with took.timing():
-        await parts.intake.pipeline.process(sealer.device, batch)
+        await asyncio.gather(*(process(sealer.device, batch) for sealer, batch in zip(sealers, batches, strict=True)))
 
 
 async def _through_gateway(folder: Path, place: Path, sizes: Sizes, tills: int, condition: str) -> list[Measure]:

@@ -46,7 +46,7 @@ _CHECKSUM_SIZE: Final = 4
 _COLUMNS: Final = ("checksum", "digest", "content", "idem", "identifier", "body")
 _ROWS: Final = """
 SELECT digest, content, substr(idem, ?), hash, body FROM ledger l CROSS JOIN identifier i ON i.subject = l.subject
-WHERE id > ? ORDER BY seq
+WHERE id > ? AND till_id = ? ORDER BY seq
 """
 """`CROSS JOIN` begins with the ledger's new rows, however many members there are."""
 _ITEMS: Final = "SELECT record, subject, nonce, sealed FROM vault_item WHERE field = ?"
@@ -56,6 +56,8 @@ _decode: Final = msgspec.msgpack.Decoder(Record).decode
 
 Made = tuple[int, bytes, bytes, bytes, bytes, bytes]
 """What the calls made of a frame: `_COLUMNS`."""
+Stored = tuple[int | bytes, ...]
+"""What stands of it in frame and ledger."""
 
 
 class Sealed(NamedTuple):
@@ -81,8 +83,18 @@ class Secret(NamedTuple):
     key: bytes
 
 
+class _Given(NamedTuple):
+    """What the calls are given of one batch, and what they have to come to: its checksums, and the pipeline's rows."""
+
+    key: bytes
+    frames: list[Sealed]
+    members: list[Identifier]
+    checksums: list[int]
+    rows: list[tuple[bytes, ...]]
+
+
 class LibraryCalls:
-    """Does with a batch that the pipeline has taken what nobody could leave out."""
+    """Does with batches that the pipeline has taken what nobody could leave out."""
 
     def __init__(self, parts: Parts) -> None:
         """What the ledger holds by now is not of the batches that follow."""
@@ -93,29 +105,43 @@ class LibraryCalls:
         (highest,) = self._ledger.execute("SELECT coalesce(max(id), 0) FROM ledger").fetchone()
         self._after = int(highest)
 
-    async def take(self, batch: Batch, took: Took) -> None:
-        """Do the work of the one batch that was taken since the last. Raises `NotStored` if it came to other rows."""
+    async def take(self, batches: Sequence[Batch], took: Took) -> None:
+        """Do the work of the batches that were taken since the last, each of another till.
+
+        Raises `NotStored` if it came to other rows.
+        """
+        given = [self._given(batch) for batch in batches]
+        self._after += sum(len(one.rows) for one in given)
+        members = {row[3]: member for one in given for row, member in zip(one.rows, one.members, strict=True)}
+        secrets, items = await self._secrets(members)
+        with took.timing():
+            made = [self._calls.open(one.frames, one.key) for one in given]
+            sealed = self._calls.seal(secrets)
+        for one, its in zip(given, made, strict=True):
+            stored: list[Stored] = [(checksum, *row) for checksum, row in zip(one.checksums, one.rows, strict=True)]
+            _compare(its, stored)
+        if sealed != items:
+            raise NotStored("the vault holds other things than were sealed")
+
+    def _given(self, batch: Batch) -> _Given:
         header = ChunkHeader.decode(batch.header)
         key = open_key(header.server_sealed_key, self._parts.keys.box_private)
         place, seal = Place(header.till, header.epoch, header.chunk), RecordSeal(key, limit=DEFAULT.record)
         frames = [one for one in framing.scan(batch.frames) if isinstance(one, Frame)]
         bodies = [_body(framing.open_frame(seal, place, frame)) for frame in frames]
-        given = [_sealed(batch, place, *both) for both in zip(frames, bodies, strict=True)]
-        rows = self._rows(len(frames))
-        secrets, items = await self._secrets({row[3]: _member(body) for row, body in zip(rows, bodies, strict=True)})
-        with took.timing():
-            made = self._calls.open(given, key)
-            sealed = self._calls.seal(secrets)
-        _compare(made, [(_checksum(batch, frame), *row) for frame, row in zip(frames, rows, strict=True)])
-        if sealed != items:
-            raise NotStored("the vault holds other things than were sealed")
+        return _Given(
+            key,
+            [_sealed(batch, place, *both) for both in zip(frames, bodies, strict=True)],
+            [_member(body) for body in bodies],
+            [_checksum(batch, frame) for frame in frames],
+            self._rows(header.till, len(frames)),
+        )
 
-    def _rows(self, count: int) -> list[tuple[bytes, ...]]:
-        """What the pipeline made of the batch's records."""
-        rows = self._ledger.execute(_ROWS, (DATE_SIZE + 1, self._after)).fetchall()
+    def _rows(self, till: bytes, count: int) -> list[tuple[bytes, ...]]:
+        """What the pipeline made of a batch's records."""
+        rows = self._ledger.execute(_ROWS, (DATE_SIZE + 1, self._after, till)).fetchall()
         if len(rows) != count:
             raise NotStored(f"of {count} records the ledger has {len(rows)}")
-        self._after += count
         return rows
 
     async def _secrets(self, members: Mapping[bytes, Identifier]) -> tuple[list[Secret], list[bytes]]:
@@ -222,7 +248,7 @@ def _checksum(batch: Batch, frame: Frame) -> int:
     return int.from_bytes(batch.frames[frame.end - _CHECKSUM_SIZE : frame.end], "big")
 
 
-def _compare(made: Sequence[Made], stored: Sequence[tuple[int | bytes, ...]]) -> None:
+def _compare(made: Sequence[Made], stored: Sequence[Stored]) -> None:
     """Of an idempotency key, what is hashed: the name of one begins with its date."""
     for mine, row in zip(made, stored, strict=True):
         found = {**dict(zip(_COLUMNS, mine, strict=True)), "idem": mine[3][DATE_SIZE:]}

@@ -34,8 +34,12 @@ async def test_each_batch_comes_to_the_rows_that_the_pipeline_wrote(parts: Parts
             batch = till.batch(size)
             await parts.intake.pipeline.process(till.device, batch)
             before = took.wall
-            await calls.take(batch, took)
+            await calls.take([batch], took)
             assert took.wall > before
+        both = [first.batch(7), second.batch(5)]
+        for till, batch in zip((first, second), both, strict=True):
+            await parts.intake.pipeline.process(till.device, batch)
+        await calls.take(both, took)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +54,7 @@ async def test_work_with_another_key_is_noticed(parts: Parts, key: str, what: st
         batch = till.batch(3)
         await parts.intake.pipeline.process(till.device, batch)
         with pytest.raises(NotStored, match=what):
-            await calls.take(batch, Took())
+            await calls.take([batch], Took())
 
 
 @pytest.mark.parametrize("column", ["digest", "content", "idem", "body"])
@@ -62,7 +66,7 @@ async def test_a_row_that_the_calls_do_not_come_to_is_noticed(parts: Parts, colu
         async with parts.database.write() as conn:
             await conn.exec_driver_sql(f"UPDATE ledger SET {column} = zeroblob(16) WHERE seq = 2")
         with pytest.raises(NotStored, match=f"{column} is another"):
-            await calls.take(batch, Took())
+            await calls.take([batch], Took())
 
 
 async def test_another_batch_than_was_taken_is_noticed(parts: Parts) -> None:
@@ -70,10 +74,10 @@ async def test_another_batch_than_was_taken_is_noticed(parts: Parts) -> None:
     with closing(LibraryCalls(parts)) as calls:
         await parts.intake.pipeline.process(till.device, till.batch(3))
         with pytest.raises(NotStored, match="digest is another"):
-            await calls.take(till.batch(3), Took())
+            await calls.take([till.batch(3)], Took())
 
 
 async def test_a_batch_that_was_not_taken_is_noticed(parts: Parts) -> None:
     (till,) = await join(parts, 1)
     with closing(LibraryCalls(parts)) as calls, pytest.raises(NotStored, match="of 3 records the ledger has 0"):
-        await calls.take(till.batch(3), Took())
+        await calls.take([till.batch(3)], Took())
