@@ -31,10 +31,14 @@ from .grouping import Groups
 from .isolation import take_apart
 from .opening import CACHED_KEYS, ForeignChunk, OpenedBatch, Opener, Report, unheard
 from .outcome import Outcome
+from .room import Room
 from .taking import Arrived, Campaigns, Taking
 
 GROUP_RECORDS: Final = 4_096
 """How many records at the most share a transaction, unless one batch has more."""
+AHEAD_BYTES: Final = 4 * 1024 * 1024
+"""Frames of batches that are opened and not yet taken: two groups' worth, so that one is opened while the other is
+written, and a hundred megabytes of records."""
 
 
 class Pipeline:
@@ -63,6 +67,7 @@ class Pipeline:
         self._identities = Identities(randomness)
         self._bench = asyncio.Lock()
         """Held by what computes: two threads of Python would only take turns, and SQLite's lose theirs at every row."""
+        self._room = Room(AHEAD_BYTES)
         self._groups = Groups(self._take_together, _fits)
 
     async def process(self, device: Device, batch: Batch) -> Outcome:
@@ -74,9 +79,10 @@ class Pipeline:
         """
         if not batch.frames:
             return await self._hear_of(_header(device, batch))
-        async with self._bench:
-            opened = await asyncio.to_thread(self._open, device, batch)
-        return await take_apart(partial(self._take, device), opened, self._report)
+        async with self._room.of(len(batch.frames)):
+            async with self._bench:
+                opened = await asyncio.to_thread(self._open, device, batch)
+            return await take_apart(partial(self._take, device), opened, self._report)
 
     def _open(self, device: Device, batch: Batch) -> OpenedBatch:
         return self._opener.open(device, _header(device, batch), batch)
