@@ -253,11 +253,35 @@ async def test_a_sale_changed_back_is_as_it_was_first(server: Server) -> None:
     assert await revenue(server) == 700
 
 
+async def test_a_content_that_came_again_has_the_highest_of_its_ranks(server: Server) -> None:
+    for second, price in enumerate((700, 1000)):
+        await server.take(Record(sale("1", price), captured_at=NOW + second))
+    await server.take(Record(sale("1", 700), captured_at=NOW + 5), till="2")
+    await server.take(Record(sale("1", 1000), captured_at=NOW + 4))
+    assert await revenue(server) == 700
+    await server.take(Record(sale("1", 1000), captured_at=NOW + 6))
+    assert await revenue(server) == 1000
+
+
+async def test_a_dated_content_that_came_again_is_no_later_change(server: Server) -> None:
+    for second, price in enumerate((700, 700, 1000)):
+        await server.take(Record(sale("1", price, changed_at=NOW), captured_at=NOW + (0, 9, 1)[second]))
+    assert await revenue(server) == 1000
+
+
 async def test_taking_the_last_visit_back_restores_the_one_before(server: Server) -> None:
     for number in range(3):
         await server.take(sale(str(number), customer=member(), end=Moment(NOW + number * DAY)))
     await server.take(void("v", "2"))
     assert await stats(server) == [(2, 2, 2000, NOW + DAY)]
+
+
+async def test_a_return_taken_back_is_no_visit_taken_back(server: Server) -> None:
+    await server.take(sale("1", customer=member()))
+    back = sale("2", kind="return", lines=(), total=-400, customer=member(), end=Moment(NOW + DAY))
+    await server.take(back)
+    await server.take(void("v", "2"))
+    assert await stats(server) == [(1, 1, 1000, NOW)]
 
 
 # Voids, returns, training
