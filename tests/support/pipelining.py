@@ -34,11 +34,12 @@ from tillstream_server.campaigns.triggers import Fired, Marked
 from tillstream_server.customers.identity import Namer, normalise
 from tillstream_server.customers.vault import Item, Vault, create_keys
 from tillstream_server.devices import Device
-from tillstream_server.keys import ServerKeys
+from tillstream_server.keys import Randomness, ServerKeys
 from tillstream_server.ledger import schema
 from tillstream_server.ledger.database import Database, migrate
 from tillstream_server.pipeline.outcome import Outcome
 from tillstream_server.pipeline.process import Pipeline
+from tillstream_server.pipeline.projections import member_number
 
 NOW: Final = 1_790_000_000_000
 HOUR: Final = 3_600_000
@@ -196,15 +197,21 @@ class Server:
             return await self.vault.reveal(conn, subject)
 
     async def projections(self) -> Mapping[str, list[str]]:
-        """Every projection's rows as text, without what depends on the order of arrival: ledger ids are left out,
-        and subjects are named by their identifiers' hashes."""
+        """Every projection's rows as text, without what depends on the order of arrival: ledger ids stand for what
+        the ledger has there, and subjects are named by their identifiers' hashes."""
         names: dict[object, object] = dict(await self.rows("SELECT subject, hash FROM identifier"))
         dump: dict[str, list[str]] = {}
         for table in schema.PROJECTIONS:
-            columns = ", ".join(column.name for column in table.columns if column.name != "ledger_id")
-            rows = await self.rows(f"SELECT {columns} FROM {table.name}")
+            rows = await self.rows(_SALES if table is schema.sale else f"SELECT * FROM {table.name}")
+            if table is schema.sale:
+                rows = [(*row, None if member is None else member == member_number(row[-1])) for *row, member in rows]
             dump[table.name] = sorted(repr([names.get(value, value) for value in row]) for row in rows)
         return dump
+
+
+_SALES: Final = """
+SELECT l.retailer, l.idem, l.content, s.counted_ms, l.subject, s.member FROM sale s JOIN ledger l ON l.id = s.ledger_id
+"""
 
 
 async def prepare(folder: Path) -> ServerKeys:
@@ -217,7 +224,9 @@ async def prepare(folder: Path) -> ServerKeys:
 
 
 @asynccontextmanager
-async def server_at(folder: Path, *, server_keys: ServerKeys | None = None) -> AsyncIterator[Server]:
+async def server_at(
+    folder: Path, *, server_keys: ServerKeys | None = None, randomness: Randomness = os.urandom
+) -> AsyncIterator[Server]:
     """A pipeline on the databases in a folder, which are made unless their keys are given."""
     if server_keys is None:
         server_keys = await prepare(folder)
@@ -230,7 +239,7 @@ async def server_at(folder: Path, *, server_keys: ServerKeys | None = None) -> A
     def report(where: str, error: BaseException) -> None:
         defects.append((where, error))
 
-    pipeline = Pipeline(database, vault, server_keys, listener, clock, os.urandom, report=report)
+    pipeline = Pipeline(database, vault, server_keys, listener, clock, randomness, report=report)
     try:
         yield Server(database, vault_keys, vault, server_keys, listener, clock, pipeline, defects=defects)
     finally:

@@ -40,7 +40,7 @@ async def test_a_simulated_sale_is_in_the_ledger_and_in_no_figure(tmp_path: Path
     try:
         kept = ledger.execute("SELECT lower(hex(epoch)), seq FROM ledger WHERE training = 1").fetchall()
         assert kept == [(done.epoch, done.seq)]
-        assert ledger.execute("SELECT training, counted FROM sale").fetchall() == [(1, 0)]
+        assert ledger.execute("SELECT counted_ms FROM sale").fetchall() == [(None,)]
         for table in FIGURES:
             assert ledger.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), table
     finally:

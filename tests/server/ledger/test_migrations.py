@@ -11,12 +11,16 @@ import pytest
 
 from support.campaigning import campaign
 from support.formats import bring_to
+from support.pipelining import DAY, NOW, Server, member, sale, server_at, void
 from tillstream_protocol.codec import encode
+from tillstream_protocol.events import Record
+from tillstream_protocol.transaction import Moment
 from tillstream_server.campaigns.book import _OTHERS
 from tillstream_server.ledger import gaps
 from tillstream_server.ledger.database import Database, migrate
 from tillstream_server.pipeline.members import read
 from tillstream_server.pipeline.projections import day_id
+from tillstream_server.pipeline.rebuild import rebuild
 
 TILL, FIRST, SECOND, THIRD = (name * 16 for name in (b"t", b"1", b"2", b"3"))
 
@@ -92,14 +96,24 @@ SALE = (
 PRODUCT = "INSERT INTO products_by_day VALUES ('acme', ?, 's', ?, 'USD', 1000000, ?, 1)"
 SOLD = [("2026-09-20", "x", 100), ("2026-09-21", "x", 5), ("2026-09-21", "y", 6)]
 PRODUCTS = "SELECT business_date, sku, amount_minor FROM products_by_day JOIN product_day ON id = day ORDER BY 1, 2"
+WIDE = """
+SELECT kind, captured_ms, seq, at_ms, amount_minor, subject IS NOT NULL, training, voided, counted FROM sale
+ORDER BY ledger_id
+"""
+ALIKE = """
+SELECT COUNT(*) FROM sale s JOIN ledger l ON l.id = s.ledger_id
+WHERE (s.retailer, s.idem, s.content, s.revision, s.store, s.at_ms, s.business_date, s.currency)
+    = (l.retailer, l.idem, l.content, l.revision, l.store, l.at_ms, l.business_date, l.currency)
+    AND s.subject IS l.subject
+"""
 SALES = "SELECT idem, ledger_id, amount_minor, counted FROM sale ORDER BY ledger_id"
 
 
-async def test_projections_hold_what_they_held_under_the_keys_that_a_rebuild_gives(former: Path) -> None:
+def test_projections_hold_what_they_held_under_the_keys_that_a_rebuild_gives(former: Path) -> None:
     with closing(sqlite3.connect(former)) as conn, conn:
         conn.executemany(SALE, [(b"b", 2, 100), (b"a", 1, 200)])
         conn.executemany(PRODUCT, SOLD)
-    await migrate(former)
+    bring_to(former, "0004")
     with closing(sqlite3.connect(former)) as conn:
         assert conn.execute(SALES).fetchall() == [(b"a", 1, 200, 1), (b"b", 2, 100, 1)]
         days = conn.execute("SELECT id, retailer, business_date, store, currency FROM product_day").fetchall()
@@ -172,12 +186,12 @@ async def test_campaigns_of_before_say_how_much_of_a_pack_they_take(former: Path
         assert conn.execute("SELECT count(*) FROM campaign").fetchone() == (3,)
 
 
-async def test_sales_of_before_are_counted_by_the_quarter_of_an_hour(former: Path) -> None:
+def test_sales_of_before_are_counted_by_the_quarter_of_an_hour(former: Path) -> None:
     with closing(sqlite3.connect(former)) as conn, conn:
         conn.executemany(SALE, [(b"a", 1, 200), (b"b", 2, 100), (b"c", 3, 40)])
         conn.execute("UPDATE sale SET at_ms = 900000 WHERE idem = x'62'")
         conn.execute("UPDATE sale SET at_ms = -1 WHERE idem = x'63'")
-    await migrate(former)
+    bring_to(former, "0011")
     with closing(sqlite3.connect(former)) as conn:
         found = conn.execute("SELECT * FROM sales_by_quarter ORDER BY hour_ms").fetchall()
     assert found == [
@@ -192,6 +206,56 @@ async def test_sales_of_before_are_counted_by_the_quarter_of_an_hour(former: Pat
         (0, "acme", "s", "USD", 1, 200),
         (900000, "acme", "s", "USD", 1, 100),
     ]
+
+
+async def trade(server: Server) -> None:
+    """Revisions, a void, a return, training, a sale that three tills told of, and one whose changes are dated."""
+    await server.take(
+        *(sale(str(i), 100, customer=member(str(i % 3)), end=Moment(NOW + i * DAY)) for i in range(6)),
+        sale("3", 70, revision=1, customer=member("9")),
+        sale("back", kind="return", lines=(), total=-40, customer=member("1")),
+        sale("training", training=True, customer=member("1")),
+        void("v", "4"),
+    )
+    for name, second in (("2", 9), ("3", 5)):
+        await server.take(
+            Record(sale("5", 100, customer=member("2"), end=Moment(NOW + 5 * DAY)), NOW + second), till=name
+        )
+        await server.take(Record(sale("dated", changed_at=NOW), NOW + second), till=name)
+
+
+async def test_a_sales_row_becomes_narrow_and_wide_again(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    async with server_at(tmp_path) as server:
+        await trade(server)
+    with closing(sqlite3.connect(path)) as conn:
+        narrow = conn.execute("SELECT * FROM sale ORDER BY ledger_id").fetchall()
+    bring_to(path, "0011", down=True)
+    with closing(sqlite3.connect(path)) as conn:
+        wide = conn.execute(WIDE).fetchall()
+        assert conn.execute(ALIKE).fetchone() == (len(wide),)
+    assert wide == [
+        ("sale", NOW, 0, NOW, 100, 1, 0, 0, 1),
+        ("sale", NOW, 1, NOW + DAY, 100, 1, 0, 0, 1),
+        ("sale", NOW, 2, NOW + 2 * DAY, 100, 1, 0, 0, 1),
+        ("sale", NOW, 4, NOW + 4 * DAY, 100, 1, 0, 1, 0),
+        ("sale", NOW + 9, 0, NOW + 5 * DAY, 100, 1, 0, 0, 1),
+        ("sale", NOW, 6, NOW, 70, 1, 0, 0, 1),
+        ("return", NOW, 7, NOW, -40, 1, 0, 0, 1),
+        ("sale", NOW, 8, NOW, 1000, 1, 1, 0, 0),
+        ("void", NOW, 9, NOW, 0, 0, 0, 0, 0),
+        ("sale", NOW + 9, 1, NOW, 1000, 0, 0, 0, 1),
+    ]
+    await migrate(path)
+    with closing(sqlite3.connect(path)) as conn:
+        assert conn.execute("SELECT * FROM sale ORDER BY ledger_id").fetchall() == narrow
+    opened = await Database.open(path, readers=1)
+    try:
+        await rebuild(opened)
+    finally:
+        await opened.close()
+    with closing(sqlite3.connect(path)) as conn:
+        assert conn.execute("SELECT * FROM sale ORDER BY ledger_id").fetchall() == narrow
 
 
 def test_and_back_again(former: Path) -> None:

@@ -26,29 +26,34 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
         yield server
 
 
-async def holds(server: Server, number: int, **columns: Any) -> None:
-    """A row of the projection that summaries are read from."""
+async def holds(server: Server, number: int, *, counted: bool = True, **columns: Any) -> None:
+    """A row of the ledger that holds, and of the projection by which summaries find it."""
     row = {
+        "id": number,
         "retailer": RETAILER,
-        "idem": number.to_bytes(16, "big"),
-        "ledger_id": number,
-        "revision": 0,
-        "captured_ms": START,
-        "seq": number,
-        "content": bytes(16),
-        "kind": "sale",
         "store": "north",
         "till_id": b"1" * 16,
+        "epoch": b"e" * 16,
+        "seq": number,
+        "kind": 1,
+        "body_type": "transaction",
         "at_ms": START,
         "business_date": "2026-09-21",
+        "captured_ms": START,
+        "received_ms": START,
+        "idem": number.to_bytes(16, "big"),
+        "content": bytes(16),
+        "digest": bytes(16),
+        "revision": 0,
         "currency": "USD",
         "amount_minor": 100,
         "training": 0,
-        "voided": 0,
-        "counted": 1,
+        "body": b"",
+        **columns,
     }
     async with server.database.write() as conn:
-        await conn.execute(insert(schema.sale).values({**row, **columns}))
+        await conn.execute(insert(schema.ledger).values(row))
+        await conn.execute(insert(schema.sale).values(ledger_id=number, counted_ms=row["at_ms"] if counted else None))
 
 
 async def asks(server: Server, from_: str | None = None, to: str | None = None, store: str | None = None) -> Summary:
@@ -73,9 +78,9 @@ async def test_an_empty_ledger_gives_zeros(server: Server) -> None:
 
 async def test_what_counts_is_summed_by_currency(server: Server) -> None:
     await holds(server, 1)
-    await holds(server, 2, amount_minor=-30, kind="return", till_id=b"2" * 16)
+    await holds(server, 2, amount_minor=-30, till_id=b"2" * 16)
     await holds(server, 3, currency="EUR", amount_minor=7)
-    await holds(server, 4, counted=0, voided=1)
+    await holds(server, 4, counted=False)
     summary = await asks(server)
     assert (summary["transactions"], summary["tills"]) == (3, 2)
     assert summary["amount_minor"] == {"EUR": 7, "USD": 70}

@@ -18,7 +18,7 @@ from .database import on_driver
 _SIZES: Final = (1, 8, 64, 512)
 
 Row = tuple[Any, ...]
-Lookup = tuple[str, Iterable[bytes] | None, tuple[object, ...]]
+Lookup = tuple[str, Iterable[bytes] | Iterable[int] | None, tuple[object, ...]]
 """A statement that ends in `IN (?)`, the values that go there, and the parameters before them.
 
 Without values it is a statement as it stands, with all of its parameters.
@@ -53,11 +53,13 @@ def _fetch(queries: Sequence[Sequence[_Query]], driver: sqlite3.Connection) -> l
     return [[row for query in some for row in driver.execute(*query).fetchall()] for some in queries]
 
 
-def _queries(statement: str, values: Iterable[bytes] | None, fixed: tuple[object, ...]) -> Iterator[_Query]:
+def _queries(
+    statement: str, values: Iterable[bytes] | Iterable[int] | None, fixed: tuple[object, ...]
+) -> Iterator[_Query]:
     if values is None:
         yield statement, fixed
         return
-    wanted = list(values)
+    wanted: list[object] = list(values)
     for start in range(0, len(wanted), _SIZES[-1]):
         some = wanted[start : start + _SIZES[-1]]
         size = next(size for size in _SIZES if size >= len(some))

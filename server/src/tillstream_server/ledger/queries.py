@@ -6,6 +6,7 @@ time, decisions by when they were made.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypedDict
@@ -106,16 +107,16 @@ def instant_ms(text: str, field: str) -> int:
 async def summary(conn: AsyncConnection, from_: str | None, to: str | None, store: str | None) -> Summary:
     """The ledger's figures. Raises `InvalidInput` for a bound that is no date or instant."""
     window = Window.parse(from_, to, store)
-    sale = schema.sale.c
-    counted = (sale.counted == 1, *window.holds(sale.at_ms, sale.store))
-    sold = select(sale.currency, func.count(), func.sum(sale.amount_minor)).where(*counted).group_by(sale.currency)
-    rows = (await conn.execute(sold.order_by(sale.currency))).all()
+    rows = await _sold(conn, window)
+    amounts: Counter[str] = Counter()
+    for currency, _, _, amount in rows:
+        amounts[currency] += amount
     return Summary(
-        transactions=sum(transactions for _, transactions, _ in rows),
-        amount_minor={currency: amount for currency, _, amount in rows},
+        transactions=sum(transactions for _, _, transactions, _ in rows),
+        amount_minor=dict(amounts),
         duplicates_refused=await _duplicates(conn),
         dead_letters=await _dead_letters(conn, window),
-        tills=(await conn.execute(select(func.count(sale.till_id.distinct())).where(*counted))).scalar_one(),
+        tills=len({till_id for _, till_id, _, _ in rows}),
     )
 
 
@@ -169,6 +170,17 @@ def _offer_count(
         delivered=delivered,
         shown=shown,
     )
+
+
+async def _sold(conn: AsyncConnection, window: Window) -> list[tuple[str, bytes, int, int]]:
+    """Currency, till, transactions and amount of what counts, by currency."""
+    sale, ledger = schema.sale, schema.ledger
+    counted = sale.join(ledger, sale.c.ledger_id == ledger.c.id)
+    by = (ledger.c.currency, ledger.c.till_id)
+    sold = select(*by, func.count(), func.sum(ledger.c.amount_minor)).select_from(counted)
+    inside = window.holds(sale.c.counted_ms, ledger.c.store)
+    rows = await conn.execute(sold.where(*inside).group_by(*by).order_by(*by))
+    return [(currency, till_id, transactions, amount) for currency, till_id, transactions, amount in rows.all()]
 
 
 async def _duplicates(conn: AsyncConnection) -> int:

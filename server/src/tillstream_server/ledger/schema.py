@@ -372,31 +372,19 @@ sale = Table(
     "sale",
     metadata,
     _int("ledger_id"),
-    _text("retailer"),
-    _blob("idem"),
-    _int("revision"),
-    _int("captured_ms"),
-    _int("seq"),
-    _blob("content"),
-    _text("kind"),
-    _text("store"),
-    _blob("till_id"),
-    _int("at_ms"),
-    _text("business_date"),
-    _text("currency"),
-    _int("amount_minor"),
-    _blob("subject", null=True),
-    _flag("training"),
-    _flag("voided"),
-    _flag("counted"),
+    _int("counted_ms", null=True),
+    _int("member", null=True),
     PrimaryKeyConstraint("ledger_id"),
-    Index(None, "subject", "at_ms", sqlite_where=text("counted = 1 AND subject IS NOT NULL")),
-    Index(None, "at_ms"),
+    Index(None, "counted_ms", sqlite_where=text("counted_ms IS NOT NULL")),
+    Index(None, "member", sqlite_where=text("member IS NOT NULL")),
 )
 """One row for each transaction of whatever kind: which of its revisions holds, by (revision, changed_at,
 captured_ms, seq, content). It has that revision's ledger id, so that rows are appended, and is found by its `idem`
-through the ledger's index. `counted` is 1 where it is in the figures: it sells, is neither training nor test, and is
-not voided."""
+through the ledger's index. All else is known to the ledger's row; the names under which it came again, to `duplicate`.
+
+`counted_ms` is the ledger's `at_ms` where the transaction is in the figures: it sells, is neither training nor test,
+and is not voided. `member` is there where it is besides a visit of somebody: the number by which their visits are
+found, see `pipeline.projections.member_number`."""
 
 voiding = _keyed(
     "voiding",

@@ -38,6 +38,11 @@ def sells(t: Transaction) -> bool:
     return t.kind in SELLING_KINDS and not t.training and not t.test
 
 
+def is_visit(t: Transaction) -> bool:
+    """Whether a transaction that counts is a visit: whoever only brings something back has not come to buy."""
+    return t.kind != "return"
+
+
 def figures(t: Transaction, products: Products, sign: int) -> Figures:
     """The figures of a transaction that sells. A return counts with its signed amounts, but is no visit.
 
@@ -71,7 +76,7 @@ def figures(t: Transaction, products: Products, sign: int) -> Figures:
         currency=t.currency,
         amount=t.total,
         lines=lines,
-        visit=t.kind != "return",
+        visit=is_visit(t),
         at_ms=t.end.at,
         categories=[(name, count, total) for name, (count, total) in categories.items()],
     )

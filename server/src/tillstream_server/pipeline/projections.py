@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from tillstream_protocol.transaction import Transaction
+
 from ..ledger.bodies import decode_transaction
 from ..ledger.database import Statement, execute_all
 from ..ledger.lookup import Row, among, look_up
 from . import members as figured
-from .figures import Products, figures
+from .figures import Products, figures, is_visit
 from .members import Member, Members
 from .sales import Entry, Holding, Sales, Taken
 
@@ -98,10 +100,10 @@ async def load(
     """
     keys = {entry.idem for entry in entries}.union(*(entry.targets for entry in entries))
     held = await _held(conn, retailer, keys.difference(fresh))
-    targets = await _targets_of(conn, retailer, [row.idem for row in held if row.kind == "void"])
+    targets = await _targets_of(conn, retailer, [one.idem for one in held if one.body.kind == "void"])
     further = set[bytes]().union(*targets.values()) - keys
     held += await _held(conn, retailer, further)
-    holdings = {row.idem: row.holding(frozenset(targets.get(row.idem, ()))) for row in held}
+    holdings = {one.idem: one.holding(frozenset(targets.get(one.idem, ()))) for one in held}
     buyers = {e.subject for e in entries}
     held_by = {h.entry.subject: h.counted for h in sorted(holdings.values(), key=lambda h: h.counted)}
     touched = {s for s in {*subjects, *buyers, *held_by} if s is not None}
@@ -110,9 +112,10 @@ async def load(
         conn,
         (_READ_VOIDS, keys | further, (retailer,)),
         (_READ_MEMBERS, sorted(touched), ()),
-        (_READ_VISITS, reversible, ()),
+        (_READ_VISITS, {member_number(s) for s in reversible}, ()),
     )
-    return Projector(retailer, holdings, _gathered(voids), figured.read(stats, visits, reversible))
+    paid = [visit for visit in visits if visit[0] in reversible]
+    return Projector(retailer, holdings, _gathered(voids), figured.read(stats, paid, reversible))
 
 
 async def write(conn: AsyncConnection, p: Projector) -> None:
@@ -126,8 +129,8 @@ def statements(p: Projector) -> list[Statement]:
 
 
 def _puts(p: Projector) -> Iterator[Statement]:
-    yield "DELETE FROM sale WHERE ledger_id = ?", [(ledger_id,) for ledger_id in p.sales.replaced]
-    yield _PUT_SALE, [_sale_row(p, held) for held in p.sales.changed.values()]
+    yield "DELETE FROM sale WHERE ledger_id = ?", [(ledger_id,) for ledger_id in p.sales.outdated()]
+    yield _ADD_SALE, [_sale_row(held) for held in p.sales.changed.values()]
     yield _DROP_VOIDING, [(p.retailer, *pair) for pair, voids in p.sales.voidings.items() if not voids]
     yield _ADD_VOIDING, [(p.retailer, *pair) for pair, voids in p.sales.voidings.items() if voids]
     yield _ADD_HOURS, [(p.retailer, *key, *delta) for key, delta in p.deltas.hours.items() if any(delta)]
@@ -149,6 +152,14 @@ def day_id(retailer: str, business_date: str, store: str, currency: str) -> int:
     """The id of a `product_day`: 63 bits of a hash, so that a rebuild finds the same, in whatever order."""
     named = "\0".join((retailer, business_date, store, currency)).encode()
     return int.from_bytes(hashlib.blake2b(named, digest_size=8).digest(), "big") >> 1
+
+
+def member_number(subject: bytes) -> int:
+    """What visits are found by: 31 bits of the subject, since an index of small numbers takes half the room and time.
+
+    A few subjects share one. Whose a visit is, the ledger's row says.
+    """
+    return int.from_bytes(subject[:4], "big") >> 1
 
 
 def _product_rows(p: Projector) -> list[tuple[object, ...]]:
@@ -180,36 +191,42 @@ def _drops(p: Projector) -> Iterator[Statement]:
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """A row of `sale` with its ledger row's body."""
+    """What holds, as the ledger has it. `names` are when it was captured, seq and till, for each time that it came."""
 
     idem: bytes
     ledger_id: int
-    captured_ms: int
-    seq: int
     content: bytes
-    kind: str
-    till_id: bytes
     subject: bytes | None
-    counted: int
-    body: bytes
+    counted: bool
+    body: Transaction
+    names: Sequence[tuple[int, int, bytes]]
 
     def holding(self, targets: frozenset[bytes]) -> Holding:
+        """It has the highest of its ranks; the first where the POS dates its changes. See `sales`."""
+        captured_ms, seq, till_id = max(self.names) if self.body.changed_at is None else self.names[0]
         entry = Entry(
             idem=self.idem,
             ledger_id=self.ledger_id,
-            captured_ms=self.captured_ms,
-            seq=self.seq,
+            captured_ms=captured_ms,
+            seq=seq,
             content=self.content,
-            body=decode_transaction(self.body),
-            till_id=self.till_id,
+            body=self.body,
+            till_id=till_id,
             subject=self.subject,
             targets=targets,
         )
-        return Holding(entry, bool(self.counted))
+        return Holding(entry, self.counted)
 
 
-async def _held(conn: AsyncConnection, retailer: str, keys: Iterable[bytes]) -> list[_Held]:
-    return [_Held(*row) for row in await among(conn, _READ_HELD, keys, retailer)]
+async def _held(conn: AsyncConnection, retailer: str, keys: Collection[bytes]) -> list[_Held]:
+    rows, copies = await look_up(conn, (_READ_HELD, keys, (retailer,)), (_READ_COPIES, keys, (retailer,)))
+    further: defaultdict[int, list[tuple[int, int, bytes]]] = defaultdict(list)
+    for ledger_id, *name in copies:
+        further[ledger_id].append(tuple(name))
+    return [
+        _Held(idem, id_, content, subject, bool(counted), decode_transaction(body), [tuple(name), *further[id_]])
+        for idem, id_, content, subject, counted, body, *name in rows
+    ]
 
 
 async def _targets_of(conn: AsyncConnection, retailer: str, voids: Iterable[bytes]) -> dict[bytes, set[bytes]]:
@@ -226,8 +243,12 @@ def _gathered(pairs: Iterable[Row]) -> dict[bytes, set[bytes]]:
 
 
 _READ_HELD: Final = """
-SELECT s.idem, s.ledger_id, s.captured_ms, s.seq, s.content, s.kind, s.till_id, s.subject, s.counted, l.body
+SELECT l.idem, l.id, l.content, l.subject, s.counted_ms IS NOT NULL, l.body, l.captured_ms, l.seq, l.till_id
 FROM ledger l JOIN sale s ON s.ledger_id = l.id
+WHERE l.retailer = ? AND l.idem IN (?)
+"""
+_READ_COPIES: Final = """
+SELECT d.ledger_id, d.captured_ms, d.seq, d.till_id FROM ledger l JOIN duplicate d ON d.ledger_id = l.id
 WHERE l.retailer = ? AND l.idem IN (?)
 """
 _READ_VOIDS: Final = "SELECT target, idem FROM voiding WHERE retailer = ? AND target IN (?)"
@@ -237,42 +258,22 @@ SELECT subject, currency, transactions, visits, spend_minor, last_visit_ms, cate
 WHERE subject IN (?)
 """
 _READ_VISITS: Final = """
-SELECT subject, currency, at_ms FROM sale WHERE counted = 1 AND kind <> 'return' AND subject IN (?)
+SELECT l.subject, l.currency, l.at_ms FROM sale s JOIN ledger l ON l.id = s.ledger_id WHERE s.member IN (?)
 """
 
 
 # Writing
 
 
-def _sale_row(p: Projector, held: Holding) -> tuple[object, ...]:
-    entry, t = held.entry, held.entry.body
-    return (
-        p.retailer,
-        entry.idem,
-        entry.ledger_id,
-        t.revision,
-        entry.captured_ms,
-        entry.seq,
-        entry.content,
-        t.kind,
-        t.store,
-        entry.till_id,
-        t.end.at,
-        t.business_date,
-        t.currency,
-        t.total,
-        entry.subject,
-        t.training or t.test,
-        p.sales.voided(entry.idem),
-        held.counted,
-    )
+def _sale_row(held: Holding) -> tuple[int, int | None, int | None]:
+    entry = held.entry
+    if not held.counted:
+        return (entry.ledger_id, None, None)
+    subject = entry.subject if is_visit(entry.body) else None
+    return (entry.ledger_id, entry.body.end.at, None if subject is None else member_number(subject))
 
 
-_PUT_SALE: Final = """
-INSERT OR REPLACE INTO sale (retailer, idem, ledger_id, revision, captured_ms, seq, content, kind, store, till_id,
-    at_ms, business_date, currency, amount_minor, subject, training, voided, counted)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""
+_ADD_SALE: Final = "INSERT INTO sale (ledger_id, counted_ms, member) VALUES (?, ?, ?)"
 
 _DROP_VOIDING: Final = "DELETE FROM voiding WHERE retailer = ? AND target = ? AND idem = ?"
 _ADD_VOIDING: Final = "INSERT INTO voiding (retailer, target, idem) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"

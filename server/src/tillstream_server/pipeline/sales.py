@@ -82,12 +82,11 @@ class Sales:
 
     def __init__(self, known: Mapping[bytes, Holding], voided_by: Mapping[bytes, set[bytes]], apply: Apply) -> None:
         self._holdings = dict(known)
+        self._rows = {idem: holding.entry.ledger_id for idem, holding in known.items()}
         self._voided_by = {target: set(idems) for target, idems in voided_by.items()}
         self._apply = apply
         self.changed: dict[bytes, Holding] = {}
-        """Every holding that is not what it was."""
-        self.replaced: set[int] = set()
-        """The ledger ids of what holds no more."""
+        """Every holding that is another than before, or counts where it did not, or the other way round."""
         self.voidings: dict[tuple[bytes, bytes], bool] = {}
         """(target, void) → whether it voids now; only what changed."""
 
@@ -100,20 +99,22 @@ class Sales:
             return Taken(holds=False, counts=False)
         if held.entry.content == entry.content:
             held.entry = entry
-            self.changed[entry.idem] = held
         else:
             self._release(held)
             self._hold(entry)
-            self.replaced.add(held.entry.ledger_id)
         return Taken(holds=True, counts=self._holdings[entry.idem].counted)
 
     def voided(self, idem: bytes) -> bool:
         """Whether some void that holds names this transaction."""
         return bool(self._voided_by.get(idem))
 
+    def outdated(self) -> list[int]:
+        """The ledger ids of what the database has on `changed`."""
+        return [self._rows[idem] for idem in self.changed if idem in self._rows]
+
     def _hold(self, entry: Entry) -> Holding:
         holding = Holding(entry, counted=False)
-        self._holdings[entry.idem] = holding
+        self._holdings[entry.idem] = self.changed[entry.idem] = holding
         for target in entry.targets:
             self._void(target, entry.idem)
         self._settle_held(holding)
@@ -147,4 +148,4 @@ class Sales:
         if counts != held.counted:
             self._apply(entry, 1 if counts else -1)
             held.counted = counts
-        self.changed[entry.idem] = held
+            self.changed[entry.idem] = held
