@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
 
+from support.simdisk import Short, SimDisk
 from support.stories import all_is_safe
 from support.tills import TestTill, crash
-from tillstream_agent.journal import FolderDisk, Journal, blocking, disk
+from tillstream_agent.journal import FolderDisk, Journal, JournalError, blocking, disk
 from tillstream_agent.journal.directory import Directory, FailedBefore
 from tillstream_agent.journal.doubts import Doubts
 from tillstream_protocol.limits import DEFAULT
@@ -222,3 +225,30 @@ async def test_a_file_whose_name_may_be_lost_is_not_said_to_be_safe(tmp_path: Pa
     with pytest.raises(FailedBefore):
         await directory.sync(second)
     assert [directory.holds(entry) for entry in (first, second, third)] == [True, False, True]
+
+
+@pytest.mark.parametrize("meanwhile", [False, True])
+async def test_what_a_failed_write_left_is_cut_for_good(till: TestTill, meanwhile: bool) -> None:
+    till.disk = simulated = SimDisk()
+    journal = await till.start()
+    await crash(journal)
+    await journal._syncer.sync_all()
+    journal.append(b"a", kind=1)
+    syncing = asyncio.create_task(journal._syncer.sync_all())
+    while meanwhile and journal._syncer._pending_since is None:
+        await asyncio.sleep(0)
+    if not meanwhile:
+        await syncing
+    simulated.judge = lambda operation, _, __: Short(1 << 20, errno.EIO) if operation == "write" else None
+    with pytest.raises(JournalError):
+        journal.append(b"refused", kind=1)
+    simulated.judge = None
+    await syncing
+    await journal._syncer.sync_all()
+    for seed in range(20):
+        till.disk = simulated.power_cut("reordered", Random(seed))
+        again = await till.start()
+        await crash(again)
+        await again._syncer.sync_all()
+        assert drained(till, again) == [b"a"]
+        assert not again.damage

@@ -163,7 +163,9 @@ class OpenChunk:
     directory_entry: int = 0
     entries: list[Entry] = field(default_factory=list)
     unsynced: list[Unsynced] = field(default_factory=list)
-    synced_size: int = 0
-    """How many bytes of the file survive a power cut, and its name with them."""
+    changes: int = 1
+    """How often the file was changed: begun, written to, or cut after a write that failed."""
+    synced_changes: int = 0
+    """How many of them survive a power cut, and the file's name with them."""
     wants_footer: bool = False
     """It was closed whole, and gets its footer once its frames are on the disk."""

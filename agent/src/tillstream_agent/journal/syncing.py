@@ -170,7 +170,7 @@ class Syncer:
                 _close(target)
                 self._chain.closing.remove(target)
         opened = self._chain.open
-        if opened is not None and opened.synced_size < opened.chunk.size:
+        if opened is not None and opened.synced_changes < opened.changes:
             await self._sync(opened)
         self._note_failure()
         self._release()
@@ -219,11 +219,11 @@ class Syncer:
         started = self._clock.monotonic()
         if not target.file.sync_now():
             return False
-        self._note_synced(target, len(target.unsynced), target.chunk.size, target.chunk.frames_end, started)
+        self._note_synced(target, len(target.unsynced), target.changes, target.chunk.frames_end, started)
         return True
 
     async def _sync(self, target: OpenChunk) -> None:
-        pending, size, end = len(target.unsynced), target.chunk.size, target.chunk.frames_end
+        pending, changes, end = len(target.unsynced), target.changes, target.chunk.frames_end
         started = self._clock.monotonic()
         try:
             with self._patience():
@@ -237,15 +237,15 @@ class Syncer:
                 self._failed = True
             await self._distrust(target)
             return
-        self._note_synced(target, pending, size, end, started)
+        self._note_synced(target, pending, changes, end, started)
         if target.chunk.closed and not target.unsynced:
             self._release()  # nobody waits for a footer
             await self._finish(target)
             self._tags.settle(target.chunk.number)
 
-    def _note_synced(self, target: OpenChunk, pending: int, size: int, end: int, started: float) -> None:
-        """A sync that began when the file had this size has made so many records safe."""
-        target.synced_size = size
+    def _note_synced(self, target: OpenChunk, pending: int, changes: int, end: int, started: float) -> None:
+        """A sync that began after so many changes to the file has made so many records safe."""
+        target.synced_changes = changes
         target.chunk.synced_end = max(target.chunk.synced_end, end)
         if pending:
             last = target.unsynced[pending - 1].seq

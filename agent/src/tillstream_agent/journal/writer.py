@@ -104,6 +104,7 @@ class ChunkWriter:
         header = ClearHeader(seq, kind, entry.tag, self._previous, entry.spends)
         frame = seal_frame(target.seal, target.place, header, plain, self._random(NONCE_SIZE))
         target.file.write(frame)
+        target.changes += 1
         chunk = target.chunk
         chunk.size += len(frame)
         chunk.frames_end = chunk.size
@@ -136,6 +137,7 @@ class ChunkWriter:
             target.file.cut(target.chunk.size)
         except OSError:
             return False
+        target.changes += 1
         return True
 
     def _remove(self, name: str) -> None:
