@@ -112,6 +112,18 @@ async def test_no_loop_waits_after_a_call_that_took_long(calls: OffTheLoop) -> N
     assert not calls.swift
 
 
+async def test_no_loop_waits_again_where_the_system_let_it_wait_for_longer(
+    calls: OffTheLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold = blocking._Call.hold
+    monkeypatch.setattr(blocking._Call, "hold", lambda call, _: hold(call, 30))  # as a coarse timer does
+    assert calls.run_now(lambda: time.sleep(2 * blocking.SWIFT_S))
+    assert not calls.swift
+    monkeypatch.setattr(blocking, "SWIFT_S", 30)
+    await calls.run(nothing)
+    assert calls.swift
+
+
 async def test_what_was_raised_while_the_loop_waited_is_told_to_who_asks(
     calls: OffTheLoop, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
