@@ -6,7 +6,8 @@ import asyncio
 import gc
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
@@ -158,6 +159,24 @@ async def test_everybody_who_waits_for_a_call_is_told_that_it_is_over(calls: Off
     gate.open.set()
     assert await asyncio.gather(*waiting) == [True] * 3
     assert not await calls.ended()
+
+
+async def test_a_call_that_ends_as_somebody_begins_to_wait_is_not_missed(
+    calls: OffTheLoop, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await held_off(calls, gate)
+    running = calls._running
+    assert running is not None
+
+    def ends_first(call: Callable[..., None], *given: object) -> Callable[[], None]:
+        gate.open.set()
+        while not running._over:
+            time.sleep(0.001)
+        return partial(call, *given)
+
+    monkeypatch.setattr(blocking, "partial", ends_first)
+    async with asyncio.timeout(10):
+        assert await calls.ended()
 
 
 async def test_who_waited_for_a_call_leaves_the_next_one_alone(calls: OffTheLoop, gate: Gate) -> None:

@@ -64,6 +64,18 @@ async def test_who_waits_for_a_failing_disk_is_told_after_two_seconds(story: Sto
     await journal.close()
 
 
+async def test_one_who_no_longer_waits_holds_up_nobody_behind(story: Story) -> None:
+    journal = await begun(story)
+    first, second = (asyncio.create_task(journal.synced(journal.append(b"x", kind=1))) for _ in range(2))
+    await asyncio.sleep(0.01)
+    first.cancel()
+    await asyncio.sleep(0)
+    await story.passes(journal)
+    async with asyncio.timeout(5):
+        await second
+    await journal.close()
+
+
 async def test_a_lone_record_is_synced_at_once_and_one_soon_after_waits_for_company(story: Story) -> None:
     story.till.limits = replace(QUICK, sync_interval=3600)
     journal = await story.till.start()

@@ -199,6 +199,44 @@ async def test_while_the_disk_fails_or_a_chunk_closes_a_pass_sees_to_it(till: Te
     await journal.close()
 
 
+async def test_what_was_done_to_a_file_since_decides_whether_a_sync_under_way_is_enough(
+    tmp_path: Path, syncs: Syncs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").write_bytes(b"safe")
+    file = FolderDisk(tmp_path).append_to("a")
+    changes: list[tuple[Callable[[], None], int]] = [
+        (lambda: None, 0),
+        (lambda: file.write(b"more"), 1),
+        (lambda: file.cut(4), 1),
+    ]
+    for change, more in changes:
+        monkeypatch.setattr(blocking, "SWIFT_S", 30)
+        await file.sync()
+        monkeypatch.setattr(blocking, "SWIFT_S", 0.001)
+        syncs.count = 0
+        syncs.block()
+        assert not file.sync_now()
+        change()
+        assert not file.sync_now(), "one is under way"
+        await file.sync()
+        assert syncs.count == 1 + more
+    file.close()
+
+
+async def test_a_sync_whose_caller_went_away_is_enough_for_a_file_that_was_only_opened(
+    tmp_path: Path, syncs: Syncs
+) -> None:
+    (tmp_path / "a").write_bytes(b"not safe yet")
+    file = FolderDisk(tmp_path).append_to("a")
+    syncs.block()
+    gone = asyncio.create_task(file.sync())
+    await asyncio.sleep(0)
+    gone.cancel()
+    await file.sync()
+    assert syncs.count == 1
+    file.close()
+
+
 async def test_a_file_whose_name_may_be_lost_is_not_said_to_be_safe(tmp_path: Path) -> None:
     class Failing(FolderDisk):
         fails = False

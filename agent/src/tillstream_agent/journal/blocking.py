@@ -35,7 +35,7 @@ class Threads:
 
     def _begin(self) -> SimpleQueue[_Call | None]:
         calls: SimpleQueue[_Call | None] = SimpleQueue()
-        threading.Thread(target=_serve, args=(calls, self._idle), name="blocking call", daemon=True).start()
+        threading.Thread(target=_serve, args=(calls, self._idle), daemon=True).start()
         weakref.finalize(self, calls.put, None)
         return calls
 
@@ -114,13 +114,9 @@ class OffTheLoop:
         Only where calls are `swift`.
         """
         self._running = running = self._threads.begin(call)
-        if not running.hold(SWIFT_S):
-            self._swift = False
+        if not running.hold(SWIFT_S) or running.error is not None:
             return False
-        if running.error is not None:
-            return False
-        self._running = None
-        self._swift = running.seconds <= SWIFT_S  # the system may have let us wait for longer
+        self._note_end(running)
         return True
 
     async def ended(self) -> bool:
@@ -131,14 +127,14 @@ class OffTheLoop:
         try:
             await running.result()
         except Exception:
-            self._forget(running)
+            self._note_end(running)
             raise
-        self._forget(running)
-        self._swift = running.seconds <= SWIFT_S
+        self._note_end(running)
         return True
 
-    def _forget(self, over: _Call) -> None:
-        if self._running is over:  # who waited with us may have begun the next one
+    def _note_end(self, call: _Call) -> None:
+        self._swift = call.seconds <= SWIFT_S  # a system with coarse timers may have held up the loop for longer
+        if self._running is call:  # who waited for it too may have begun the next one
             self._running = None
 
 

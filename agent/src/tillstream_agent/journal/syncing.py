@@ -213,7 +213,7 @@ class Syncer:
     def _sync_at_once(self) -> bool:
         """Sync while the loop waits, if only the open chunk is to be synced; whether everything is now on the disk."""
         target = self._chain.open
-        busy = self._passing or self._failures or self._homeless or self._chain.closing
+        busy = self._passing or self._failures or self._chain.closing  # what lost its file counts as a failure
         if target is None or busy or not self._directory.holds(target.directory_entry):
             return False
         started = self._clock.monotonic()
