@@ -13,7 +13,7 @@ from typing import Any, Final
 import aiohttp
 
 from support.serving import Server
-from tillstream_server.pipeline.projections import HOUR_MS, QUARTER_MS, QUARTERS
+from tillstream_server.ledger.quarters import HOUR_MS, QUARTER_MS, QUARTERS
 from tillstream_server.users import UserCreate
 
 PASSWORD: Final = "umbrella kettle marmot violin"

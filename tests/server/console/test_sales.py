@@ -19,6 +19,7 @@ from support.serving import NOW, Server, sale, serving
 from tillstream_server.console import figures
 from tillstream_server.console.figures import Question, Sales, Sums
 from tillstream_server.ledger.database import Database, migrate
+from tillstream_server.ledger.quarters import pieces
 from tillstream_server.users import UserRemove
 
 HOUR_MS = 3_600_000
@@ -320,7 +321,7 @@ async def test_answers_that_tell_the_same_are_one_however_often_it_is_asked(ledg
 def test_a_span_is_read_by_whole_hours_and_the_quarters_at_its_ends(
     span: tuple[int, int], found: list[tuple[int, int, int, int]]
 ) -> None:
-    made = figures.pieces(span[0] * 900_000, span[1] * 900_000)
+    made = pieces(span[0] * 900_000, span[1] * 900_000)
     assert [(p.from_ms // HOUR_MS, p.to_ms // HOUR_MS, p.quarters.start, p.quarters.stop) for p in made] == found
 
 

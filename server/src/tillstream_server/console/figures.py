@@ -19,7 +19,7 @@ from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..ledger.database import on_driver
-from ..pipeline.projections import HOUR_MS, QUARTER_MS, QUARTERS
+from ..ledger.quarters import HOUR_MS, QUARTER_MS, QUARTERS, pieces
 from .queries import selling
 
 Basis = Literal["office", "store"]
@@ -33,14 +33,6 @@ FURTHEST_MS: Final = 25 * HOUR_MS
 Row = tuple[Any, ...]
 Span = tuple[int, int, int]
 """From, until where it is compared, to: half-open, in milliseconds since 1970."""
-
-
-class Piece(Struct, frozen=True):
-    """Hours of UTC, half-open, and which of their quarters are meant."""
-
-    from_ms: int
-    to_ms: int
-    quarters: range
 
 
 class Question(Struct, frozen=True):
@@ -151,19 +143,6 @@ async def history(conn: AsyncConnection, retailer: str, store: str, until: date)
     ]
 
 
-def pieces(from_ms: int, to_ms: int) -> list[Piece]:
-    """A span of time as rows of `sales_by_quarter` have it: an hour's last quarters, whole hours, an hour's first."""
-    first, after = (-(-at_ms // QUARTER_MS) for at_ms in (from_ms, to_ms))
-    hour, last = -(-first // QUARTERS), after // QUARTERS
-    if hour > last:
-        found = [(last, hour, first % QUARTERS, after % QUARTERS)]
-    else:
-        head = (hour - 1, hour, first % QUARTERS or QUARTERS, QUARTERS)
-        found = [head, (hour, last, 0, QUARTERS), (last, last + 1, 0, after % QUARTERS)]
-    made = [Piece(begin * HOUR_MS, end * HOUR_MS, range(*quarters)) for begin, end, *quarters in found]
-    return [piece for piece in made if piece.from_ms < piece.to_ms and piece.quarters]
-
-
 def today(zone: ZoneInfo, now_ms: int) -> date:
     """Head office's date."""
     return datetime.fromtimestamp(now_ms / 1000, zone).date()
@@ -217,7 +196,7 @@ class _Reader:
         """Rows of (retailer, store, currency, transactions, amount), of which a store may have several."""
         clause, values = self._scope()
         for piece in pieces(from_ms, to_ms):
-            statement = _STORES.format(own=clause, **_sums(piece.quarters))
+            statement = _STORES.format(own=clause, **piece.sums())
             yield from self.driver.execute(statement, (piece.from_ms, piece.to_ms, *values))
 
     def _hours(self, from_ms: int, to_ms: int) -> Iterator[Row]:
@@ -365,11 +344,6 @@ def _midnight(day: date) -> int:
 
 def _instant(day: date, clock: time, zone: tzinfo) -> int:
     return round(datetime.combine(day, clock, tzinfo=zone).timestamp() * 1000)
-
-
-def _sums(quarters: range) -> dict[str, str]:
-    """What adds up these quarters of a row, as SQL."""
-    return {name: " + ".join(f"{name}_{quarter}" for quarter in quarters) for name in ("transactions", "amount_minor")}
 
 
 _HOUR: Final = f"""

@@ -20,15 +20,11 @@ from tillstream_protocol.transaction import Transaction
 from ..ledger.bodies import decode_transaction
 from ..ledger.database import Statement, execute_all
 from ..ledger.lookup import Row, among, look_up
+from ..ledger.quarters import HOUR_MS, QUARTER_MS, QUARTERS
 from . import members as figured
 from .figures import Products, figures, is_visit
 from .members import Member, Members
 from .sales import Entry, Holding, Sales, Taken
-
-QUARTER_MS: Final = 15 * 60_000
-"""What `sales_by_quarter` counts by."""
-QUARTERS: Final = 4
-HOUR_MS: Final = QUARTERS * QUARTER_MS
 
 
 class Deltas:
