@@ -39,7 +39,7 @@ from tillstream_server.ledger import schema
 from tillstream_server.ledger.database import Database, migrate
 from tillstream_server.pipeline.outcome import Outcome
 from tillstream_server.pipeline.process import Pipeline
-from tillstream_server.pipeline.projections import member_number
+from tillstream_server.pipeline.projections import member_number, place_number
 
 NOW: Final = 1_790_000_000_000
 HOUR: Final = 3_600_000
@@ -204,14 +204,23 @@ class Server:
         for table in schema.PROJECTIONS:
             rows = await self.rows(_SALES if table is schema.sale else f"SELECT * FROM {table.name}")
             if table is schema.sale:
-                rows = [(*row, None if member is None else member == member_number(row[-1])) for *row, member in rows]
+                rows = [(*row, *_numbered(*numbers)) for *row, numbers in ((*row[:5], row[4:]) for row in rows)]
             dump[table.name] = sorted(repr([names.get(value, value) for value in row]) for row in rows)
         return dump
 
 
 _SALES: Final = """
-SELECT l.retailer, l.idem, l.content, s.counted_ms, l.subject, s.member FROM sale s JOIN ledger l ON l.id = s.ledger_id
+SELECT l.retailer, l.idem, l.content, s.counted_ms, l.subject, s.member, l.till_id, l.store, s.place
+FROM sale s JOIN ledger l ON l.id = s.ledger_id
 """
+
+
+def _numbered(subject: bytes, member: int | None, till_id: bytes, store: str, place: int | None) -> list[bool | None]:
+    """Whether the numbers in a row of `sale` are those of what the ledger says, where there are some."""
+    return [
+        None if member is None else member == member_number(subject),
+        None if place is None else place == place_number(till_id, store),
+    ]
 
 
 async def prepare(folder: Path) -> ServerKeys:

@@ -26,36 +26,6 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
         yield server
 
 
-async def holds(server: Server, number: int, *, counted: bool = True, **columns: Any) -> None:
-    """A row of the ledger that holds, and of the projection by which summaries find it."""
-    row = {
-        "id": number,
-        "retailer": RETAILER,
-        "store": "north",
-        "till_id": b"1" * 16,
-        "epoch": b"e" * 16,
-        "seq": number,
-        "kind": 1,
-        "body_type": "transaction",
-        "at_ms": START,
-        "business_date": "2026-09-21",
-        "captured_ms": START,
-        "received_ms": START,
-        "idem": number.to_bytes(16, "big"),
-        "content": bytes(16),
-        "digest": bytes(16),
-        "revision": 0,
-        "currency": "USD",
-        "amount_minor": 100,
-        "training": 0,
-        "body": b"",
-        **columns,
-    }
-    async with server.database.write() as conn:
-        await conn.execute(insert(schema.ledger).values(row))
-        await conn.execute(insert(schema.sale).values(ledger_id=number, counted_ms=row["at_ms"] if counted else None))
-
-
 async def asks(server: Server, from_: str | None = None, to: str | None = None, store: str | None = None) -> Summary:
     async with server.database.read() as conn:
         return await queries.summary(conn, from_, to, store)
@@ -74,34 +44,6 @@ async def test_an_empty_ledger_gives_zeros(server: Server) -> None:
         "dead_letters": 0,
         "tills": 0,
     }
-
-
-async def test_what_counts_is_summed_by_currency(server: Server) -> None:
-    await holds(server, 1)
-    await holds(server, 2, amount_minor=-30, till_id=b"2" * 16)
-    await holds(server, 3, currency="EUR", amount_minor=7)
-    await holds(server, 4, counted=False)
-    summary = await asks(server)
-    assert (summary["transactions"], summary["tills"]) == (3, 2)
-    assert summary["amount_minor"] == {"EUR": 7, "USD": 70}
-
-
-async def test_a_window_is_half_open_on_the_records_own_time(server: Server) -> None:
-    await holds(server, 1, at_ms=START - 1)
-    await holds(server, 2, at_ms=START)
-    await holds(server, 3, at_ms=START + DAY_MS - 1)
-    await holds(server, 4, at_ms=START + DAY_MS)
-    assert (await asks(server, "2026-09-21", "2026-09-22"))["transactions"] == 2
-    assert (await asks(server, "2026-09-21"))["transactions"] == 3
-    assert (await asks(server, None, "2026-09-21"))["transactions"] == 1
-    assert (await asks(server, "", ""))["transactions"] == 4
-
-
-async def test_a_store_is_asked_for_by_name(server: Server) -> None:
-    await holds(server, 1)
-    await holds(server, 2, store="south")
-    assert (await asks(server, store="south"))["transactions"] == 1
-    assert (await asks(server, store="nowhere"))["transactions"] == 0
 
 
 async def test_refusals_are_counted_for_ever_and_dead_letters_by_arrival(server: Server) -> None:

@@ -6,7 +6,6 @@ time, decisions by when they were made.
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypedDict
@@ -17,10 +16,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from tillstream_protocol.errors import InvalidInput
 
 from . import schema
+from .database import on_driver
+from .quarters import HOUR_MS
+from .sold import sold
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_FIRST: Final = -(2**63)
-_LAST: Final = 2**63 - 1
+_FIRST: Final = -HOUR_MS * 2**40
+_LAST: Final = HOUR_MS * 2**40
+"""Before and after every instant that there may be, at the turn of an hour: what is not bounded cuts no quarter."""
 
 
 class Summary(TypedDict):
@@ -107,16 +110,13 @@ def instant_ms(text: str, field: str) -> int:
 async def summary(conn: AsyncConnection, from_: str | None, to: str | None, store: str | None) -> Summary:
     """The ledger's figures. Raises `InvalidInput` for a bound that is no date or instant."""
     window = Window.parse(from_, to, store)
-    rows = await _sold(conn, window)
-    amounts: Counter[str] = Counter()
-    for currency, _, _, amount in rows:
-        amounts[currency] += amount
+    found = await on_driver(conn, lambda driver: sold(driver, window.from_ms, window.to_ms, window.store))
     return Summary(
-        transactions=sum(transactions for _, _, transactions, _ in rows),
-        amount_minor=dict(amounts),
+        transactions=found.transactions,
+        amount_minor=found.amounts,
         duplicates_refused=await _duplicates(conn),
         dead_letters=await _dead_letters(conn, window),
-        tills=len({till_id for _, till_id, _, _ in rows}),
+        tills=found.tills,
     )
 
 
@@ -170,17 +170,6 @@ def _offer_count(
         delivered=delivered,
         shown=shown,
     )
-
-
-async def _sold(conn: AsyncConnection, window: Window) -> list[tuple[str, bytes, int, int]]:
-    """Currency, till, transactions and amount of what counts, by currency."""
-    sale, ledger = schema.sale, schema.ledger
-    counted = sale.join(ledger, sale.c.ledger_id == ledger.c.id)
-    by = (ledger.c.currency, ledger.c.till_id)
-    sold = select(*by, func.count(), func.sum(ledger.c.amount_minor)).select_from(counted)
-    inside = window.holds(sale.c.counted_ms, ledger.c.store)
-    rows = await conn.execute(sold.where(*inside).group_by(*by).order_by(*by))
-    return [(currency, till_id, transactions, amount) for currency, till_id, transactions, amount in rows.all()]
 
 
 async def _duplicates(conn: AsyncConnection) -> int:

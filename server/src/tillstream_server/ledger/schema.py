@@ -374,8 +374,9 @@ sale = Table(
     _int("ledger_id"),
     _int("counted_ms", null=True),
     _int("member", null=True),
+    _int("place", null=True),
     PrimaryKeyConstraint("ledger_id"),
-    Index(None, "counted_ms", sqlite_where=text("counted_ms IS NOT NULL")),
+    Index(None, "place", "counted_ms", sqlite_where=text("place IS NOT NULL")),
     Index(None, "member", sqlite_where=text("member IS NOT NULL")),
 )
 """One row for each transaction of whatever kind: which of its revisions holds, by (revision, changed_at,
@@ -383,8 +384,9 @@ captured_ms, seq, content). It has that revision's ledger id, so that rows are a
 through the ledger's index. All else is known to the ledger's row; the names under which it came again, to `duplicate`.
 
 `counted_ms` is the ledger's `at_ms` where the transaction is in the figures: it sells, is neither training nor test,
-and is not voided. `member` is there where it is besides a visit of somebody: the number by which their visits are
-found, see `pipeline.projections.member_number`."""
+and is not voided. `place` is there with it: a number for the ledger's till and store, by which whoever asks for tills
+finds each of them with a seek, see `pipeline.projections.place_number`. `member` is there where it is besides a visit
+of somebody: the number by which their visits are found, see `pipeline.projections.member_number`."""
 
 voiding = _keyed(
     "voiding",

@@ -20,26 +20,32 @@ from .opening import Opened, OpenedBatch, Refused
 
 
 class Placed(Struct, frozen=True, gc=False):
-    """A record with its name and its place in the ledger: a row of its own, or another name of a row that is there."""
+    """A record with its name and its place in the ledger: a row of its own, or another name of a row that is there.
+
+    `first_till` is the till under whose name the row is.
+    """
 
     device: Device
     epoch: bytes
     opened: Opened
     ledger_id: int
     duplicate: bool
+    first_till: bytes
     subject: bytes | None
     companions: tuple[bytes, ...]
 
 
 async def known_contents(
     conn: AsyncConnection, retailer: str, idems: Iterable[bytes]
-) -> tuple[dict[tuple[bytes, bytes], int], int]:
-    """(idempotency key, content) → ledger id, for everything the ledger holds under these keys.
+) -> tuple[dict[tuple[bytes, bytes], tuple[int, bytes]], int]:
+    """(idempotency key, content) → ledger id and till, for everything the ledger holds under these keys.
 
     And the ledger id that is free; the writing transaction alone gives them out.
     """
     rows, ((highest,),) = await look_up(conn, (_READ_CONTENTS, idems, (retailer,)), (_HIGHEST, None, ()))
-    return {(idem, content): id_ for idem, content, id_ in rows}, 1 if highest is None else highest + 1
+    return {
+        (idem, content): (id_, till_id) for idem, content, id_, till_id in rows
+    }, 1 if highest is None else highest + 1
 
 
 async def write_records(
@@ -161,7 +167,7 @@ def _ledger_row(placed: Placed, now_ms: int) -> tuple[object, ...]:
 _BODY_TYPES: Final = {type_: str(type_.__struct_config__.tag) for type_ in KIND_NUMBERS}
 
 _HIGHEST: Final = "SELECT MAX(id) FROM ledger"
-_READ_CONTENTS: Final = "SELECT idem, content, id FROM ledger WHERE retailer = ? AND idem IN (?)"
+_READ_CONTENTS: Final = "SELECT idem, content, id, till_id FROM ledger WHERE retailer = ? AND idem IN (?)"
 
 _APPEND: Final = """
 INSERT INTO ledger (id, retailer, store, till_id, epoch, seq, kind, body_type, at_ms, business_date, captured_ms,

@@ -158,6 +158,12 @@ def member_number(subject: bytes) -> int:
     return int.from_bytes(subject[:4], "big") >> 1
 
 
+@lru_cache(maxsize=4_096)
+def place_number(till_id: bytes, store: str) -> int:
+    """What a till's sales in a store are found by: 63 bits of a hash, so that no two of them share one."""
+    return int.from_bytes(hashlib.blake2b(till_id + store.encode(), digest_size=8).digest(), "big") >> 1
+
+
 def _product_rows(p: Projector) -> list[tuple[object, ...]]:
     """Rows in the order of the table's key, so that neighbours are written together."""
     days = {day_id(p.retailer, *day): products for day, products in p.deltas.products.items()}
@@ -187,7 +193,8 @@ def _drops(p: Projector) -> Iterator[Statement]:
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """What holds, as the ledger has it. `names` are when it was captured, seq and till, for each time that it came."""
+    """What holds, as the ledger has it. `names` are when it was captured, seq and till, for each time that it came, the
+    ledger's own first."""
 
     idem: bytes
     ledger_id: int
@@ -208,6 +215,7 @@ class _Held:
             content=self.content,
             body=self.body,
             till_id=till_id,
+            first_till=self.names[0][2],
             subject=self.subject,
             targets=targets,
         )
@@ -261,15 +269,16 @@ SELECT l.subject, l.currency, l.at_ms FROM sale s JOIN ledger l ON l.id = s.ledg
 # Writing
 
 
-def _sale_row(held: Holding) -> tuple[int, int | None, int | None]:
+def _sale_row(held: Holding) -> tuple[int, int | None, int | None, int | None]:
     entry = held.entry
     if not held.counted:
-        return (entry.ledger_id, None, None)
-    subject = entry.subject if is_visit(entry.body) else None
-    return (entry.ledger_id, entry.body.end.at, None if subject is None else member_number(subject))
+        return (entry.ledger_id, None, None, None)
+    body = entry.body
+    member = member_number(entry.subject) if entry.subject is not None and is_visit(body) else None
+    return (entry.ledger_id, body.end.at, member, place_number(entry.first_till, body.store))
 
 
-_ADD_SALE: Final = "INSERT INTO sale (ledger_id, counted_ms, member) VALUES (?, ?, ?)"
+_ADD_SALE: Final = "INSERT INTO sale (ledger_id, counted_ms, member, place) VALUES (?, ?, ?, ?)"
 
 _DROP_VOIDING: Final = "DELETE FROM voiding WHERE retailer = ? AND target = ? AND idem = ?"
 _ADD_VOIDING: Final = "INSERT INTO voiding (retailer, target, idem) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"

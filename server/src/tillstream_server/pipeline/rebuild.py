@@ -73,7 +73,7 @@ async def _pages(conn: AsyncConnection, retailer: str, size: int) -> AsyncIterat
             targets = voided(body, links[id_])
             further = copies[id_] if body.changed_at is None else ()
             for captured, number, till in ((captured_ms, seq, till_id), *further):
-                entries.append(Entry(idem, id_, captured, number, content, body, till, subject, targets))
+                entries.append(Entry(idem, id_, captured, number, content, body, till, till_id, subject, targets))
         yield entries
 
 

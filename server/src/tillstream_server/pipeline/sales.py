@@ -30,7 +30,8 @@ _NEVER_SAID: Final = -(2**63)
 
 class Entry(Struct, frozen=True, gc=False):
     """One transaction of the ledger as the fold takes it: `body` is pseudonymous. `targets` are the idempotency keys
-    (hashed) of what it voids, if it is a void."""
+    (hashed) of what it voids, if it is a void. `till_id` is the till under whose name it came, `first_till` the one
+    under whose name the ledger has it: they differ where a content came several times."""
 
     idem: bytes
     ledger_id: int
@@ -39,6 +40,7 @@ class Entry(Struct, frozen=True, gc=False):
     content: bytes
     body: Transaction
     till_id: bytes
+    first_till: bytes
     subject: bytes | None
     targets: frozenset[bytes]
 

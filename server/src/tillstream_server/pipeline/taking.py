@@ -223,15 +223,17 @@ class Taking:
         self._fresh = idems - {idem for idem, _ in contents}
         for batch in batches:
             device, epoch = batch.arrived.device, batch.arrived.opened.header.epoch
+            own = device.till_id
             for o in batch.found.new:
                 subjects = tuple(dict.fromkeys([self.resolved.subjects[name.hash] for name in o.names]))
                 known = None if o.idem is None else contents.get((o.idem, o.content))
                 subject = subjects[0] if subjects else None
-                placed = Placed(device, epoch, o, known or free, known is not None, subject, subjects[1:])
+                id_, first_till = known or (free, own)
+                placed = Placed(device, epoch, o, id_, known is not None, first_till, subject, subjects[1:])
                 batch.placed.append(placed)
                 if known is None:
                     if o.idem is not None:
-                        contents[o.idem, o.content] = free
+                        contents[o.idem, o.content] = free, own
                     free += 1
 
     async def _write(self, placed: Sequence[Placed]) -> list[tuple[bytes, Push]]:
@@ -351,6 +353,7 @@ def _entry(placed: Placed) -> Entry | None:
         content=o.content,
         body=body,
         till_id=placed.device.till_id,
+        first_till=placed.first_till,
         subject=placed.subject,
         targets=voided(body, o.links),
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
+from functools import lru_cache
 
 import msgspec
 import sqlalchemy as sa
@@ -15,10 +17,13 @@ depends_on = None
 
 _NARROWED = """
 INSERT INTO sale
-SELECT ledger_id, at_ms, CASE WHEN kind <> 'return' AND subject IS NOT NULL THEN member_number(subject) END
+SELECT ledger_id, at_ms, CASE WHEN kind <> 'return' AND subject IS NOT NULL THEN member_number(subject) END,
+    place_number(CASE WHEN EXISTS (SELECT 1 FROM duplicate d WHERE d.ledger_id = former.ledger_id)
+        THEN (SELECT l.till_id FROM ledger l WHERE l.id = former.ledger_id) ELSE till_id END, store)
 FROM former WHERE counted = 1
-UNION ALL SELECT ledger_id, NULL, NULL FROM former WHERE counted <> 1 ORDER BY 1
+UNION ALL SELECT ledger_id, NULL, NULL, NULL FROM former WHERE counted <> 1 ORDER BY 1
 """
+"""A content that came several times had the till of its rank; its place is that of the ledger's row."""
 _WIDENED = """
 INSERT INTO sale
 SELECT l.id, l.retailer, l.idem, l.revision, l.captured_ms, l.seq, l.content, said(l.body, 'kind'), l.store, l.till_id,
@@ -47,13 +52,16 @@ def upgrade() -> None:
         sa.Column("ledger_id", sa.Integer(), nullable=False),
         sa.Column("counted_ms", sa.Integer(), nullable=True),
         sa.Column("member", sa.Integer(), nullable=True),
+        sa.Column("place", sa.Integer(), nullable=True),
         sa.PrimaryKeyConstraint("ledger_id", name=op.f("pk_sale")),
     )
     _driver().create_function("member_number", 1, _member_number, deterministic=True)
+    _driver().create_function("place_number", 2, _place_number, deterministic=True)
     op.execute(_NARROWED)
     op.drop_table("former")
-    for name in ("counted_ms", "member"):
-        op.create_index(op.f(f"ix_sale_{name}"), "sale", [name], sqlite_where=sa.text(f"{name} IS NOT NULL"))
+    for name, *further in (("place", "counted_ms"), ("member",)):
+        index = op.f("_".join(("ix_sale", name, *further)))
+        op.create_index(index, "sale", [name, *further], sqlite_where=sa.text(f"{name} IS NOT NULL"))
 
 
 def downgrade() -> None:
@@ -97,6 +105,11 @@ def _driver() -> sqlite3.Connection:
 
 def _member_number(subject: bytes) -> int:
     return int.from_bytes(subject[:4], "big") >> 1
+
+
+@lru_cache(maxsize=4_096)
+def _place_number(till_id: bytes, store: str) -> int:
+    return int.from_bytes(hashlib.blake2b(till_id + store.encode(), digest_size=8).digest(), "big") >> 1
 
 
 def _said(body: bytes, name: str) -> str | int | None:
