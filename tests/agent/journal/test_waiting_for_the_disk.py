@@ -104,6 +104,17 @@ async def test_the_pass_that_follows_syncs_nothing_again(till: TestTill, syncs: 
     await journal.close()
 
 
+async def test_whoever_sends_is_woken_at_once_and_not_by_the_pass_that_follows(till: TestTill, syncs: Syncs) -> None:
+    journal = await begun(till, syncs)
+    passes = journal._syncer._began
+    woken: list[int] = []
+    journal.set_wakeup(lambda: woken.append(journal.queue().records))
+    await journal.synced(journal.append(b"a", kind=1))
+    assert woken == [1]
+    assert journal._syncer._began == passes
+    await journal.close()
+
+
 async def test_sixteen_who_come_at_once_share_a_sync(till: TestTill, syncs: Syncs) -> None:
     journal = await begun(till, syncs)
 

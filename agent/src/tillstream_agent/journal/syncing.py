@@ -220,6 +220,7 @@ class Syncer:
         if not target.file.sync_now():
             return False
         self._note_synced(target, len(target.unsynced), target.changes, target.chunk.frames_end, started)
+        self.wakeup()
         return True
 
     async def _sync(self, target: OpenChunk) -> None:
