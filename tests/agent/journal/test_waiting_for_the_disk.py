@@ -301,3 +301,17 @@ async def test_what_a_failed_write_left_is_cut_for_good(till: TestTill, meanwhil
         await again._syncer.sync_all()
         assert drained(till, again) == [b"a"]
         assert not again.damage
+
+
+async def test_nobody_waits_for_a_journal_that_has_ended(
+    till: TestTill, syncs: Syncs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = await begun(till, syncs)
+    monkeypatch.setattr(blocking, "SWIFT_S", 0)
+    ending = asyncio.create_task(journal.close())
+    waiting: list[asyncio.Task[None]] = []
+    while not ending.done():
+        waiting.append(asyncio.create_task(journal.synced(journal.append(b"a", kind=1))))
+        await asyncio.sleep(0)
+    _, forgotten = await asyncio.wait(waiting, timeout=5)
+    assert not forgotten

@@ -85,6 +85,8 @@ class Syncer:
         self._urgent = asyncio.Event()
         self._passing = False
         """Whether a pass is under way."""
+        self._ended = False
+        """Whether the last pass was made."""
         self._task: asyncio.Task[None] | None = None
         self._again: asyncio.TimerHandle | None = None
         self.burden = 0
@@ -129,6 +131,8 @@ class Syncer:
         self._waiters.append((seq, waiter))
         self._urgent.set()
         self._dirty.set()
+        if self._ended:
+            waiter.cancel()
         await waiter
 
     async def stop(self) -> None:
@@ -147,6 +151,7 @@ class Syncer:
         while self._inherited.waiting:
             await self._inherited.step(self._patience)
         self._inherited.end()
+        self._ended = True
         for _, waiter in self._waiters:
             waiter.cancel()
 
