@@ -109,11 +109,12 @@ async def test_who_is_let_in_and_gives_up_at_once_leaves_the_room_to_the_next() 
     assert guests.inside == ["d"]
 
 
-@pytest.mark.parametrize(("ahead", "most"), [(1, 1), (process.AHEAD_BYTES, 3)])
+@pytest.mark.parametrize(("room", "ahead", "most"), [("AHEAD", 1, 1), ("ASIDE", 1, 1), ("AHEAD", 1 << 20, 3)])
 async def test_no_batch_is_opened_before_there_is_room_for_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead: int, most: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: str, ahead: int, most: int
 ) -> None:
-    monkeypatch.setattr(process, "AHEAD_BYTES", ahead)
+    monkeypatch.setattr(process, f"{room}_BYTES", ahead)
+    monkeypatch.setattr(process, "SMALL_BYTES", 1 << 20 if room == "ASIDE" else 0)
     opened: list[int] = []
     under_way, opens = 0, Opener.open
 
@@ -134,3 +135,17 @@ async def test_no_batch_is_opened_before_there_is_room_for_it(
         await asyncio.gather(*map(send, "123"))
         assert max(opened) == most
         assert await server.rows("SELECT count(*) FROM ledger") == [(3,)]
+
+
+async def test_a_live_sale_waits_for_no_backlog_of_other_tills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "AHEAD_BYTES", 1)
+    taken: list[str] = []
+    async with server_at(tmp_path) as server:
+
+        async def send(till: str, sales: int) -> None:
+            await server.take(*(sale(f"{till}-{i}") for i in range(sales)), till=till)
+            taken.append(till)
+
+        backlogs = [send(till, 100) for till in "1234"]
+        await asyncio.gather(*backlogs, send("live", 1))
+    assert taken == ["1", "live", "2", "3", "4"]

@@ -39,6 +39,10 @@ GROUP_RECORDS: Final = 4_096
 AHEAD_BYTES: Final = 4 * 1024 * 1024
 """Frames of batches that are opened and not yet taken: two groups' worth, so that one is opened while the other is
 written, and a hundred megabytes of records."""
+SMALL_BYTES: Final = 16 * 1024
+"""Frames of a batch that waits for no larger one: a till's live sale would wait for the backlogs of all others."""
+ASIDE_BYTES: Final = 512 * 1024
+"""Frames of small batches that are opened and not yet taken, beside the others."""
 
 
 class Pipeline:
@@ -68,6 +72,7 @@ class Pipeline:
         self._bench = asyncio.Lock()
         """Held by what computes: two threads of Python would only take turns, and SQLite's lose theirs at every row."""
         self._room = Room(AHEAD_BYTES)
+        self._aside = Room(ASIDE_BYTES)
         self._groups = Groups(self._take_together, _fits)
 
     async def process(self, device: Device, batch: Batch) -> Outcome:
@@ -79,7 +84,8 @@ class Pipeline:
         """
         if not batch.frames:
             return await self._hear_of(_header(device, batch))
-        async with self._room.of(len(batch.frames)):
+        size = len(batch.frames)
+        async with (self._aside if size <= SMALL_BYTES else self._room).of(size):
             async with self._bench:
                 opened = await asyncio.to_thread(self._open, device, batch)
             return await take_apart(partial(self._take, device), opened, self._report)
