@@ -15,7 +15,7 @@ from tillstream_protocol.decisions import Decision
 from tillstream_protocol.events import MemberIdentified, OfferAnswered, OfferShown, Record
 from tillstream_protocol.messages import Range
 from tillstream_protocol.transaction import Customer, Identifier, Line, Link, Moment
-from tillstream_server.ledger.database import LedgerFault
+from tillstream_server.ledger.database import LedgerFault, on_driver
 from tillstream_server.pipeline.projections import Deltas, Projector
 
 OFFER = b"o" * 16
@@ -263,6 +263,27 @@ async def test_a_content_that_came_again_has_the_highest_of_its_ranks(server: Se
     assert await revenue(server) == 700
     await server.take(Record(sale("1", 1000), captured_at=NOW + 6))
     assert await revenue(server) == 1000
+
+
+async def test_what_came_again_many_times_takes_no_longer_than_what_came_again_once(server: Server) -> None:
+    steps = 0
+
+    def step() -> None:
+        nonlocal steps
+        steps += 1
+
+    async def again(captured_ms: int) -> int:
+        nonlocal steps
+        steps = 0
+        await server.take(Record(sale("1"), captured_at=captured_ms))
+        return steps
+
+    await server.take(sale("1"))
+    async with server.database.write() as conn:
+        await on_driver(conn, lambda driver: driver.set_progress_handler(step, 10))
+    few = [await again(NOW + number) for number in range(10)][-1]
+    await server.take(*(Record(sale("1"), captured_at=NOW + number // 2) for number in range(1000)))
+    assert await again(NOW + 10_000) < few * 1.5
 
 
 async def test_a_dated_content_that_came_again_is_no_later_change(server: Server) -> None:

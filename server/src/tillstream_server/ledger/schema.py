@@ -212,9 +212,10 @@ duplicate = _keyed(
     _int("captured_ms"),
     _int("received_ms"),
     PrimaryKeyConstraint("till_id", "epoch", "seq"),
-    Index(None, "ledger_id"),
+    Index(None, "ledger_id", "captured_ms", "seq"),
 )
-"""A name whose content the ledger already had under another name. It counts for the order of revisions."""
+"""A name whose content the ledger already had under another name. It counts for the order of revisions:
+the index has the highest of its names at one end, however often a content came."""
 
 companion = _keyed(
     "companion",

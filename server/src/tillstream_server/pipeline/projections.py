@@ -193,8 +193,8 @@ def _drops(p: Projector) -> Iterator[Statement]:
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """What holds, as the ledger has it. `names` are when it was captured, seq and till, for each time that it came, the
-    ledger's own first."""
+    """What holds, as the ledger has it. `names` are when it was captured, seq and till: as it came first, which is the
+    ledger's own, and where it came again, the highest of those."""
 
     idem: bytes
     ledger_id: int
@@ -252,9 +252,13 @@ FROM ledger l JOIN sale s ON s.ledger_id = l.id
 WHERE l.retailer = ? AND l.idem IN (?)
 """
 _READ_COPIES: Final = """
-SELECT d.ledger_id, d.captured_ms, d.seq, d.till_id FROM ledger l JOIN duplicate d ON d.ledger_id = l.id
+SELECT d.ledger_id, d.captured_ms, d.seq, d.till_id FROM ledger l JOIN duplicate d ON (d.till_id, d.epoch, d.seq) = (
+    SELECT till_id, epoch, seq FROM duplicate WHERE ledger_id = l.id
+    ORDER BY captured_ms DESC, seq DESC, till_id DESC LIMIT 1
+)
 WHERE l.retailer = ? AND l.idem IN (?)
 """
+"""Of the names of a content the highest: a POS may say the same all day long."""
 _READ_VOIDS: Final = "SELECT target, idem FROM voiding WHERE retailer = ? AND target IN (?)"
 _READ_TARGETS: Final = "SELECT idem, target FROM voiding WHERE retailer = ? AND idem IN (?)"
 _READ_MEMBERS: Final = """

@@ -62,9 +62,13 @@ def upgrade() -> None:
     for name, *further in (("place", "counted_ms"), ("member",)):
         index = op.f("_".join(("ix_sale", name, *further)))
         op.create_index(index, "sale", [name, *further], sqlite_where=sa.text(f"{name} IS NOT NULL"))
+    op.drop_index(op.f("ix_duplicate_ledger_id"), "duplicate")
+    op.create_index(op.f("ix_duplicate_ledger_id_captured_ms_seq"), "duplicate", ["ledger_id", "captured_ms", "seq"])
 
 
 def downgrade() -> None:
+    op.drop_index(op.f("ix_duplicate_ledger_id_captured_ms_seq"), "duplicate")
+    op.create_index(op.f("ix_duplicate_ledger_id"), "duplicate", ["ledger_id"])
     op.rename_table("sale", "former")
     op.create_table(
         "sale",
