@@ -133,7 +133,8 @@ class OffTheLoop:
         return True
 
     def _note_end(self, call: _Call) -> None:
-        self._swift = call.seconds <= SWIFT_S  # a system with coarse timers may have held up the loop for longer
+        # A system with coarse timers may have held up the loop for longer.
+        self._swift = call.seconds <= SWIFT_S
         if self._running is call:  # who waited for it too may have begun the next one
             self._running = None
 
