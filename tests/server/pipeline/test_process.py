@@ -265,6 +265,16 @@ async def test_a_content_that_came_again_has_the_highest_of_its_ranks(server: Se
     assert await revenue(server) == 1000
 
 
+async def test_of_names_captured_at_one_time_the_highest_number_counts(server: Server) -> None:
+    await server.take(sale("1", 700), sale("1", 1000))
+    other = server.till("2")
+    for seq in (5, 0):
+        again = other.frame(Record(sale("1", 700), captured_at=NOW), seq=seq)
+        await server.pipeline.process(other.device, other.frames(again))
+    await server.take(sale("2"), sale("1", 1000))
+    assert await revenue(server) == 1700
+
+
 async def test_what_came_again_many_times_takes_no_longer_than_what_came_again_once(server: Server) -> None:
     steps = 0
 
