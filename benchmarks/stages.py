@@ -55,6 +55,7 @@ STAGES: dict[tuple[str, str], str] = {
     ("database.py", "write"): "commit",
     ("process.py", "_take_together"): "commit",
     ("grouping.py", ""): "waiting for its turn",
+    ("room.py", ""): "waiting for its turn",
 }
 """(file of ours, function or any) → stage. What is written is the ledger and, in one turn with it, what the projections
 came to."""
