@@ -30,6 +30,7 @@ class Syncs:
         self.open = threading.Event()
         self.open.set()
         self._sync: Callable[[int], None] = disk._sync_data
+        self._monkeypatch = monkeypatch
         monkeypatch.setattr(disk, "_sync_data", self)
 
     def __call__(self, fd: int) -> None:
@@ -41,7 +42,8 @@ class Syncs:
         self._sync(fd)
 
     def block(self, seconds: float = 0.02) -> None:
-        """From now on, until the loop has run for so long."""
+        """From now on, until the loop has run for so long; which waits no longer than it does in earnest."""
+        self._monkeypatch.setattr(blocking, "SWIFT_S", 0.001)
         self.open.clear()
         asyncio.get_running_loop().call_later(seconds, self.open.set)
 
@@ -127,11 +129,8 @@ async def test_sixteen_who_come_at_once_share_a_sync(till: TestTill, syncs: Sync
     await journal.close()
 
 
-async def test_a_disk_that_hangs_does_not_hold_up_the_loop(
-    till: TestTill, syncs: Syncs, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_disk_that_hangs_does_not_hold_up_the_loop(till: TestTill, syncs: Syncs) -> None:
     journal = await begun(till, syncs)
-    monkeypatch.setattr(blocking, "SWIFT_S", 0.001)
     syncs.block()
     async with asyncio.timeout(10):
         await journal.synced(journal.append(b"a", kind=1))
@@ -140,11 +139,8 @@ async def test_a_disk_that_hangs_does_not_hold_up_the_loop(
     await journal.close()
 
 
-async def test_what_is_written_while_a_sync_hangs_gets_its_own(
-    till: TestTill, syncs: Syncs, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_is_written_while_a_sync_hangs_gets_its_own(till: TestTill, syncs: Syncs) -> None:
     journal = await begun(till, syncs)
-    monkeypatch.setattr(blocking, "SWIFT_S", 0.001)
     syncs.block()
     first = asyncio.create_task(journal.synced(journal.append(b"a", kind=1)))
     while not syncs.count:
@@ -170,7 +166,7 @@ async def test_a_sync_that_fails_while_the_loop_waits_has_the_record_sealed_anew
     await journal.close()
 
 
-async def test_nobody_syncs_beside_a_pass(till: TestTill, syncs: Syncs, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nobody_syncs_beside_a_pass(till: TestTill, syncs: Syncs) -> None:
     journal = await begun(till, syncs)
     await crash(journal)
     journal.append(b"a", kind=1)
@@ -223,7 +219,6 @@ async def test_what_was_done_to_a_file_since_decides_whether_a_sync_under_way_is
     for change, more in changes:
         monkeypatch.setattr(blocking, "SWIFT_S", 30)
         await file.sync()
-        monkeypatch.setattr(blocking, "SWIFT_S", 0.001)
         syncs.count = 0
         syncs.block()
         assert not file.sync_now()
